@@ -1,0 +1,125 @@
+"""The base of every model, the scalar types of the API, and CEL rules as data."""
+
+import re
+from decimal import Decimal
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+GROUP: Final = "hatchery.dev"
+"""API group of every resource and prefix of every label and annotation."""
+
+VERSION: Final = "v1alpha1"
+"""The served and stored API version."""
+
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+"""`apiVersion` as users write it."""
+
+
+class Model(BaseModel):
+    """camelCase on the wire, frozen, unknown keys refused, docstrings are the descriptions."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    def wire(self) -> dict[str, Any]:
+        """The object as JSON-ready data with wire names, absent fields left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Record(Model):
+    """Something the product wrote: unknown keys are ignored, so that a newer writer never breaks an older reader."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+def cel(*rules: tuple[str, str], keyed_list: str | None = None) -> dict[str, Any]:
+    """Schema extras for CEL rules.
+
+    Args:
+        rules: pairs of a CEL expression over `self` and the sentence a user reads when it is false.
+        keyed_list: name of the key field when the value is a list that merges by key.
+    """
+    extras: dict[str, Any] = {}
+    if rules:
+        extras["x-kubernetes-validations"] = [{"rule": rule, "message": message} for rule, message in rules]
+    if keyed_list:
+        extras |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [keyed_list]}
+    return extras
+
+
+def exactly_one(*fields: str) -> tuple[str, str]:
+    """The CEL rule that exactly one of the wire-named fields is present."""
+    present = ", ".join(f"has(self.{name})" for name in fields)
+    return f"[{present}].filter(x, x).size() == 1", f"set exactly one of {', '.join(fields)}"
+
+
+_QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+_DURATION = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
+_SUFFIXES: Final = {
+    "": Decimal(1),
+    "m": Decimal("0.001"),
+    **{s: Decimal(1000) ** n for n, s in enumerate("kMGTP", 1)},
+    **{f"{s}i": Decimal(1024) ** n for n, s in enumerate("KMGTP", 1)},
+}
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+Quantity = Annotated[
+    int | str,
+    WithJsonSchema(
+        {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}], "pattern": _QUANTITY}
+    ),
+]
+"""A Kubernetes quantity: `2`, `500m`, `4Gi`."""
+
+Duration = Annotated[str, Field(pattern=_DURATION, max_length=32)]
+"""A Go duration: `30s`, `1h30m`."""
+
+ResourceName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)]
+"""The name of an object in the same namespace."""
+
+Text = Annotated[str, Field(max_length=1024)]
+"""A short free text."""
+
+Url = Annotated[str, Field(min_length=1, max_length=2048)]
+"""A path or fsspec URL."""
+
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""A seed of a pseudo-random order; equal seeds give equal results."""
+
+
+def parse_quantity(quantity: int | str) -> Decimal:
+    """The value of a Kubernetes quantity in its base unit (bytes, cores).
+
+    Raises:
+        ValueError: the text is no quantity.
+    """
+    text = str(quantity)
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]*)", text)
+    if not match or match[2] not in _SUFFIXES:
+        raise ValueError(f"{text!r} is no quantity; write for example 500m, 2 or 4Gi")
+    return Decimal(match[1]) * _SUFFIXES[match[2]]
+
+
+def parse_duration(duration: str) -> float:
+    """The seconds of a Go duration.
+
+    Raises:
+        ValueError: the text is no duration.
+    """
+    if not re.fullmatch(_DURATION, duration):
+        raise ValueError(f"{duration!r} is no duration; write for example 90s or 1h30m")
+    return sum(float(n) * _SECONDS[unit] for n, _, unit in re.findall(r"([0-9]+(\.[0-9]+)?)(ms|s|m|h)", duration))
+
+
+class Ref(Model):
+    """A resource of the same namespace; it may not exist yet, then this one waits for it."""
+
+    name: ResourceName
+    """Name of the resource."""

@@ -1,0 +1,123 @@
+"""Conditions, and every reason with its sentence. This file is the user's troubleshooting page."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hatchery_api.base import Record
+
+
+class ConditionType(StrEnum):
+    """Condition types, per the Kubernetes API conventions."""
+
+    SUCCEEDED = "Succeeded"
+    """The one to wait for: True when the artifact is ready, False when it never will be, else Unknown."""
+    PROGRESSING = "Progressing"
+    """True while a Job works towards the artifact."""
+    SUSPENDED = "Suspended"
+    """True while `spec.suspend` holds the run."""
+    DEGRADED = "Degraded"
+    """True while something is wrong that may heal: an attempt failed, pods cannot start."""
+    STALE = "Stale"
+    """True when a referenced resource has changed since it was used; the run is never repeated by itself."""
+
+
+class Reason(StrEnum):
+    """Why a condition is as it is."""
+
+    WAITING = "Waiting"
+    """A referenced resource is not ready or does not exist."""
+    PENDING = "Pending"
+    """The Job is created, no pod runs yet."""
+    QUEUED = "Queued"
+    """The Job is suspended by a queue, for example Kueue, until there is quota."""
+    RUNNING = "Running"
+    """Pods run."""
+    RETRYING = "Retrying"
+    """An attempt failed; the next one starts after the back-off."""
+    SUSPENDED = "Suspended"
+    """`spec.suspend` is true."""
+    COMPLETED = "Completed"
+    """The artifact is complete."""
+    IMAGE_PULL_ERROR = "ImagePullError"
+    """The image cannot be pulled: check `spec.image`, the registry and its credentials."""
+    UNSCHEDULABLE = "Unschedulable"
+    """No node fits: compare what the pods ask for with what nodes have free."""
+    MISSING_REFERENCE = "MissingReference"
+    """A Secret, ConfigMap or PersistentVolumeClaim the pods need does not exist: create it, the pods then start."""
+    POD_REFUSED = "PodRefused"
+    """The API server refuses the pods: quota, Pod Security or another admission rule; the message says which."""
+    OUT_OF_MEMORY = "OutOfMemory"
+    """A container was killed for memory: raise `spec.placement.resources` or lower the batch."""
+    REFERENCE_FAILED = "ReferenceFailed"
+    """A referenced resource has failed and never will be ready."""
+    INVALID_SPEC = "InvalidSpec"
+    """The spec can never work as it is; the message says which field."""
+    SOURCE_NOT_FOUND = "SourceNotFound"
+    """A source matches no file or does not exist."""
+    UNREADABLE_INPUT = "UnreadableInput"
+    """A file or row cannot be read; the message says which."""
+    EMPTY_CORPUS = "EmptyCorpus"
+    """No document is left; the funnel in the message says where they went."""
+    VOCABULARY_TOO_LARGE = "VocabularyTooLarge"
+    """The corpus does not support a vocabulary of this size: lower `spec.vocabSize` or take more documents."""
+    VOCABULARY_MISMATCH = "VocabularyMismatch"
+    """Tokenizer and model or tokens do not belong together."""
+    SEQUENCE_TOO_LONG = "SequenceTooLong"
+    """Sequences are longer than the model can see."""
+    NOT_ENOUGH_TEXT = "NotEnoughText"
+    """The corpus is too small for a single batch."""
+    NON_FINITE_LOSS = "NonFiniteLoss"
+    """The loss is no number any more: lower the learning rate or clip more."""
+    STORAGE_ERROR = "StorageError"
+    """The artifact store cannot be written or is full."""
+    ARTIFACT_CORRUPT = "ArtifactCorrupt"
+    """An input's files do not match their hashes; build the input again."""
+    HUB_UNAUTHORIZED = "HubUnauthorized"
+    """The Hub refuses the token: check the Secret in `spec.hub.tokenSecret`."""
+    HUB_NOT_FOUND = "HubNotFound"
+    """The Hub has no such repository, revision or organisation."""
+    HUB_UNAVAILABLE = "HubUnavailable"
+    """The Hub cannot be reached or is overloaded; it is tried again."""
+    INTERRUPTED = "Interrupted"
+    """The pod was asked to end; it saved its state and is started again."""
+    ATTEMPT_FAILED = "AttemptFailed"
+    """A pod ended with an error of no known kind; its last lines are in the message."""
+    UP_TO_DATE = "UpToDate"
+    """Nothing is wrong."""
+    REFERENCE_CHANGED = "ReferenceChanged"
+    """A referenced resource has a newer artifact than the one used."""
+
+
+class Condition(Record):
+    """One condition of a resource, per the Kubernetes API conventions."""
+
+    type: Annotated[str, Field(max_length=64)]
+    """Type of the condition."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: Annotated[str, Field(max_length=64)]
+    """Why, as one CamelCase word."""
+    message: Annotated[str, Field(max_length=4096)] = ""
+    """Why, as a sentence that says what the user can do."""
+    last_transition_time: Annotated[str, Field(max_length=32)]
+    """When status last changed, RFC 3339."""
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """Generation of the spec this was said about."""
+
+
+def set_condition(conditions: Sequence[Condition], new: Condition) -> list[Condition]:
+    """The conditions with one replaced; its transition time stays when its status stays."""
+    old = next((c for c in conditions if c.type == new.type), None)
+    if old is not None and old.status == new.status:
+        new = new.model_copy(update={"last_transition_time": old.last_transition_time})
+    if old is None:
+        return [*conditions, new]
+    return [new if c.type == new.type else c for c in conditions]
+
+
+def find_condition(conditions: Sequence[Condition], kind: ConditionType) -> Condition | None:
+    """The condition of one type, if it was ever set."""
+    return next((c for c in conditions if c.type == kind), None)

@@ -1,0 +1,171 @@
+"""Models to CustomResourceDefinitions: one pure function, no dependency beside pydantic."""
+
+from typing import Any, Final
+
+from hatchery_api.base import GROUP, VERSION
+from hatchery_api.kinds import Column, Kind
+from hatchery_api.placement import MUTABLE_FIELDS
+
+NAME_LIMIT: Final = 40
+"""Characters of a resource's name: `<name>-<stage>-a<attempt>-<index>` must stay a DNS label of 63."""
+
+_DROPPED: Final = ("title", "additionalProperties", "discriminator")
+
+
+def custom_resource_definition(kind: Kind) -> dict[str, Any]:
+    """The CRD of one kind."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{kind.plural}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": kind.kind,
+                "listKind": f"{kind.kind}List",
+                "plural": kind.plural,
+                "singular": kind.singular,
+                "shortNames": [kind.short],
+                "categories": ["hatchery"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": [_column(c) for c in kind.columns],
+                    "schema": {"openAPIV3Schema": _root_schema(kind)},
+                }
+            ],
+        },
+    }
+
+
+def _column(column: Column) -> dict[str, Any]:
+    printed: dict[str, Any] = {"name": column.name, "type": column.type, "jsonPath": column.path}
+    if column.priority:
+        printed["priority"] = column.priority
+    if column.description:
+        printed["description"] = column.description
+    return printed
+
+
+def _root_schema(kind: Kind) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": _sentence(kind.spec.__doc__),
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": structural(kind.spec.model_json_schema(by_alias=True)),
+            "status": structural(kind.status.model_json_schema(by_alias=True)),
+        },
+        "x-kubernetes-validations": [
+            {
+                "rule": f"self.metadata.name.size() <= {NAME_LIMIT}",
+                "message": f"metadata.name must have at most {NAME_LIMIT} characters; names of Jobs and pods are made from it",
+            },
+            *_immutability(kind),
+        ],
+    }
+
+
+def _immutability(kind: Kind) -> list[dict[str, Any]]:
+    """One transition rule a field, so that the message names the field."""
+    wire_names = [field.alias or name for name, field in kind.spec.model_fields.items()]
+    started = "has(oldSelf.status) && has(oldSelf.status.startTime)"
+    rules = []
+    for name in sorted(set(wire_names) - MUTABLE_FIELDS):
+        both = f"has(self.spec.{name}) && has(oldSelf.spec.{name})"
+        neither = f"!has(self.spec.{name}) && !has(oldSelf.spec.{name})"
+        rules.append(
+            {
+                "rule": f"!({started}) || ({both} ? self.spec.{name} == oldSelf.spec.{name} : {neither})",
+                "message": f"spec.{name} is fixed once the run has started; create a new {kind.kind} instead",
+            }
+        )
+    return rules
+
+
+def structural(schema: dict[str, Any]) -> dict[str, Any]:
+    """A pydantic JSON schema as a structural schema: references inlined, null and titles gone, nested defaults as `{}`."""
+    return _convert(schema, schema.get("$defs", {}))
+
+
+def _convert(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
+    node = _resolve(node, defs)
+    node = _without_null(node, defs)
+    if node.get("x-kubernetes-preserve-unknown-fields"):
+        return {k: v for k, v in node.items() if k not in ("title", "default")}
+    out = {k: v for k, v in node.items() if k not in (*_DROPPED, "$defs", "anyOf", "properties", "items")}
+    if "const" in out:
+        out["enum"] = [out.pop("const")]
+    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if exclusive in out:
+            out |= {bound: out[exclusive], exclusive: True}
+    if "properties" in node:
+        out["properties"] = {k: _convert(v, defs) for k, v in node["properties"].items()}
+    if "items" in node:
+        out["items"] = _convert(node["items"], defs)
+    if isinstance(node.get("additionalProperties"), dict):
+        out["additionalProperties"] = _convert(node["additionalProperties"], defs)
+        if "maxLength" in out:
+            out["maxProperties"] = out.pop("maxLength")
+    if node.get("x-kubernetes-int-or-string"):
+        out["anyOf"] = node["anyOf"]
+    if "description" in out:
+        out["description"] = _sentence(out["description"])
+    _tidy_default(out)
+    return out
+
+
+def _resolve(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" not in node:
+        return node
+    target = defs[node["$ref"].rsplit("/", 1)[1]]
+    return {**target, **{k: v for k, v in node.items() if k != "$ref"}}
+
+
+def _without_null(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
+    """`X | None` is X; `int | "auto"` is an int-or-string."""
+    if "anyOf" not in node or node.get("x-kubernetes-int-or-string"):
+        return node
+    choices = [c for c in node["anyOf"] if c.get("type") != "null"]
+    rest = {k: v for k, v in node.items() if k != "anyOf"}
+    if len(choices) == 1:
+        return {**_without_null(_resolve(choices[0], defs), defs), **rest}
+    constants = [c["const"] for c in choices if isinstance(c.get("const"), str)]
+    numbers = [c for c in choices if c.get("type") == "integer"]
+    if len(choices) != len(constants) + len(numbers):
+        raise TypeError(f"a union other than `X | None` or `int | word` has no structural schema: {node}")
+    allowed = " || ".join(f"self == '{word}'" for word in constants)
+    low, high = numbers[0]["minimum"], numbers[0]["maximum"]
+    return {
+        **rest,
+        "x-kubernetes-int-or-string": True,
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "x-kubernetes-validations": [
+            {
+                "rule": f"type(self) == int ? (self >= {low} && self <= {high}) : ({allowed})",
+                "message": f"must be {' or '.join(constants)} or a number from {low} to {high}",
+            }
+        ],
+    }
+
+
+def _tidy_default(node: dict[str, Any]) -> None:
+    if "default" not in node:
+        return
+    if node["default"] is None:
+        del node["default"]
+    elif node.get("type") == "object" and "properties" in node:
+        # the fields' own defaults fill it in; nulls would be refused
+        node["default"] = {}
+
+
+def _sentence(text: str | None) -> str:
+    return " ".join((text or "").split())
