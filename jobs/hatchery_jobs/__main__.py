@@ -1,0 +1,13 @@
+"""`python -m hatchery_jobs`: the entry point of every pod."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from hatchery_api.contract import INPUT_PATH
+from hatchery_jobs.run import main
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="hatchery_jobs", description="Runs one stage of a Hatchery resource.")
+    parser.add_argument("--input", type=Path, default=Path(INPUT_PATH), help="the JobInput as JSON")
+    sys.exit(main(parser.parse_args().input))

@@ -1,0 +1,155 @@
+"""Runs one stage: reads the JobInput, calls the stage, pushes to the Hub, and reports how it ended."""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from hatchery_api.base import API_VERSION
+from hatchery_api.conditions import Reason
+from hatchery_api.contract import REPORT_PATH, ExitCode, JobInput, Report
+from hatchery_api.kinds import BY_KIND
+from hatchery_jobs.artifacts import write_atomically
+from hatchery_jobs.context import Context, Outcome
+from hatchery_jobs.errors import DataError, Interrupted, JobError, RetryableError, SpecError
+from hatchery_jobs.progress import Progress, serve_metrics
+
+STAGES: Final = {
+    ("CorpusBuild", "build"): "hatchery_jobs.corpus.build",
+    ("TokenizerBuild", "train"): "hatchery_jobs.tokenizer.train",
+    ("PretrainRun", "encode"): "hatchery_jobs.pretrain.encode",
+    ("PretrainRun", "train"): "hatchery_jobs.pretrain.train",
+    ("EvalRun", "evaluate"): "hatchery_jobs.evaluate.evaluate",
+}
+"""Module of each stage; its function `run` does the work."""
+
+REPO_TYPES: Final = {
+    ("CorpusBuild", "build"): "dataset",
+    ("TokenizerBuild", "train"): "model",
+    ("PretrainRun", "train"): "model",
+    ("EvalRun", "evaluate"): "dataset",
+}
+"""Repository type on the Hub of the stages whose artifact is pushed."""
+
+SERVES_ITSELF: Final = frozenset({("PretrainRun", "train")})
+"""Stages whose own processes serve `/metrics`."""
+
+
+def load_job(path: Path) -> JobInput[Any]:
+    """The pod's input.
+
+    Raises:
+        SpecError: it is of another version, of an unknown kind, or its spec is refused.
+    """
+    data = json.loads(path.read_text())
+    if data.get("apiVersion") != API_VERSION:
+        raise SpecError(
+            Reason.INVALID_SPEC,
+            f"{path}: the operator speaks {data.get('apiVersion')}, this image {API_VERSION}; "
+            "use an image of the operator's version in spec.image",
+        )
+    kind = BY_KIND[data["kind"]]
+    try:
+        return JobInput[kind.spec].model_validate(data)  # type: ignore[name-defined]
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SpecError(Reason.INVALID_SPEC, f"{where}: {first['msg']}; change it in the {kind.kind}") from error
+
+
+def run(job: JobInput[Any], stop: threading.Event, scratch: Path) -> Report:
+    """Runs the stage and the push; errors of known kinds become the report's reason and message."""
+    started = time.monotonic()
+    stage: Callable[[Context[Any]], Outcome] = import_module(STAGES[job.kind, job.stage]).run
+    context = Context(job=job, progress=Progress(job.stage), scratch=scratch, stop=stop)
+    outcome = stage(context)
+    report = Report(
+        artifact=outcome.artifact,
+        result=outcome.result.wire(),
+        hub=_push(job, outcome),
+        cached=outcome.cached,
+        seconds=round(time.monotonic() - started, 3),
+    )
+    write_atomically(outcome.folder / "report.json", report.model_dump_json(by_alias=True, indent=1).encode())
+    return report
+
+
+def _push(job: JobInput[Any], outcome: Outcome) -> Any:
+    repo_type = REPO_TYPES.get((job.kind, job.stage))
+    if job.spec.hub is None or repo_type is None:
+        return None
+    from hatchery_jobs.hub import push_folder
+
+    return push_folder(
+        outcome.folder,
+        job.spec.hub,
+        endpoint=job.hub.endpoint,
+        repo_type=repo_type,
+        message=f"{job.kind} {job.namespace}/{job.name} {outcome.artifact.key}",
+        token=os.environ.get("HF_TOKEN"),
+    )
+
+
+def failure(error: BaseException) -> tuple[Report, ExitCode]:
+    """Report and exit code of an error."""
+    if isinstance(error, JobError):
+        return Report(reason=error.reason, message=error.message), error.exit_code
+    if isinstance(error, MemoryError):
+        known: JobError = RetryableError(
+            Reason.OUT_OF_MEMORY, "out of memory; raise spec.placement.resources.limits.memory or take smaller batches"
+        )
+    elif isinstance(error, UnicodeDecodeError):
+        known = DataError(Reason.UNREADABLE_INPUT, f"text that is not {error.encoding}: {error}")
+    else:
+        lines = traceback.format_exception(error)
+        return Report(reason=Reason.ATTEMPT_FAILED, message="".join(lines)[-2000:]), ExitCode.RETRY
+    return Report(reason=known.reason, message=known.message), known.exit_code
+
+
+def main(input_path: Path) -> int:
+    """Entry point of every pod; the exit code is an `ExitCode`."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    started = time.monotonic()
+    try:
+        job = load_job(input_path)
+        log("started", kind=job.kind, namespace=job.namespace, name=job.name, stage=job.stage, attempt=job.attempt)
+        if (job.kind, job.stage) not in SERVES_ITSELF:
+            serve_metrics()
+        with tempfile.TemporaryDirectory(prefix="hatchery-") as scratch:
+            report, code = run(job, stop, Path(scratch)), ExitCode.DONE
+    except Exception as error:  # noqa: BLE001 - every end is reported, and the exit code says which
+        report, code = failure(error)
+        if not isinstance(error, JobError):
+            traceback.print_exc()
+    if stop.is_set() and code == ExitCode.RETRY:
+        report, code = failure(Interrupted("the pod was asked to end; the next one goes on"))
+    report = report.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
+    log("ended", reason=report.reason, message=report.message, exitCode=int(code), seconds=report.seconds)
+    write_termination_message(report)
+    return int(code)
+
+
+def write_termination_message(report: Report) -> None:
+    """Leaves the shortened report where Kubernetes picks it up; outside a pod there is no such place."""
+    path = Path(os.environ.get("HATCHERY_REPORT_PATH", REPORT_PATH))
+    try:
+        path.write_text(report.termination_message())
+    except OSError as error:
+        log("no-termination-message", path=str(path), error=str(error))
+
+
+def log(event: str, **facts: object) -> None:
+    """One line of JSON on standard output."""
+    sys.stdout.write(json.dumps({"event": event, **facts}, default=str) + "\n")
+    sys.stdout.flush()
