@@ -1,0 +1,124 @@
+"""What the operator may do, as data: no wildcard, no verb on Secrets, no way into a pod."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hatchery_api.base import GROUP
+from hatchery_api.kinds import KINDS
+
+RBAC_API: Final = "rbac.authorization.k8s.io"
+"""API group of roles and bindings."""
+
+OPERATOR: Final = "hatchery-operator"
+"""Name of the operator's ServiceAccount, roles and bindings in the manifests."""
+
+PLURALS: Final = tuple(kind.plural for kind in KINDS)
+"""The resources users write."""
+
+READ: Final = ("get", "list", "watch")
+WRITE: Final = ("create", "update", "patch", "delete", "deletecollection")
+
+
+@dataclass(frozen=True)
+class Permission:
+    """Verbs on resources of one API group, with the reason."""
+
+    group: str
+    """API group; empty for the core group."""
+    resources: tuple[str, ...]
+    """Plural names, with `/status` and the like."""
+    verbs: tuple[str, ...]
+    """What is allowed."""
+    why: str
+    """What the operator needs it for."""
+
+    def rule(self) -> dict[str, Any]:
+        """The rule of a Role or ClusterRole."""
+        return {"apiGroups": [self.group], "resources": list(self.resources), "verbs": list(self.verbs)}
+
+
+NAMESPACED: Final = (
+    Permission(GROUP, PLURALS, READ, "to see what is wanted"),
+    Permission(
+        GROUP, tuple(f"{plural}/status" for plural in PLURALS), ("get", "patch", "update"), "to say how far it is"
+    ),
+    Permission("batch", ("jobs",), (*READ, "create", "patch", "delete"), "to run the stages"),
+    Permission("", ("configmaps",), ("get", "create", "patch", "delete"), "to hand each pod its input"),
+    Permission("", ("services",), ("get", "create", "patch", "delete"), "to let the pods of a run find each other"),
+    Permission("", ("pods",), ("get", "list"), "to read reports and why pods do not start"),
+    Permission("", ("events",), ("create", "patch"), "to tell users what happened"),
+)
+"""Needed in every namespace that is served."""
+
+TOKEN_REVIEWS: Final = Permission(
+    "authentication.k8s.io", ("tokenreviews",), ("create",), "to know which pod reports progress"
+)
+"""Not namespaced, so needed cluster-wide even by an operator of one namespace; without it live progress is refused."""
+
+DISCOVERY: Final = Permission(
+    "apiextensions.k8s.io",
+    ("customresourcedefinitions",),
+    ("list", "watch"),
+    "to notice definitions that are installed later",
+)
+"""Only for an operator of all namespaces; kopf's scanning is off in the others."""
+
+CLUSTER: Final = (*NAMESPACED, TOKEN_REVIEWS, DISCOVERY)
+"""Needed by an operator of all namespaces."""
+
+
+def cluster_role(name: str, permissions: Sequence[Permission], labels: dict[str, str] | None = None) -> dict[str, Any]:
+    """A ClusterRole."""
+    return _role("ClusterRole", {"name": name}, permissions, labels)
+
+
+def role(name: str, namespace: str, permissions: Sequence[Permission] = NAMESPACED) -> dict[str, Any]:
+    """A Role in one namespace."""
+    return _role("Role", {"name": name, "namespace": namespace}, permissions, None)
+
+
+def _role(
+    kind: str, metadata: dict[str, Any], permissions: Sequence[Permission], labels: dict[str, str] | None
+) -> dict[str, Any]:
+    if labels:
+        metadata = {**metadata, "labels": labels}
+    rules = [permission.rule() for permission in permissions]
+    return {"apiVersion": f"{RBAC_API}/v1", "kind": kind, "metadata": metadata, "rules": rules}
+
+
+def binding(role: dict[str, Any], account: str, account_namespace: str) -> dict[str, Any]:
+    """The ClusterRoleBinding or RoleBinding of a role to the operator's ServiceAccount, with the role's name."""
+    metadata = {k: v for k, v in role["metadata"].items() if k in ("name", "namespace")}
+    return {
+        "apiVersion": f"{RBAC_API}/v1",
+        "kind": f"{role['kind']}Binding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": RBAC_API, "kind": role["kind"], "name": metadata["name"]},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": account_namespace}],
+    }
+
+
+def operator_roles(name: str = OPERATOR, namespaces: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """All roles of the operator: one ClusterRole, or a Role in each namespace and the token reviews."""
+    namespaces = list(namespaces)
+    if not namespaces:
+        return [cluster_role(name, CLUSTER)]
+    token_reviews = cluster_role(f"{name}-token-reviews", [TOKEN_REVIEWS])
+    return [token_reviews, *(role(name, namespace) for namespace in namespaces)]
+
+
+def user_roles() -> list[dict[str, Any]]:
+    """ClusterRoles for users: they add our resources to Kubernetes' own view, edit and admin roles."""
+    return [
+        cluster_role(
+            "hatchery-viewer",
+            [Permission(GROUP, PLURALS, READ, "to look")],
+            {f"{RBAC_API}/aggregate-to-view": "true"},
+        ),
+        cluster_role(
+            "hatchery-editor",
+            [Permission(GROUP, PLURALS, (*READ, *WRITE), "to start, change and remove runs")],
+            {f"{RBAC_API}/aggregate-to-{role}": "true" for role in ("edit", "admin")},
+        ),
+    ]

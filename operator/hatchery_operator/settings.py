@@ -1,0 +1,147 @@
+"""The operator's settings: one YAML file, read once at start."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from hatchery_api.base import Model, ResourceName, Url
+from hatchery_api.placement import Resources
+
+DEFAULT_PATH: Final = Path("/etc/hatchery/settings.yaml")
+"""Where manifests and chart mount the file."""
+
+PATH_VARIABLE: Final = "HATCHERY_SETTINGS"
+"""Environment variable that names another file."""
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+"""A TCP port."""
+
+Image = Annotated[str, Field(min_length=1, max_length=512)]
+"""A container image."""
+
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+"""When a node pulls an image."""
+
+
+class SettingsError(ValueError):
+    """The settings file is missing, no YAML, or wrong; the message names file and field."""
+
+
+class Progress(Model):
+    """Live progress, which pods post to the operator over TLS."""
+
+    port: Port = 8443
+    """Port that takes progress reports."""
+
+    service_url: Url | None = None
+    """`https://` URL under which pods reach that port, mostly the operator's Service; absent turns live progress off.
+    Results do not depend on it."""
+
+
+class StageResources(Model):
+    """What a stage's pods ask for when `spec.placement.resources` of the resource is silent."""
+
+    corpus: Resources = Resources(requests={"cpu": "500m", "memory": "2Gi"})
+    """CorpusBuild."""
+
+    tokenizer: Resources = Resources(requests={"cpu": "500m", "memory": "2Gi"})
+    """TokenizerBuild."""
+
+    encode: Resources = Resources(requests={"cpu": "500m", "memory": "1Gi"})
+    """PretrainRun while it encodes the corpus."""
+
+    pretrain: Resources = Resources(requests={"cpu": "500m", "memory": "2Gi"})
+    """PretrainRun while it trains, each node."""
+
+    evaluate: Resources = Resources(requests={"cpu": "500m", "memory": "2Gi"})
+    """EvalRun."""
+
+    def of(self, kind: str, stage: str) -> Resources:
+        """Resources of one stage of a kind."""
+        by_stage = {
+            ("CorpusBuild", "build"): self.corpus,
+            ("TokenizerBuild", "train"): self.tokenizer,
+            ("PretrainRun", "encode"): self.encode,
+            ("PretrainRun", "train"): self.pretrain,
+            ("EvalRun", "evaluate"): self.evaluate,
+        }
+        return by_stage[kind, stage]
+
+
+class Settings(Model):
+    """All settings; a field that is absent has its default, a field that does not exist is an error."""
+
+    namespaces: Annotated[list[ResourceName], Field(max_length=256)] = []
+    """Namespaces the operator serves; empty for all."""
+
+    jobs_image: Image = "hatchery/jobs:0.1.0"
+    """Image of the pods where a resource sets no `spec.image`."""
+
+    image_pull_policy: PullPolicy = "IfNotPresent"
+    """When nodes pull the pods' image."""
+
+    claim_name: ResourceName = "hatchery"
+    """PersistentVolumeClaim in the resource's namespace that keeps artifacts where a resource sets no `spec.storage`."""
+
+    hub_endpoint: Url = "https://huggingface.co"
+    """Hub where a resource sets no endpoint of its own."""
+
+    workers: Annotated[int, Field(ge=1, le=256)] = 8
+    """Resources that are reconciled at the same time."""
+
+    resync_seconds: Annotated[float, Field(ge=10, le=86_400)] = 300.0
+    """Every resource is looked at again after so many seconds, whatever was or was not seen to happen."""
+
+    metrics_port: Port = 8080
+    """Port of `/metrics`."""
+
+    health_port: Port = 8081
+    """Port of `/healthz`."""
+
+    progress: Progress = Progress()
+    """Live progress."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log lines that are written."""
+
+    stage_resources: StageResources = StageResources()
+    """What a stage's pods ask for when `spec.placement.resources` of the resource is silent."""
+
+
+def settings_path(argument: str | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The settings file: the `--config` argument, else the environment's, else where it is mounted."""
+    return Path(argument or environ.get(PATH_VARIABLE) or DEFAULT_PATH)
+
+
+def load_settings(path: Path) -> Settings:
+    """Settings from a YAML file; an empty file means all defaults.
+
+    Raises:
+        SettingsError: the file is missing, no YAML, or wrong.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: cannot be read ({error.strerror}); pass --config or set {PATH_VARIABLE} to the settings file"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: is no YAML: {error}") from error
+    if not isinstance(data, dict | None):
+        raise SettingsError(f"{path}: must be a map of settings, not a {type(data).__name__}")
+    try:
+        return Settings.model_validate(data or {})
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentence(path, problem) for problem in error.errors())) from error
+
+
+def _sentence(path: Path, problem: Mapping[str, Any]) -> str:
+    """One problem as `file: field: what is wrong`."""
+    field = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{path}: {field}: there is no such setting; check the spelling or remove it"
+    return f"{path}: {field}: {problem['msg']}, got {problem['input']!r}"
