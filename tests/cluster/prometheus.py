@@ -1,0 +1,120 @@
+"""A real Prometheus (Debian's) on loopback, with a configuration of the caller's or one that finds pods."""
+
+import contextlib
+import json
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.cluster import packages
+from tests.cluster.console import wait_for
+from tests.cluster.control_plane import Ports
+from tests.cluster.errors import ClusterError
+from tests.cluster.layout import PROMETHEUS_PORT, Layout
+from tests.cluster.processes import Processes
+
+SCRAPE_INTERVAL = "2s"
+"""Short, so that a test sees a value soon after it exists."""
+
+Config = dict[str, object]
+
+
+def pod_scrape_config(kubeconfig: Path) -> Config:
+    """Return a configuration that scrapes annotated pods, labelled by namespace, pod and run."""
+    meta = "__meta_kubernetes_pod"
+    relabel: list[Config] = [
+        {"source_labels": [f"{meta}_annotation_prometheus_io_scrape"], "action": "keep", "regex": "true"},
+        {"source_labels": [f"{meta}_phase"], "action": "drop", "regex": "Succeeded|Failed"},
+        {
+            "source_labels": [f"{meta}_ip", f"{meta}_annotation_prometheus_io_port"],
+            "action": "replace",
+            "regex": "(.+);([0-9]+)",
+            "replacement": "$1:$2",
+            "target_label": "__address__",
+        },
+        {
+            "source_labels": [f"{meta}_annotation_prometheus_io_path"],
+            "regex": "(.+)",
+            "target_label": "__metrics_path__",
+        },
+        {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
+        {"source_labels": [f"{meta}_name"], "target_label": "pod"},
+        {"source_labels": [f"{meta}_label_hatchery_dev_name"], "target_label": "run"},
+    ]
+    discovery = {"role": "pod", "kubeconfig_file": str(kubeconfig)}
+    job = {"job_name": "pods", "kubernetes_sd_configs": [discovery], "relabel_configs": relabel}
+    return {
+        "global": {"scrape_interval": SCRAPE_INTERVAL, "scrape_timeout": SCRAPE_INTERVAL},
+        "scrape_configs": [job],
+    }
+
+
+class Prometheus:
+    """One server with its data in one state folder."""
+
+    def __init__(self, state: Path, port: int) -> None:
+        self.state = state
+        self.address = f"http://127.0.0.1:{port}"
+        self.processes = Processes(state)
+
+    def start(self, config: Config) -> None:
+        """Start it, or restart it when the configuration differs, and return when it answers."""
+        packages.ensure_packages(packages.PROMETHEUS, "collecting metrics")
+        self.state.mkdir(parents=True, exist_ok=True)
+        path, text = self.state / "prometheus.json", json.dumps(config, indent=1)
+        path.write_text(text, encoding="utf-8")
+        command = [
+            "prometheus",
+            f"--config.file={path}",
+            f"--storage.tsdb.path={self.state / 'prometheus'}",
+            f"--web.listen-address={self.address.removeprefix('http://')}",
+            "--log.level=warn",
+        ]
+        self.processes.ensure("prometheus", command, configuration=text)
+        wait_for(
+            f"Prometheus at {self.address}",
+            lambda: self._get("/-/ready") is not None,
+            why="it opens its database",
+            timeout_seconds=30,
+            still_possible=lambda: self.processes.died("prometheus"),
+        )
+
+    def stop(self) -> None:
+        """End it; its data stays in the state folder."""
+        self.processes.stop("prometheus")
+
+    def query(self, expression: str) -> list[dict[str, object]]:
+        """Return the series that an instant query finds: their labels and `[time, value]`."""
+        answer = self._get(f"/api/v1/query?{urllib.parse.urlencode({'query': expression})}")
+        if answer is None:
+            msg = f"Prometheus at {self.address} refused the query {expression!r}"
+            raise ClusterError(msg)
+        result: list[dict[str, object]] = json.loads(answer)["data"]["result"]
+        return result
+
+    def _get(self, path: str) -> bytes | None:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(self.address + path, timeout=5) as answer:
+                return bytes(answer.read())
+        except OSError:
+            return None
+
+
+@contextlib.contextmanager
+def prometheus(state: Path, config: Config) -> Iterator[Prometheus]:
+    """Run a server on a free port for the length of a test."""
+    server = Prometheus(state, Ports.free().api)
+    server.start(config)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def ensure_prometheus(layout: Layout) -> Prometheus:
+    """Run the cluster's server on its fixed port, scraping annotated pods."""
+    server = Prometheus(layout.state, PROMETHEUS_PORT)
+    server.start(pod_scrape_config(layout.kubeconfig))
+    return server
