@@ -85,7 +85,7 @@ class Settings(Model):
     """When nodes pull the pods' image."""
 
     claim_name: ResourceName = "hatchery"
-    """PersistentVolumeClaim in the resource's namespace that keeps artifacts where a resource sets no `spec.storage`."""
+    """PersistentVolumeClaim in the namespace of the resource; used where a resource sets no `spec.storage`."""
 
     hub_endpoint: Url = "https://huggingface.co"
     """Hub where a resource sets no endpoint of its own."""
