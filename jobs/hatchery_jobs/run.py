@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
@@ -19,6 +19,7 @@ from hatchery_api.base import API_VERSION
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import REPORT_PATH, ExitCode, JobInput, Report
 from hatchery_api.kinds import BY_KIND
+from hatchery_api.status import HubRevision
 from hatchery_jobs.artifacts import write_atomically
 from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.errors import DataError, Interrupted, JobError, RetryableError, SpecError
@@ -33,7 +34,7 @@ STAGES: Final = {
 }
 """Module of each stage; its function `run` does the work."""
 
-REPO_TYPES: Final = {
+REPO_TYPES: Final[dict[tuple[str, str], Literal["dataset", "model"]]] = {
     ("CorpusBuild", "build"): "dataset",
     ("TokenizerBuild", "train"): "model",
     ("PretrainRun", "train"): "model",
@@ -84,7 +85,7 @@ def run(job: JobInput[Any], stop: threading.Event, scratch: Path) -> Report:
     return report
 
 
-def _push(job: JobInput[Any], outcome: Outcome) -> Any:
+def _push(job: JobInput[Any], outcome: Outcome) -> HubRevision | None:
     repo_type = REPO_TYPES.get((job.kind, job.stage))
     if job.spec.hub is None or repo_type is None:
         return None
