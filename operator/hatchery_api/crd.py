@@ -160,11 +160,24 @@ def _without_null(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
 def _tidy_default(node: dict[str, Any]) -> None:
     if "default" not in node:
         return
-    if node["default"] is None:
+    default = _pruned(node["default"])
+    if default is None:
         del node["default"]
-    elif node.get("type") == "object" and "properties" in node:
-        # the fields' own defaults fill it in; nulls would be refused
+    elif "properties" in node and "x-kubernetes-validations" not in node:
+        # the fields' own defaults fill it in, which is shorter
         node["default"] = {}
+    else:
+        # a default is checked against the rules before the fields' own defaults are filled in, so it must be whole
+        node["default"] = default
+
+
+def _pruned(value: Any) -> Any:
+    """The value without nulls, which a structural schema refuses."""
+    if isinstance(value, dict):
+        return {k: _pruned(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [_pruned(v) for v in value]
+    return value
 
 
 def _sentence(text: str | None) -> str:

@@ -1,5 +1,6 @@
 """Writes the generated files, or checks that they are fresh: `python -m hatchery_api.generate [--check]`."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from hatchery_api.kinds import KINDS
 _BANNER = "# Generated from operator/hatchery_api by `make generate`; edit the models instead.\n"
 _CHART_HEAD = "{{- if .Values.crds.enabled }}\n"
 _CHART_TAIL = "{{- end }}\n"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes a lone `y` or `n` too: Kubernetes and Helm read YAML 1.1 to the letter, where these are booleans."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^[yYnN]$"), list("yYnN"))
 
 
 def generated_files() -> dict[str, str]:
@@ -25,7 +33,7 @@ def generated_files() -> dict[str, str]:
 
 def dump_yaml(data: object) -> str:
     """YAML in the order it was built, with long lines kept whole."""
-    return yaml.safe_dump(data, sort_keys=False, width=4096, allow_unicode=True)
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=4096, allow_unicode=True)
 
 
 def _chart_crd(crd: dict[str, object]) -> str:
