@@ -23,3 +23,65 @@ $(VENV)/.ready: requirements/dev.txt requirements/bootstrap.txt requirements/bui
 .PHONY: pins
 pins: ## resolve the pinned requirements again
 	requirements/compile
+
+.PHONY: generate
+generate: setup ## write CRDs, RBAC, the chart's schema and the reference pages from the models
+	$(BIN)/python -m hatchery_api.generate
+	$(BIN)/python -m hatchery_operator.generate
+
+.PHONY: check
+check: setup ## lint, format, types, import rules, and that generated files are fresh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m hatchery_api.generate --check
+	$(BIN)/python -m hatchery_operator.generate --check
+
+.PHONY: test
+test: setup ## everything: unit, contract, chart, API server, and the pipeline on a real cluster (first run builds it, about 30 min)
+	$(BIN)/python -m pytest tests/unit tests/contract tests/chart tests/apiserver tests/e2e
+
+.PHONY: test-unit
+test-unit: setup ## tests that need no cluster (a minute or two)
+	$(BIN)/python -m pytest tests/unit tests/contract
+
+.PHONY: test-apiserver
+test-apiserver: setup ## tests against etcd and kube-apiserver
+	$(BIN)/python -m pytest tests/apiserver
+
+.PHONY: test-e2e
+test-e2e: setup ## the pipeline and its faults on a real cluster
+	$(BIN)/python -m pytest tests/e2e
+
+.PHONY: demo
+demo: setup ## raw text to an evaluated model on a real cluster, live (first run about 30 min, later ones about 5)
+	$(BIN)/python -m tests.demo
+
+.PHONY: cluster-up
+cluster-up: setup ## start the local single-node Kubernetes (built from source the first time)
+	$(BIN)/python -m tests.cluster up
+
+.PHONY: cluster-down
+cluster-down: setup ## stop it and leave nothing behind but the build cache
+	$(BIN)/python -m tests.cluster down
+
+.PHONY: images
+images: setup ## build the operator and jobs images and push them to the local registry
+	$(BIN)/python -m tests.cluster images
+
+.PHONY: chart
+chart: generate ## lint and render the Helm chart
+	$(BIN)/python -m pytest tests/chart
+
+.PHONY: bench-corpus
+bench-corpus: setup ## corpus kernels against the published algorithms
+	$(BIN)/python tests/bench/corpus.py
+
+.PHONY: bench-pretrain
+bench-pretrain: setup ## the training loop against HF Trainer and a bare loop
+	$(BIN)/python tests/bench/pretrain.py
+
+.PHONY: clean
+clean: ## remove the virtual environment and caches of the checkout
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
