@@ -1,8 +1,8 @@
 """What operator and pod tell each other: the pod's input, its live progress, its report, its exit code.
 
-The operator writes `JobInput` to an immutable ConfigMap mounted at `INPUT_PATH`. The pod posts `TrainerProgress` while it
-works, and at the end writes its `Report` into its artifact folder and, shortened to `REPORT_LIMIT_BYTES`, to `REPORT_PATH`,
-from where Kubernetes copies it into the pod's status.
+The operator writes `JobInput` to an immutable ConfigMap mounted at `INPUT_PATH`. The pod posts `TrainerProgress` while
+it works, and at the end writes its `Report`, shortened to `REPORT_LIMIT_BYTES`, to `REPORT_PATH`, from where Kubernetes
+copies it into the pod's status.
 """
 
 import hashlib
@@ -128,7 +128,7 @@ class Report(Record):
     """True when the artifact was there already and nothing was computed."""
 
     def termination_message(self) -> str:
-        """The report as JSON of at most `REPORT_LIMIT_BYTES`: the longest parts of `result` go first, then the message is cut."""
+        """JSON of at most `REPORT_LIMIT_BYTES`: the longest parts of `result` go first, then the message is cut."""
         slim = self
         while len(text := slim.model_dump_json(by_alias=True, exclude_none=True).encode()) > REPORT_LIMIT_BYTES:
             if slim.result:
@@ -172,6 +172,6 @@ def stage_spec(spec: RunSpec) -> dict[str, Any]:
 
 
 def artifact_key(stage: str, code_version: str, spec: RunSpec, inputs: dict[str, str]) -> str:
-    """Key of an artifact: 16 hex digits of the sha256 over stage, code version, canonical spec and input digests by role."""
+    """16 hex digits of the sha256 over stage, code version, canonical spec and input digests by role."""
     canonical = json.dumps([stage, code_version, stage_spec(spec), inputs], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -18,7 +18,8 @@ class Files(Model):
     """Files as a source of documents."""
 
     urls: Annotated[list[Url], Field(min_length=1, max_length=256)]
-    """Files or globs: a path in the image, `claim://name/path`, `s3://`, `gs://`, `hf://`, `http(s)://`; `**` descends."""
+    """Files or globs: a path in the image, `claim://name/path`, `s3://`, `gs://`, `hf://`, `http(s)://`;
+    `**` descends."""
 
     format: Literal["auto", "code", "text", "jsonl", "csv", "parquet"] = "auto"
     """`code` and `text` make one document a file; the others make one document a row. `auto` goes by the extension."""
@@ -199,6 +200,9 @@ class Filters(Model):
 class ExactDedup(Model):
     """Removal of identical documents."""
 
+    enabled: bool = True
+    """False keeps them."""
+
     normalize: Literal["none", "whitespace"] = "whitespace"
     """`whitespace` compares without any whitespace."""
 
@@ -240,8 +244,8 @@ class NearDedup(Model):
 class Dedup(Model):
     """Removal of duplicates."""
 
-    exact: ExactDedup | None = ExactDedup()
-    """Identical documents; null keeps them."""
+    exact: ExactDedup = ExactDedup()
+    """Identical documents."""
 
     near: NearDedup | None = None
     """Near-duplicates; absent keeps them."""

@@ -67,7 +67,8 @@ def _root_schema(kind: Kind) -> dict[str, Any]:
         "x-kubernetes-validations": [
             {
                 "rule": f"self.metadata.name.size() <= {NAME_LIMIT}",
-                "message": f"metadata.name must have at most {NAME_LIMIT} characters; names of Jobs and pods are made from it",
+                "message": f"metadata.name must have at most {NAME_LIMIT} characters;"
+                " names of Jobs and pods are made from it",
             },
             *_immutability(kind),
         ],
@@ -92,7 +93,7 @@ def _immutability(kind: Kind) -> list[dict[str, Any]]:
 
 
 def structural(schema: dict[str, Any]) -> dict[str, Any]:
-    """A pydantic JSON schema as a structural schema: references inlined, null and titles gone, nested defaults as `{}`."""
+    """A pydantic JSON schema as a structural schema: references inlined, null and titles gone."""
     return _convert(schema, schema.get("$defs", {}))
 
 
@@ -107,19 +108,23 @@ def _convert(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
     for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if exclusive in out:
             out |= {bound: out[exclusive], exclusive: True}
-    if "properties" in node:
-        out["properties"] = {k: _convert(v, defs) for k, v in node["properties"].items()}
-    if "items" in node:
-        out["items"] = _convert(node["items"], defs)
-    if isinstance(node.get("additionalProperties"), dict):
-        out["additionalProperties"] = _convert(node["additionalProperties"], defs)
-        if "maxLength" in out:
-            out["maxProperties"] = out.pop("maxLength")
     if node.get("x-kubernetes-int-or-string"):
         out["anyOf"] = node["anyOf"]
     if "description" in out:
         out["description"] = _sentence(out["description"])
+    out |= _children(node, defs)
     _tidy_default(out)
+    return out
+
+
+def _children(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
+    """The converted schemas of fields, items and map values."""
+    out: dict[str, Any] = {}
+    if "properties" in node:
+        out["properties"] = {k: _convert(v, defs) for k, v in node["properties"].items()}
+    for values in ("items", "additionalProperties"):
+        if isinstance(node.get(values), dict):
+            out[values] = _convert(node[values], defs)
     return out
 
 

@@ -14,6 +14,15 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 """A dropout probability."""
 
 
+_DIVISIBLE = (
+    "!has(self.overrides.heads) || !has(self.overrides.hiddenSize)"
+    " || self.overrides.hiddenSize % self.overrides.heads == 0"
+)
+_LONG_ENOUGH = (
+    "!has(self.model.overrides.maxPositions) || self.data.sequenceLength <= self.model.overrides.maxPositions"
+)
+
+
 class Objective(Model):
     """What the model learns to predict."""
 
@@ -49,8 +58,7 @@ class PretrainModel(Model):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "!has(self.overrides) || !has(self.overrides.heads) || !has(self.overrides.hiddenSize)"
-                " || self.overrides.hiddenSize % self.overrides.heads == 0",
+                _DIVISIBLE,
                 "overrides.heads must divide overrides.hiddenSize",
             )
         )
@@ -60,7 +68,8 @@ class PretrainModel(Model):
     """Family in the transformers library."""
 
     size: Literal["tiny", "small", "medium", "large", "xl"] = "small"
-    """Preset: tiny (4 layers, 4 heads, 128 wide), small (12, 12, 768), medium (24, 16, 1024), large (36, 20, 1280), xl (48, 25, 1600)."""
+    """Preset: tiny (4 layers, 4 heads, 128 wide), small (12, 12, 768), medium (24, 16, 1024), large (36, 20, 1280),
+    xl (48, 25, 1600)."""
 
     overrides: ModelOverrides = ModelOverrides()
     """Sizes that replace those of the preset."""
@@ -187,8 +196,7 @@ class PretrainRunSpec(RunSpec):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "!has(self.model.overrides) || !has(self.model.overrides.maxPositions)"
-                " || self.data.sequenceLength <= self.model.overrides.maxPositions",
+                _LONG_ENOUGH,
                 "data.sequenceLength must not be above model.overrides.maxPositions",
             ),
             (
