@@ -30,7 +30,9 @@ class Fault:
     truncate_bytes: int | None = None
     """The body ends here and Content-Length agrees: only a hash or a size can tell."""
     drop_after_bytes: int | None = None
-    """The request takes effect, then the connection is reset after the head and this many bytes of body."""
+    """The request takes effect, then the connection is lost after the head and this many bytes of body."""
+    reset: bool = True
+    """How a connection is lost: a TCP reset, or false for an early end, which clients take for something else."""
     corrupt: bool = False
     """The first byte of the body is changed."""
 

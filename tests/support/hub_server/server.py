@@ -228,8 +228,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self._send_body(response, limit, corrupt=bool(fault and fault.corrupt))
-        if limit is not None:
-            self._reset()
+        if fault and limit is not None:
+            self._lose(reset=fault.reset)
 
     def _send_body(self, response: Response, limit: int | None, *, corrupt: bool) -> None:
         left = response.length if limit is None else min(limit, response.length)
@@ -242,10 +242,11 @@ class _Handler(BaseHTTPRequestHandler):
             if left <= 0:
                 return
 
-    def _reset(self) -> None:
+    def _lose(self, *, reset: bool) -> None:
         self.close_connection = True
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.close()
+        if reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the base class's name)
         LOG.debug(format, *args)
