@@ -14,13 +14,13 @@ HUB_URL = f"http://hub.{HUB_NAMESPACE}.svc.cluster.local"
 HUB_PORT = 8080
 """Port of the server's container."""
 
-HUB_TOKEN = "hf_local"  # noqa: S105 - opens nothing but the server of these tests
+HUB_TOKEN = "hf_local"
 """A token that may write."""
 
 CLAIM = "hatchery"
 """The claim of every namespace, as in the operator's settings."""
 
-TOKEN_SECRET = "hub-token"  # noqa: S105 - the name of a Secret
+TOKEN_SECRET = "hub-token"
 """The Secret with the token, in every namespace."""
 
 USER = 10001

@@ -24,7 +24,7 @@ PLURALS = {
 Object = dict[str, Any]
 
 
-class WaitedInVain(AssertionError):
+class WaitedInVainError(AssertionError):
     """A condition did not come true in time; the message holds the last state seen."""
 
 
@@ -55,7 +55,12 @@ class Kube:
         return self.custom.get_namespaced_custom_object(GROUP, VERSION, namespace, PLURALS[kind], name)
 
     def wait(
-        self, kind: str, namespace: str, name: str, until: Callable[[Object], object], timeout_seconds: float
+        self,
+        kind: str,
+        namespace: str,
+        name: str,
+        until: Callable[[Object], object],
+        timeout_seconds: float,
     ) -> Object:
         """Watches one of our resources until a condition holds; fails at once when the run ends in failure instead."""
         deadline = time.monotonic() + timeout_seconds
@@ -79,7 +84,7 @@ class Kube:
             if condition(last, "Succeeded").get("status") == "False":
                 break
         said = json.dumps(last.get("status", {}).get("conditions"), indent=1)
-        raise WaitedInVain(f"{kind} {namespace}/{name} did not get there within {timeout_seconds:.0f} s:\n{said}")
+        raise WaitedInVainError(f"{kind} {namespace}/{name} did not get there within {timeout_seconds:.0f} s:\n{said}")
 
     def wait_succeeded(self, kind: str, namespace: str, name: str, timeout_seconds: float) -> Object:
         """Watches until the artifact is ready."""
@@ -95,7 +100,7 @@ class Kube:
         for event in stream:
             if event["type"] != "DELETED" and until(event["object"]):
                 return event["object"]
-        raise WaitedInVain(f"no pod {labels} in {namespace} got there within {timeout_seconds:.0f} s")
+        raise WaitedInVainError(f"no pod {labels} in {namespace} got there within {timeout_seconds:.0f} s")
 
     @contextmanager
     def forward(self, namespace: str, target: str, port: int) -> Iterator[str]:

@@ -1,0 +1,103 @@
+"""One cluster, one operator, one Hub for all end-to-end tests; a namespace for each module."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.cluster.cluster import Cluster
+from tests.cluster.images import ensure_images
+from tests.support.installation import HUB_NAMESPACE, HUB_TOKEN, HUB_URL, hub_objects, namespace_objects
+from tests.support.kube import Kube
+
+ROOT = Path(__file__).parents[2]
+OPERATOR_NAMESPACE = "hatchery-system"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here needs the cluster, and the first run builds it."""
+    for item in items:
+        if "tests/e2e" in str(item.path):
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(3600))
+
+
+@dataclass(frozen=True)
+class Hub:
+    """The Hub-compatible server."""
+
+    url: str
+    """As this machine reaches it."""
+    endpoint: str
+    """As pods reach it."""
+    token: str
+    """May read and write."""
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The machine's cluster, started if need be, with Prometheus."""
+    local = Cluster()
+    local.up(with_prometheus=not local.context)
+    return local
+
+
+@pytest.fixture(scope="session")
+def kube(cluster: Cluster) -> Kube:
+    """Access to the cluster."""
+    return Kube(cluster.kubeconfig, cluster.kubectl)
+
+
+@pytest.fixture(scope="session")
+def images(cluster: Cluster) -> dict[str, str]:
+    """References of the real images, built and pushed if anything changed."""
+    return {name: image.reference for name, image in ensure_images(cluster.layout).items()}
+
+
+@pytest.fixture(scope="session")
+def hub(kube: Kube, images: dict[str, str]) -> Iterator[Hub]:
+    """A fresh Hub in the cluster."""
+    kube.kubectl("delete", "namespace", HUB_NAMESPACE, "--ignore-not-found", "--wait")
+    kube.apply(*hub_objects(images["jobs"]))
+    kube.kubectl("rollout", "status", "-n", HUB_NAMESPACE, "deployment/hub", "--timeout=600s")
+    with kube.forward(HUB_NAMESPACE, "service/hub", 80) as address:
+        yield Hub(url=f"http://{address}", endpoint=HUB_URL, token=HUB_TOKEN)
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster, kube: Kube, images: dict[str, str]) -> str:
+    """The chart, installed; gives the operator's namespace."""
+    subprocess.run(
+        [
+            *cluster.helm,
+            "upgrade",
+            "--install",
+            "hatchery",
+            str(ROOT / "charts/hatchery"),
+            f"--kubeconfig={kube.kubeconfig}",
+            f"--namespace={OPERATOR_NAMESPACE}",
+            "--create-namespace",
+            f"--set=image.operator={images['operator']}",
+            f"--set=image.jobs={images['jobs']}",
+            f"--set=settings.hubEndpoint={HUB_URL}",
+            "--wait",
+            "--timeout=5m",
+        ],
+        check=True,
+        env={**os.environ, "KUBECONFIG": str(kube.kubeconfig)},
+    )
+    return OPERATOR_NAMESPACE
+
+
+@pytest.fixture(scope="module")
+def namespace(request: pytest.FixtureRequest, kube: Kube, operator: str, hub: Hub) -> Iterator[str]:
+    """A fresh restricted namespace with a volume and the Hub's token; kept when a test of the module failed."""
+    name = "e2e-" + request.module.__name__.rsplit(".", 1)[-1].removeprefix("test_").replace("_", "-")
+    kube.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait")
+    kube.apply(*namespace_objects(name))
+    failed_before = request.session.testsfailed
+    yield name
+    if request.session.testsfailed == failed_before:
+        kube.kubectl("delete", "namespace", name, "--wait=false")
