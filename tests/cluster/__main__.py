@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tests.cluster.cluster import Cluster, status_text
 from tests.cluster.errors import ClusterError
+from tests.cluster.images import ensure_images, load, sizes_bytes
 from tests.cluster.prometheus import ensure_prometheus
 from tests.cluster.tools import ensure_tools
 
@@ -40,15 +41,14 @@ def _build(cluster: Cluster, _: argparse.Namespace) -> int:
 
 
 def _images(cluster: Cluster, _: argparse.Namespace) -> int:
-    from tests.cluster.images import ensure_images
-
-    print(json.dumps(ensure_images(cluster.layout), indent=2))
+    references = ensure_images(cluster.layout)
+    sizes = sizes_bytes()
+    rows = {name: {"reference": reference, "bytes": sizes[name]} for name, reference in references.items()}
+    print(json.dumps(rows, indent=2))
     return 0
 
 
 def _load(cluster: Cluster, arguments: argparse.Namespace) -> int:
-    from tests.cluster.images import load
-
     print(load(cluster.layout, arguments.image))
     return 0
 

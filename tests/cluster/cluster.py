@@ -11,6 +11,7 @@ from tests.cluster import firewall, host, node, packages, prometheus, teardown
 from tests.cluster.console import say, wait_for
 from tests.cluster.control_plane import LOOPBACK, ControlPlane, Ports, run_kubectl
 from tests.cluster.errors import ClusterError
+from tests.cluster.files import write_if_changed
 from tests.cluster.layout import API_PORT, CONTEXT_VARIABLE, NODE_ADDRESS, NODE_NAME, Layout
 from tests.cluster.locks import locked
 from tests.cluster.manifests import dns_objects
@@ -89,9 +90,7 @@ class Cluster:
                 msg = f"{CONTEXT_VARIABLE}={context} does not answer: {result.stderr.strip()}"
                 raise ClusterError(msg)
             if target is not None:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.touch(mode=0o600)
-                target.write_text(result.stdout, encoding="utf-8")
+                write_if_changed(target, result.stdout, mode=0o600)
         say(f"using the context {context}: it answers")
         return path
 

@@ -6,6 +6,7 @@ Pure functions of the folders; JSON is used wherever YAML is read, since every J
 import json
 from pathlib import Path
 
+from tests.cluster.files import write_if_changed
 from tests.cluster.layout import (
     CLUSTER_DOMAIN,
     DNS_PORT,
@@ -200,7 +201,6 @@ def write_configs(layout: Layout, binaries: Path, authority: Authority) -> dict[
         "cni": layout.state / "cni" / "10-hatchery.conflist",
     }
     for name, file in files.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(texts[name], encoding="utf-8")
+        write_if_changed(file, texts[name])
     layout.containerd_socket.parent.mkdir(parents=True, exist_ok=True)
     return texts

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.errors import ClusterError
+from tests.cluster.files import write_if_changed
 
 VALID_DAYS = "3650"
 _CURVE = ("-pkeyopt", "ec_paramgen_curve:prime256v1")
@@ -134,9 +135,7 @@ class Authority:
                 }
             ],
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(config, indent=1), encoding="utf-8")
+        write_if_changed(path, json.dumps(config, indent=1), mode=0o600)
         return path
 
     def user(self, identity: Identity) -> dict[str, str]:

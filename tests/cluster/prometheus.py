@@ -11,6 +11,7 @@ from tests.cluster import packages
 from tests.cluster.console import wait_for
 from tests.cluster.control_plane import Ports
 from tests.cluster.errors import ClusterError
+from tests.cluster.files import write_if_changed
 from tests.cluster.layout import PROMETHEUS_PORT, Layout
 from tests.cluster.processes import Processes
 
@@ -61,9 +62,8 @@ class Prometheus:
     def start(self, config: Config) -> None:
         """Start it, or restart it when the configuration differs, and return when it answers."""
         packages.ensure_packages(packages.PROMETHEUS, "collecting metrics")
-        self.state.mkdir(parents=True, exist_ok=True)
         path, text = self.state / "prometheus.json", json.dumps(config, indent=1)
-        path.write_text(text, encoding="utf-8")
+        write_if_changed(path, text)
         command = [
             "prometheus",
             f"--config.file={path}",

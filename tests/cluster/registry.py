@@ -4,8 +4,10 @@ import json
 import os
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.console import wait_for
+from tests.cluster.files import write_if_changed
 from tests.cluster.layout import REGISTRY_PORT, Layout
 from tests.cluster.processes import Processes
 
@@ -39,9 +41,8 @@ def ensure_registry(layout: Layout, binaries: Path) -> None:
         "http": {"addr": f"127.0.0.1:{REGISTRY_PORT}"},
     }
     path = layout.state / "registry.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(config, indent=1)
-    path.write_text(text, encoding="utf-8")
+    write_if_changed(path, text)
     processes = Processes(layout.state)
     environment = {"OTEL_TRACES_EXPORTER": "none"}
     processes.ensure("registry", [binaries / "registry", "serve", path], configuration=text, environment=environment)
@@ -66,13 +67,23 @@ def request(method: str, path: str) -> tuple[bytes, dict[str, str]] | None:
         return None
 
 
-def manifest(name: str, tag: str) -> dict[str, object] | None:
+def manifest(name: str, tag: str) -> dict[str, Any] | None:
     """Return the manifest of a pushed image, None if the registry does not have it."""
     answer = request("GET", f"{name}/manifests/{tag}")
     return None if answer is None else json.loads(answer[0])
 
 
-def tags(name: str) -> list[str]:
-    """Return the tags of one repository."""
-    answer = request("GET", f"{name}/tags/list")
-    return [] if answer is None else json.loads(answer[0]).get("tags") or []
+def tags_newest_first(layout: Layout, name: str) -> list[str]:
+    """Return the tags of one repository by the time they were pushed."""
+    folder = data_folder(layout) / "docker/registry/v2/repositories" / name / "_manifests/tags"
+    links = [link for link in folder.glob("*/current/link") if link.is_file()]
+    links.sort(key=lambda link: link.stat().st_mtime_ns, reverse=True)
+    return [link.parts[-3] for link in links]
+
+
+def remove_tag(name: str, tag: str) -> bool:
+    """Delete the manifest that a tag names; its blobs go with the next garbage collection."""
+    answer = request("HEAD", f"{name}/manifests/{tag}")
+    if answer is None:
+        return False
+    return request("DELETE", f"{name}/manifests/{answer[1]['Docker-Content-Digest']}") is not None

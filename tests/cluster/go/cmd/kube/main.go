@@ -40,6 +40,9 @@ var components = map[string]func(){
 	"coredns":                 serveDNS,
 	"forward":                 forward,
 	"remove-sandboxes":        removeSandboxes,
+	"pull-image":              pullImage,
+	"remove-image":            removeImage,
+	"list-images":             listImages,
 }
 
 func main() {
