@@ -72,7 +72,29 @@ class StageResources(Model):
         return by_stage[kind, stage]
 
 
-class Settings(Model):
+class Tuning(Model):
+    """Settings that depend on nothing around the operator's pod."""
+
+    claim_name: ResourceName = "hatchery"
+    """PersistentVolumeClaim in the namespace of the resource; used where a resource sets no `spec.storage`."""
+
+    hub_endpoint: Url = "https://huggingface.co"
+    """Hub where a resource sets no endpoint of its own."""
+
+    workers: Annotated[int, Field(ge=1, le=256)] = 8
+    """Resources that are reconciled at the same time."""
+
+    resync_seconds: Annotated[int, Field(ge=10, le=86_400)] = 300
+    """Every resource is looked at again after so many seconds, whatever was or was not seen to happen."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log lines that are written."""
+
+    stage_resources: StageResources = StageResources()
+    """What a stage's pods ask for when `spec.placement.resources` of the resource is silent."""
+
+
+class Settings(Tuning):
     """All settings; a field that is absent has its default, a field that does not exist is an error."""
 
     namespaces: Annotated[list[ResourceName], Field(max_length=256)] = []
@@ -84,18 +106,6 @@ class Settings(Model):
     image_pull_policy: PullPolicy = "IfNotPresent"
     """When nodes pull the pods' image."""
 
-    claim_name: ResourceName = "hatchery"
-    """PersistentVolumeClaim in the namespace of the resource; used where a resource sets no `spec.storage`."""
-
-    hub_endpoint: Url = "https://huggingface.co"
-    """Hub where a resource sets no endpoint of its own."""
-
-    workers: Annotated[int, Field(ge=1, le=256)] = 8
-    """Resources that are reconciled at the same time."""
-
-    resync_seconds: Annotated[float, Field(ge=10, le=86_400)] = 300.0
-    """Every resource is looked at again after so many seconds, whatever was or was not seen to happen."""
-
     metrics_port: Port = 8080
     """Port of `/metrics`."""
 
@@ -104,12 +114,6 @@ class Settings(Model):
 
     progress: Progress = Progress()
     """Live progress."""
-
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe log lines that are written."""
-
-    stage_resources: StageResources = StageResources()
-    """What a stage's pods ask for when `spec.placement.resources` of the resource is silent."""
 
 
 def settings_path(argument: str | None, environ: Mapping[str, str] = os.environ) -> Path:

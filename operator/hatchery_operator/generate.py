@@ -1,0 +1,31 @@
+"""Writes every generated file, or checks that they are fresh: `python -m hatchery_operator.generate [--check]`."""
+
+import sys
+from typing import Any
+
+from hatchery_api import generate as api
+from hatchery_operator import rbac
+from hatchery_operator.chart import chart_files
+from hatchery_operator.reference import reference_files
+
+_NAMESPACE = "hatchery-system"
+
+
+def generated_files() -> dict[str, str]:
+    """Content of every generated file, by path from the repository's root."""
+    [role] = rbac.operator_roles()
+    return {
+        **api.generated_files(),
+        "manifests/rbac/operator.yaml": _documents(role, rbac.binding(role, rbac.OPERATOR, _NAMESPACE)),
+        "manifests/rbac/users.yaml": _documents(*rbac.user_roles()),
+        **chart_files(),
+        **reference_files(),
+    }
+
+
+def _documents(*manifests: dict[str, Any]) -> str:
+    return api.BANNER + "---\n".join(api.dump_yaml(manifest) for manifest in manifests)
+
+
+if __name__ == "__main__":
+    sys.exit(api.main(generated_files()))
