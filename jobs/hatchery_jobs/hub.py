@@ -1,9 +1,10 @@
 """Pushes an artifact's folder to the Hub: one commit, and none when nothing changed.
 
-The repository is a projection of the folder: files that left the folder leave the repository. Running a push again, after
-any failure, ends at the same commit: what the Hub already has is found out first.
+The repository is a projection of the folder: files that left the folder leave the repository. Running a push again,
+after any failure, ends at the same commit: what the Hub already has is found out first.
 """
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,12 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from hatchery_api.conditions import Reason
 from hatchery_api.placement import Hub
 from hatchery_api.status import HubRevision
 from hatchery_jobs.errors import DataError, JobError, RetryableError, SpecError
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoFile
 
 PUBLIC_ENDPOINT: Final = "https://huggingface.co"
 """The Hub when no other is named; the only one whose chunked (Xet) uploads are used."""
@@ -62,8 +66,7 @@ _ANSWERS: Final[Mapping[int, tuple[type[JobError], Reason, str, str]]] = {
         SpecError,
         Reason.HUB_UNAUTHORIZED,
         "Cannot push to",
-        "The token may not write there: give the token in spec.hub.tokenSecret write permission for the organisation, or "
-        "name a spec.hub.repo it may write to.",
+        "The token in spec.hub.tokenSecret may not write there: give it the permission, or name another spec.hub.repo.",
     ),
     HTTPStatus.NOT_FOUND: (
         SpecError,
@@ -95,7 +98,7 @@ class _Target:
 
     @property
     def name(self) -> str:
-        return f"{self.repo_type} repository {self.hub.repo} (branch {self.hub.revision}) on {self.endpoint}"
+        return f"{self.repo_type} repository {self.hub.repo} ({self.hub.revision}) on {self.endpoint}"
 
     def commit_url(self, revision: str) -> str:
         prefix = "datasets/" if self.repo_type == "dataset" else ""
@@ -123,10 +126,7 @@ def push_folder(
         token: Default: `HF_TOKEN` of the environment.
         sleep: Waits between attempts.
 
-    Raises:
-        SpecError: The token, its rights, the repository or what is asked for are wrong.
-        DataError: The folder cannot be published.
-        RetryableError: The Hub is away, overloaded or changed meanwhile, still so after `ATTEMPTS`.
+    A RetryableError means: the Hub was away, overloaded or changed under our hands in every one of `ATTEMPTS`.
     """
     target = _Target(hub, repo_type, (endpoint or hub.endpoint or PUBLIC_ENDPOINT).rstrip("/"))
     secret = token or os.environ.get("HF_TOKEN", "").strip()
@@ -154,6 +154,7 @@ def push_folder(
 
 def _push_once(folder: Path, target: _Target, message: str, token: str) -> HubRevision:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session
+    from huggingface_hub.hf_api import RepoFile
 
     get_session().timeout = TIMEOUT_SECONDS  # a client made anew after a lost connection has none
     api = HfApi(endpoint=target.endpoint, token=token, library_name="hatchery")
@@ -164,19 +165,30 @@ def _push_once(folder: Path, target: _Target, message: str, token: str) -> HubRe
         api.create_branch(**place, branch=target.hub.revision, exist_ok=True)
     info = api.repo_info(**place, revision=target.hub.revision)
     _check_visibility(target, private=bool(info.private))
-    gone = set(api.list_repo_files(**place, revision=info.sha)) - files.keys() - KEPT_FILES
-    commit = api.create_commit(
-        **place,
-        operations=[
-            *(CommitOperationDelete(path_in_repo=path, is_folder=False) for path in sorted(gone)),
-            *(CommitOperationAdd(path_in_repo=path, path_or_fileobj=file) for path, file in files.items()),
-        ],
-        commit_message=message,
-        revision=target.hub.revision,
-        # Two pushes to one branch would otherwise each delete the other's files.
-        parent_commit=info.sha,
-    )
-    return HubRevision(repo=target.hub.repo, revision=commit.oid, url=target.commit_url(commit.oid))
+    rows = api.list_repo_tree(**place, recursive=True, revision=info.sha)
+    there = {row.path: row for row in rows if isinstance(row, RepoFile)}
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        *(CommitOperationDelete(path, is_folder=False) for path in sorted(there.keys() - files.keys() - KEPT_FILES)),
+        *(CommitOperationAdd(path, file) for path, file in files.items() if not _same(file, there.get(path))),
+    ]
+    revision = str(info.sha)
+    if operations:
+        # Without its parent a commit could mix with somebody else's, and the repository would equal neither folder.
+        place |= {"commit_message": message, "revision": target.hub.revision, "parent_commit": revision}
+        revision = api.create_commit(**place, operations=operations).oid
+    return HubRevision(repo=target.hub.repo, revision=revision, url=target.commit_url(revision))
+
+
+def _same(file: Path, row: "RepoFile | None") -> bool:
+    """Whether the Hub's file has the content of ours: large files are known by sha256, others by git's id."""
+    size = file.stat().st_size
+    if row is None or size != row.size:
+        return False
+    if row.lfs is not None:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest() == row.lfs.sha256
+    content = b"blob %d\0" % size + file.read_bytes()
+    return hashlib.sha1(content, usedforsecurity=False).hexdigest() == row.blob_id
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -196,8 +208,8 @@ def _check_visibility(target: _Target, *, private: bool) -> None:
     if target.hub.private and not private:
         raise SpecError(
             Reason.INVALID_SPEC,
-            f"spec.hub.private is true, but the {target.name} exists and is public: nothing was pushed. Make it private "
-            "on the Hub, name another spec.hub.repo, or set spec.hub.private to false.",
+            f"spec.hub.private is true, but the {target.name} exists and is public: nothing was pushed. Make it "
+            "private on the Hub, name another spec.hub.repo, or set spec.hub.private to false.",
         )
 
 
@@ -208,7 +220,7 @@ def _quiet_client(endpoint: str) -> Iterator[None]:
     The library reads its environment when it is imported, which may have happened long ago, so its constants are set.
     """
     from huggingface_hub import constants
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
 
     wanted = {
         "HF_HUB_DISABLE_XET": constants.HF_HUB_DISABLE_XET or endpoint != PUBLIC_ENDPOINT,
@@ -258,10 +270,9 @@ def _translated(error: Exception, target: _Target) -> JobError | None:
     """Our error for one of the client's; none when the Hub has no part in it, which makes it a bug of ours."""
     from huggingface_hub.errors import HFValidationError
 
-    cause = _cause(error)
     if isinstance(error, HFValidationError):
         return SpecError(Reason.INVALID_SPEC, f"spec.hub.repo is not a name the Hub accepts: {error}")
-    if cause is None:
+    if (cause := _cause(error)) is None:
         return None
     response = getattr(cause, "response", None)
     if response is None:
@@ -271,7 +282,11 @@ def _translated(error: Exception, target: _Target) -> JobError | None:
             "check spec.hub.endpoint and the namespace's NetworkPolicy.",
         )
     said = response.headers.get("X-Error-Message") or str(error).strip().splitlines()[-1]
-    return _answer_problem(response.status_code, target, f"The Hub answers {response.status_code}: {said}")
+    status = response.status_code
+    if isinstance(error, RuntimeError) and status == HTTPStatus.FORBIDDEN:
+        # The Hub took the token and gave out a link; it is the storage behind the link that calls it expired.
+        status = HTTPStatus.SERVICE_UNAVAILABLE
+    return _answer_problem(status, target, f"The Hub answers {response.status_code}: {said}")
 
 
 def _answer_problem(status: int, target: _Target, said: str) -> JobError:
