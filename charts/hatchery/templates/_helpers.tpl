@@ -1,0 +1,41 @@
+{{/* Name of everything that belongs to this operator; labels of 63 characters limit it. */}}
+{{- define "hatchery.fullname" -}}
+{{- printf "%s-operator" (.Release.Name | trunc 50 | trimSuffix "-") }}
+{{- end }}
+
+{{/* Labels the Service, the policies and the Deployment select by; these never change for a release. */}}
+{{- define "hatchery.selectorLabels" -}}
+app.kubernetes.io/name: hatchery-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "hatchery.labels" -}}
+{{ include "hatchery.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: hatchery
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* The operator's settings file: the settings of the values, and those that follow from other values. */}}
+{{- define "hatchery.settings" -}}
+{{- $progress := dict "serviceUrl" (printf "https://%s.%s.svc:8443" (include "hatchery.fullname" .) .Release.Namespace) }}
+{{- $derived := dict "namespaces" .Values.watchNamespaces "jobsImage" .Values.image.jobs "imagePullPolicy" .Values.image.pullPolicy "progress" $progress }}
+{{- mergeOverwrite (deepCopy .Values.settings) $derived | toYaml }}
+{{- end }}
+
+{{/* Restricted Pod Security, for every pod of the chart. */}}
+{{- define "hatchery.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "hatchery.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
