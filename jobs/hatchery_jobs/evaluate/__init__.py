@@ -1,0 +1,1 @@
+"""The stage of EvalRun: measures what a model can do."""

@@ -1,0 +1,116 @@
+"""Text as blocks of tokens: documents joined by the token that ends them, cut to equal lengths."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from hatchery_api.conditions import Reason
+from hatchery_jobs.errors import DataError
+
+BATCH_ROWS: Final = 256
+"""Documents held in memory at once."""
+
+_LEAD_BITS: Final = 0xC0
+"""Bits of a byte of UTF-8 that tell whether a character begins with it."""
+
+_INSIDE: Final = 0x80
+"""Their value in a byte that is not the first of its character."""
+
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of tokens."""
+
+    ids: Numbers
+    """Tokens, `(T,)`."""
+    text_bytes: Numbers
+    """Bytes of UTF-8 text each token stands for, `(T,)`; 0 for the one that ends a document."""
+    documents: int
+    """Documents read when the block was complete."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The documents of a split."""
+
+    files: tuple[Path, ...]
+    """Its files."""
+    documents: int
+    """Documents in them."""
+
+    def batches(self) -> Iterator[list[str]]:
+        """The documents, a batch at a time."""
+        for path in self.files:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(BATCH_ROWS, columns=["text"]):
+                    yield batch.column(0).to_pylist()
+
+
+def read_split(corpus: Path, split: str) -> Texts:
+    """The documents of a corpus.
+
+    Raises:
+        DataError: the corpus has no such split.
+    """
+    files = tuple(sorted((corpus / "data").glob(f"{split}-*.parquet")))
+    if not files:
+        raise DataError(
+            Reason.EMPTY_CORPUS, f"{corpus}: no data/{split}-*.parquet; build the corpus with a {split} split"
+        )
+    return Texts(files, sum(pq.read_metadata(path).num_rows for path in files))
+
+
+def token_bytes(text: str, offsets: Iterable[tuple[int, int]]) -> Numbers:
+    """Bytes of UTF-8 each token stands for; they add up to the text, save whitespace no token covers at its end.
+
+    A character split over several tokens counts for the first; skipped characters count for the next token. So the
+    sum is right for every kind of tokenizer.
+    """
+    ends = np.array([end for _, end in offsets], np.int64)
+    raw = np.frombuffer(text.encode(), np.uint8)
+    characters = np.append(np.flatnonzero((raw & _LEAD_BITS) != _INSIDE), len(raw))
+    reached = np.maximum.accumulate(characters[ends])
+    return np.diff(reached, prepend=0)
+
+
+@dataclass
+class _Rest:
+    """Tokens that do not fill a block yet."""
+
+    ids: list[Numbers] = field(default_factory=list)
+    text_bytes: list[Numbers] = field(default_factory=list)
+    tokens: int = 0
+
+    def add(self, ids: Numbers, text_bytes: Numbers) -> None:
+        self.ids.append(ids)
+        self.text_bytes.append(text_bytes)
+        self.tokens += len(ids)
+
+    def blocks(self, length: int, documents: int) -> Iterator[Block]:
+        """Full blocks; what is left stays."""
+        ids, text_bytes = np.concatenate(self.ids), np.concatenate(self.text_bytes)
+        full = self.tokens // length * length
+        for start in range(0, full, length):
+            yield Block(ids[start : start + length], text_bytes[start : start + length], documents)
+        self.ids, self.text_bytes, self.tokens = [ids[full:]], [text_bytes[full:]], self.tokens - full
+
+
+def blocks(tokenizer: Any, batches: Iterable[list[str]], length: int, end_id: int) -> Iterator[Block]:
+    """Blocks of `length` tokens; the last one may be shorter. Memory holds one batch of documents."""
+    rest, documents = _Rest(), 0
+    end = np.array([end_id], np.int64)
+    for texts in batches:
+        encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+        for text, encoding in zip(texts, encodings, strict=True):
+            rest.add(np.append(encoding.ids, end).astype(np.int64), np.append(token_bytes(text, encoding.offsets), 0))
+        documents += len(texts)
+        yield from rest.blocks(length, documents)
+    if rest.tokens:
+        yield from rest.blocks(rest.tokens, documents)

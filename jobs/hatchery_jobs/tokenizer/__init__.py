@@ -1,0 +1,1 @@
+"""The stage of TokenizerBuild: trains a tokenizer on a corpus and measures it."""

@@ -1,0 +1,136 @@
+"""Retrains an existing design: its pipeline and special tokens stay, its vocabulary is learnt anew."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tokenizers import Tokenizer
+
+from hatchery_api.conditions import Reason
+from hatchery_api.contract import CLAIM_SCHEME
+from hatchery_api.tokenizer import BaseTokenizer, TokenizerBuildSpec
+from hatchery_jobs.artifacts import local_path
+from hatchery_jobs.errors import SpecError
+from hatchery_jobs.pull import Snapshot, find_snapshot
+from hatchery_jobs.tokenizer.build import check_lossless
+
+FIELD: Final = "spec.from.base"
+"""Path of the field, for messages."""
+
+FILES: Final = ("*.json", "*.txt", "*.model")
+"""Files of a repository that can belong to a tokenizer; never code, never weights."""
+
+KEPT_SETTINGS: Final = ("model_input_names", "padding_side", "truncation_side")
+"""Settings of a base that its retrained form keeps."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base and what it is exactly."""
+
+    digest: str
+    """Commit of its repository, or hash of its files."""
+    source: Snapshot | Path
+    """Where its files are."""
+
+    def folder(self, scratch: Path) -> Path:
+        """Its files on local disk."""
+        if isinstance(self.source, Path):
+            return self.source
+        return self.source.download(scratch / "base", *FILES)
+
+
+def find_base(base: BaseTokenizer, endpoint: str) -> Base:
+    """The base that a spec names.
+
+    Raises:
+        SpecError: there is none.
+        RetryableError: the Hub cannot be reached.
+    """
+    if not base.base.startswith((CLAIM_SCHEME, "file://", "/", "./", "../")):
+        snapshot = find_snapshot(base.base, base.revision, endpoint, FIELD)
+        return Base(snapshot.commit, snapshot)
+    folder = local_path(base.base)
+    files = sorted(f for pattern in FILES for f in folder.glob(pattern) if f.is_file()) if folder else []
+    if folder is None or not files:
+        raise SpecError(
+            Reason.SOURCE_NOT_FOUND, f"{FIELD}: {base.base} holds no tokenizer; name a folder with tokenizer.json"
+        )
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    return Base(digest.hexdigest(), folder)
+
+
+def load(folder: Path) -> Any:
+    """The base's tokenizer; code that comes with it is never run.
+
+    Raises:
+        SpecError: it cannot be loaded or has no fast implementation.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise SpecError(
+            Reason.INVALID_SPEC,
+            f"{FIELD}: cannot be loaded as a tokenizer: {error}; name one that has a tokenizer.json",
+        ) from error
+    if not tokenizer.is_fast:
+        raise SpecError(Reason.INVALID_SPEC, f"{FIELD}: has no tokenizer.json; convert it to a fast tokenizer first")
+    check_lossless(tokenizer.backend_tokenizer, FIELD)
+    return tokenizer
+
+
+def retrained(base: Any, spec: TokenizerBuildSpec, batches: Iterable[Sequence[str]]) -> Tokenizer:
+    """The base's pipeline with a vocabulary learnt from texts.
+
+    Raises:
+        SpecError: the base has no special token that ends a document, or its special tokens get lost.
+    """
+    pipeline = json.loads(base.backend_tokenizer.to_str())
+    frequency = {} if pipeline["model"]["type"] == "Unigram" else {"min_frequency": spec.min_frequency}
+    new = base.train_new_from_iterator(iter(batches), spec.vocab_size, show_progress=False, **frequency)
+    tokenizer = _with_own_ids(new.backend_tokenizer)
+    for role, token in special_roles(base).items():
+        if tokenizer.token_to_id(token) is None:
+            raise SpecError(
+                Reason.INVALID_SPEC,
+                f"{FIELD}: its {role} {token!r} is lost in training; use another base or spec.build",
+            )
+    return tokenizer
+
+
+def special_roles(tokenizer: Any) -> dict[str, str]:
+    """Special tokens by the role names of transformers."""
+    return {role: str(token) for role, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+
+
+def settings(base: Any) -> dict[str, Any]:
+    """Further settings the retrained tokenizer is saved with."""
+    return {name: getattr(base, name) for name in KEPT_SETTINGS}
+
+
+def _with_own_ids(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with the ids of its own vocabulary in its post-processor.
+
+    The library renews the ids of a single post-processor only; within a sequence those of the base would stay.
+    """
+    pipeline = json.loads(tokenizer.to_str())
+    for processor in _processors(pipeline["post_processor"]):
+        for name, token in processor.get("special_tokens", {}).items():
+            processor["special_tokens"][name]["ids"] = [tokenizer.token_to_id(text) for text in token["tokens"]]
+        for name in processor.keys() & {"cls", "sep"}:
+            processor[name][1] = tokenizer.token_to_id(processor[name][0])
+    return Tokenizer.from_str(json.dumps(pipeline))
+
+
+def _processors(processor: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if processor is None:
+        return []
+    inner = processor.get("processors", [])
+    return [processor, *(below for item in inner for below in _processors(item))]
