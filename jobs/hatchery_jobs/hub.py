@@ -193,7 +193,8 @@ def _same(file: Path, row: "RepoFile | None") -> bool:
 
 def _files(folder: Path) -> dict[str, Path]:
     """Path in the repository → file. Links are refused: their targets may be secrets of the pod."""
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
+    found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    files = {path.relative_to(folder).as_posix(): path for path in found}
     links = [name for name, path in files.items() if path.is_symlink()]
     if links or not files:
         fault = f"{links[0]} is a link" if links else "it holds no file"

@@ -209,7 +209,7 @@ def test_a_card_with_broken_metadata_is_refused_with_the_hubs_words(push, folder
     assert (error.reason, "not closed" in error.message) == (Reason.INVALID_SPEC, True)
 
 
-@pytest.mark.parametrize("case", ["empty", "link"])
+@pytest.mark.parametrize("case", ["empty", "link", "link to a folder"])
 def test_a_folder_that_cannot_be_published_is_named(push, folder, tmp_path, case):
     secret = tmp_path / "secret"
     secret.write_text("s")
@@ -217,6 +217,8 @@ def test_a_folder_that_cannot_be_published_is_named(push, folder, tmp_path, case
         path.unlink()
     if case == "link":
         (folder / "README.md").symlink_to(secret)
+    if case == "link to a folder":
+        (folder / "more").symlink_to(tmp_path)
     error = failure(push)
     assert (type(error), str(folder) in error.message) == (DataError, True)
 
