@@ -79,11 +79,15 @@ class Buildah:
         self.run("bud", "--quiet", *place, *options, f"--file={dockerfile}", f"--tag={name}", context)
 
     def push(self, name: str, reference: str) -> str:
-        """Push an image with uncompressed layers (the registry is on this disk) and return its digest."""
+        """Push an image and return its digest.
+
+        zstd at its lowest level: buildah compresses whatever goes to a registry, and gzip takes four times as long.
+        """
         with tempfile.NamedTemporaryFile("r", encoding="ascii") as digest:
             target = f"docker://{reference}"
             plain = ["--tls-verify=false"] if reference.startswith("localhost") else []
-            self.run("push", "--quiet", "--disable-compression", *plain, f"--digestfile={digest.name}", name, target)
+            fast = ["--compression-format=zstd", "--compression-level=1"]
+            self.run("push", "--quiet", *fast, *plain, f"--digestfile={digest.name}", name, target)
             return digest.read().strip()
 
     def size_bytes(self, name: str) -> int:

@@ -176,6 +176,7 @@ class ControlPlane:
             f"--service-cluster-ip-range={SERVICE_CIDR}",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged",  # As installers set it: refusing is left to Pod Security admission, which we test.
         ]
 
     def controllers_arguments(self) -> list[str]:

@@ -96,7 +96,7 @@ def ensure_images(layout: Layout | None = None) -> dict[str, str]:
 
 
 def sizes_bytes() -> dict[str, int]:
-    """Return the size of each current image with all its layers, uncompressed, 0 for one that is not built."""
+    """Return the compressed size of each current image with all its layers, 0 for one that is not built."""
     return {image.name: _manifest_bytes(image.repository, content_hash(image)) for image in IMAGES}
 
 
