@@ -387,7 +387,7 @@ def test_what_is_missing_is_told_apart(api, repo, tmp_path):
         ("lines=0-1", 200, WEIGHTS, None),
     ],
 )
-def test_ranges(server, repo, asked, status, content, told):  # noqa: PLR0917  (a table of cases)
+def test_ranges(server, repo, asked, status, content, told):
     found, body, headers = fetch(f"{server.url}/lab/model/resolve/main/model.safetensors", Range=asked)
     assert (found, headers["Content-Range"]) == (status, told)
     assert content is None or body == content
