@@ -119,7 +119,7 @@ class Hub(Model):
     """Repository, created when missing."""
 
     private: bool = True
-    """Whether a repository created here is private."""
+    """Whether a repository created here is private; with true, a repository that is public already is refused."""
 
     token_secret: SecretKey | None = None
     """Secret with a token that may write to the repository."""

@@ -61,10 +61,10 @@ def hub_objects(image: str) -> list[Object]:
     container = {
         "name": "hub",
         "image": image,
-        "command": ["python", "/hub", "--root=/data", "--host=0.0.0.0", f"--port={HUB_PORT}"],
+        "command": ["python", "-B", "/hub", "--root=/data", "--host=0.0.0.0", f"--port={HUB_PORT}"],
         "args": ["--token-file=/token/token"],
         "ports": [{"name": "http", "containerPort": HUB_PORT}],
-        "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1},
+        "readinessProbe": {"httpGet": {"path": "/-/health", "port": "http"}, "periodSeconds": 1},
         "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
