@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import ensure_images
+from tests.cluster.prometheus import ensure_prometheus
+from tests.cluster.tools import ensure_tools
 from tests.support.installation import HUB_NAMESPACE, HUB_TOKEN, HUB_URL, hub_objects, namespace_objects
 from tests.support.kube import Kube
 
@@ -38,22 +40,28 @@ class Hub:
 
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
-    """The machine's cluster, started if need be, with Prometheus."""
-    local = Cluster()
-    local.up(with_prometheus=not local.context)
-    return local
+    """The machine's cluster, or the one of HATCHERY_KUBECONTEXT."""
+    return Cluster()
 
 
 @pytest.fixture(scope="session")
 def kube(cluster: Cluster) -> Kube:
-    """Access to the cluster."""
-    return Kube(cluster.kubeconfig, cluster.kubectl)
+    """Access to the cluster, started if need be."""
+    return Kube(cluster.up(), [str(ensure_tools(cluster.layout) / "kube"), "kubectl"])
 
 
 @pytest.fixture(scope="session")
-def images(cluster: Cluster) -> dict[str, str]:
+def prometheus(cluster: Cluster, kube: Kube) -> str:
+    """Address of a Prometheus that scrapes the pods of the local cluster."""
+    if cluster.context:
+        pytest.skip("the cluster of HATCHERY_KUBECONTEXT has a Prometheus of its own, with targets of its own")
+    return ensure_prometheus(cluster.layout).address
+
+
+@pytest.fixture(scope="session")
+def images(cluster: Cluster, kube: Kube) -> dict[str, str]:
     """References of the real images, built and pushed if anything changed."""
-    return {name: image.reference for name, image in ensure_images(cluster.layout).items()}
+    return ensure_images(cluster.layout)
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +79,7 @@ def operator(cluster: Cluster, kube: Kube, images: dict[str, str]) -> str:
     """The chart, installed; gives the operator's namespace."""
     subprocess.run(
         [
-            *cluster.helm,
+            str(ensure_tools(cluster.layout) / "helm"),
             "upgrade",
             "--install",
             "hatchery",

@@ -47,7 +47,7 @@ def pretrain_run(namespace, name, hub):
 
 
 @pytest.fixture(scope="module")
-def pipeline(kube, namespace, hub):
+def pipeline(kube, namespace, hub, prometheus):
     """All four resources applied at once, the last one first; gives their final objects."""
     library = "/opt/hatchery/python-stdlib"
     corpus = resource(
@@ -202,17 +202,11 @@ print(json.dumps({"rows": {s: len(d) for s, d in data.items()}, "same": tokenize
     assert read["loss"] < math.log(1024) - 1
 
 
-def test_prometheus_answers_for_the_loss_of_the_run(cluster, pipeline, namespace):
-    if cluster.context:
-        pytest.skip("the cluster of HATCHERY_KUBECONTEXT has a Prometheus of its own")
-    pods = query(
-        cluster.prometheus_url, f'max_over_time(hatchery_train_loss{{namespace="{namespace}",run="model"}}[1h])'
-    )
-    assert pods, "Prometheus never scraped a loss from the training pod"
-    final = query(
-        cluster.prometheus_url, f'hatchery_train_loss{{exported_namespace="{namespace}",name="model",split="eval"}}'
-    )
-    assert final, "the operator does not export the final loss"
+def test_prometheus_answers_for_the_loss_of_the_run(pipeline, namespace, prometheus):
+    live = f'max_over_time(hatchery_train_loss{{namespace="{namespace}",run="model"}}[1h])'
+    assert query(prometheus, live), "Prometheus never scraped a loss from the training pod"
+    final = f'hatchery_train_loss{{exported_namespace="{namespace}",name="model",split="eval"}}'
+    assert query(prometheus, final), "the operator does not export the final loss"
 
 
 def test_a_run_that_loses_a_pod_and_the_operator_has_the_undisturbed_curve(
