@@ -30,7 +30,7 @@ def mirror(sources: Path = Path("/etc/apt")) -> str:
         text = file.read_text(encoding="utf-8", errors="replace")
         for address in re.findall(r"^(?:URIs:|deb(?:\s+\[[^]]*])?)\s+(\S+)", text, flags=re.MULTILINE):
             if address.rstrip("/").endswith("/debian"):
-                return address.rstrip("/")
+                return str(address).rstrip("/")
     return _DEFAULT_MIRROR
 
 
@@ -57,7 +57,8 @@ def ensure_base(buildah: Buildah) -> str:
     return LOCAL_BASE
 
 
-_SLIM = tuple(
-    f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "info", "locale")
-) + ("--aptopt=APT::Install-Recommends \"false\"",)
+_SLIM = (
+    *(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "info", "locale")),
+    "--aptopt=APT::Install-Recommends false",
+)
 """What no program in a container reads."""

@@ -30,9 +30,7 @@ class Buildah:
         """Run one command and return its output; a failure becomes a ClusterError with the end of its log."""
         command = self._command(*arguments)
         try:
-            result = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=timeout_seconds
-            )
+            result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_seconds)
         except subprocess.TimeoutExpired as error:
             msg = f"buildah {arguments[0]}: no answer in {timeout_seconds} s"
             raise ClusterError(msg) from error
@@ -67,7 +65,9 @@ class Buildah:
             self.run("rm", container)
             raise
 
-    def build(self, dockerfile: Path, context: Path, name: str, arguments: dict[str, str], mounts: dict[Path, str]) -> None:
+    def build(
+        self, dockerfile: Path, context: Path, name: str, arguments: dict[str, str], mounts: dict[Path, str]
+    ) -> None:
         """Build a Dockerfile with its layers kept, so that only what changed is built again."""
         options = [f"--build-arg={key}={value}" for key, value in arguments.items()]
         options += [f"--volume={source}:{target}" for source, target in mounts.items()]

@@ -186,7 +186,7 @@ class Cluster:
         if self.context:
             return {"healthy": True, "context": self.context, "kubeconfig": str(self._use_context(self.context))}
         pids = self._pids()
-        extra = {name: pid for name in ("prometheus",) if (record := self.plane.processes.record(name)) for pid in [record.pid]}
+        collector = self.plane.processes.record("prometheus")
         api = pids["kube-apiserver"] is not None and self.plane.ready()
         ready = api and self.node_ready()
         return {
@@ -195,7 +195,7 @@ class Cluster:
             "state": str(self.layout.state),
             "api_server": {"address": self.plane.server, "ready": api},
             "node": {"name": NODE_NAME, "address": NODE_ADDRESS, "ready": ready},
-            "processes": {**pids, **extra},
+            "processes": {**pids, **({"prometheus": collector.pid} if collector else {})},
             "packet_filter_chains": len(firewall.chains(firewall.save("iptables-save"))),
         }
 

@@ -229,9 +229,7 @@ class ControlPlane:
         return self.authority.write_kubeconfig(path, self.server, {"token": token}, namespace)
 
 
-def run_kubectl(
-    binary: Path, kubeconfig: Path, arguments: Sequence[str], stdin: str | None = None
-) -> str:
+def run_kubectl(binary: Path, kubeconfig: Path, arguments: Sequence[str], stdin: str | None = None) -> str:
     """Run the kubectl inside the all-in-one binary."""
     command = [str(binary), "kubectl", f"--kubeconfig={kubeconfig}", *arguments]
     result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)

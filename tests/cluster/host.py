@@ -100,7 +100,9 @@ def snapshot() -> dict[str, list[str]]:
     return {
         "links": sorted(links()),
         "network namespaces": sorted(entry.name for entry in namespaces.iterdir()) if namespaces.is_dir() else [],
-        "packet filter": [rule for command in firewall.SAVE_COMMANDS for rule in firewall.rules(firewall.save(command))],
+        "packet filter": [
+            rule for command in firewall.SAVE_COMMANDS for rule in firewall.rules(firewall.save(command))
+        ],
         "settings": [f"{name}={value}" for name, value in read_sysctls(RESTORED_SYSCTLS).items()],
         "folders": [folder for folder in FOREIGN_FOLDERS if Path(folder).exists()],
         "control groups": [str(path) for path in control_groups()],

@@ -45,7 +45,12 @@ IMAGES = (
     Source(
         "operator",
         "images/operator/Dockerfile",
-        ("requirements/bootstrap.txt", "requirements/operator.txt", "operator/hatchery_api", "operator/hatchery_operator"),
+        (
+            "requirements/bootstrap.txt",
+            "requirements/operator.txt",
+            "operator/hatchery_api",
+            "operator/hatchery_operator",
+        ),
     ),
     Source(
         "jobs",
@@ -124,7 +129,7 @@ def prune(layout: Layout, buildah: Buildah) -> None:
     if not removed:
         return
     say(f"pruning {len(removed)} older images from the registry")
-    command = [binaries / "registry", "garbage-collect", "--delete-untagged", layout.state / "registry.json"]
+    command = [str(binaries / "registry"), "garbage-collect", "--delete-untagged", str(layout.state / "registry.json")]
     subprocess.run(command, capture_output=True, check=False)
     # The registry remembers blobs in memory; a push after this would skip one that is gone.
     Processes(layout.state).stop("registry")

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 from tests.cluster.console import say
 from tests.cluster.errors import ClusterError
@@ -28,7 +29,7 @@ def missing(wanted: dict[str, str]) -> list[str]:
     return [
         package
         for probe, package in wanted.items()
-        if not (os.path.exists(probe) if probe.startswith("/") else shutil.which(probe, path=search))
+        if not (Path(probe).exists() if probe.startswith("/") else shutil.which(probe, path=search))
     ]
 
 

@@ -113,7 +113,9 @@ class Authority:
         target = ("-keyout", self.key_of(identity), "-out", request)
         _openssl("req", "-new", "-newkey", "ec", *_CURVE, "-nodes", *target, "-subj", identity.subject)
         signing = ("-CA", self.certificate, "-CAkey", self.folder / "ca.key", "-CAcreateserial", "-days", VALID_DAYS)
-        _openssl("x509", "-req", "-in", request, *signing, "-extfile", extensions, "-out", self.certificate_of(identity))
+        _openssl(
+            "x509", "-req", "-in", request, *signing, "-extfile", extensions, "-out", self.certificate_of(identity)
+        )
 
     def write_kubeconfig(self, path: Path, server: str, user: dict[str, str], namespace: str = "default") -> Path:
         """Write a kubeconfig for one user entry (a certificate pair or a token), readable by its owner only."""

@@ -15,6 +15,7 @@ RUNTIME = "containerd"
 """Needed until the pods are gone, so it is stopped after them."""
 
 UNMOUNT_TRIES = 3
+CONTROL_GROUP_TRIES = 20
 
 
 def tear_down(layout: Layout, *, purge: bool) -> list[str]:
@@ -67,7 +68,7 @@ def _remove_pods(layout: Layout, processes: Processes) -> None:
 
 def _processes_of(path: Path) -> set[int]:
     """Return the processes in a control group and all below it."""
-    members = set()
+    members: set[int] = set()
     for file in [path / "cgroup.procs", *path.rglob("cgroup.procs")]:
         try:
             members.update(int(line) for line in file.read_text(encoding="ascii").split())
@@ -83,13 +84,13 @@ def shims(layout: Layout) -> set[int]:
         if not entry.name.isdigit():
             continue
         try:
-            executable = os.readlink(entry / "exe")
+            executable = (entry / "exe").readlink()
             arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue
-        if executable.startswith(f"{layout.binaries}/") and "containerd-shim" in executable:
-            if any(argument.startswith(str(layout.containerd_socket)) for argument in arguments):
-                found.add(int(entry.name))
+        is_shim = executable.is_relative_to(layout.binaries) and executable.name.startswith("containerd-shim")
+        if is_shim and any(argument.startswith(str(layout.containerd_socket)) for argument in arguments):
+            found.add(int(entry.name))
     return found
 
 
@@ -135,14 +136,21 @@ def _remove_control_groups(kept: list[str]) -> None:
         if str(path) in kept:
             continue
         for folder, _, _ in os.walk(path, topdown=False):
-            try:
-                os.rmdir(folder)
-            except OSError:
-                time.sleep(0.05)  # The kernel frees a group a moment after its last process.
-                subprocess.run(["rmdir", folder], capture_output=True, check=False)
-            removed += 1
+            removed += _remove_control_group(Path(folder))
     if removed:
         say(f"removed {removed} control groups")
+
+
+def _remove_control_group(path: Path) -> bool:
+    """Remove one empty group; the kernel frees it a moment after its last process."""
+    for _ in range(CONTROL_GROUP_TRIES):
+        try:
+            path.rmdir()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
 
 
 def _restore_settings(settings: list[str]) -> None:

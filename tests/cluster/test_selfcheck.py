@@ -1,5 +1,4 @@
 import pytest
-
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import ensure_images
 from tests.cluster.selfcheck import check_pod

@@ -27,6 +27,7 @@ KUBERNETES = "1.36.3"
 KEPT_BUILDS = 2
 """Older folders of binaries are removed beyond this many (about 0.4 GB each)."""
 
+_MAJOR, _MINOR = KUBERNETES.split(".")[:2]
 _CNI = "github.com/containernetworking/plugins/plugins"
 _CONTAINERD = "github.com/containerd/containerd/v2/cmd"
 _VERSION_PACKAGE = "k8s.io/component-base/version"
@@ -50,8 +51,8 @@ TOOLS = (
             f"-X {_VERSION_PACKAGE}.{name}={value}"
             for name, value in (
                 ("gitVersion", f"v{KUBERNETES}"),
-                ("gitMajor", KUBERNETES.split(".")[0]),
-                ("gitMinor", KUBERNETES.split(".")[1]),
+                ("gitMajor", _MAJOR),
+                ("gitMinor", _MINOR),
             )
         ),
     ),
