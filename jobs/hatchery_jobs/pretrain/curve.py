@@ -1,0 +1,38 @@
+"""The loss curve: one line of JSON per update and per measurement, with nothing in it that depends on time or place."""
+
+import json
+import os
+from pathlib import Path
+from typing import Final
+
+CURVE: Final = "metrics.jsonl"
+"""Name of the curve's file in the model's folder."""
+
+
+class Curve:
+    """Appends to the curve; a resumed run first cuts off what came after its checkpoint."""
+
+    def __init__(self, path: Path, keep_bytes: int) -> None:
+        """Opens the curve and keeps its first bytes."""
+        path.touch()
+        os.truncate(path, keep_bytes)
+        self._stream = path.open("a")
+
+    def add(self, step: int, **numbers: float) -> None:
+        """Appends one line."""
+        self._stream.write(json.dumps({"step": step, **numbers}) + "\n")
+        self._stream.flush()
+
+    def sync(self) -> int:
+        """Makes the curve durable; returns its length in bytes."""
+        os.fsync(self._stream.fileno())
+        return self._stream.tell()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._stream.close()
+
+
+def read_curve(path: Path) -> list[dict[str, float]]:
+    """All lines of a curve."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,0 +1,115 @@
+"""What Prometheus sees of a training run. Counters begin at 0 in every process, so that `rate` is right across restarts;
+`hatchery_train_step` is the step of the whole run.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+from hatchery_jobs.progress import REGISTRY
+
+LABELS: Final = ["namespace", "name"]
+STEP_BUCKETS_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+CHECKPOINT_BUCKETS_SECONDS: Final = (0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600)
+
+LOSS: Final = Gauge("hatchery_train_loss", "Cross-entropy in nats per token.", [*LABELS, "split"], registry=REGISTRY)
+STEP: Final = Gauge("hatchery_train_step", "Optimizer steps done in the whole run.", LABELS, registry=REGISTRY)
+TARGET_STEPS: Final = Gauge(
+    "hatchery_train_target_steps", "Optimizer steps of the whole run.", LABELS, registry=REGISTRY
+)
+STEPS: Final = Counter("hatchery_train_steps", "Optimizer steps since the process began.", LABELS, registry=REGISTRY)
+TOKENS: Final = Counter(
+    "hatchery_train_tokens", "Tokens trained on since the process began.", LABELS, registry=REGISTRY
+)
+STEP_SECONDS: Final = Histogram(
+    "hatchery_train_step_duration_seconds",
+    "Time of one update.",
+    LABELS,
+    registry=REGISTRY,
+    buckets=STEP_BUCKETS_SECONDS,
+)
+DATA_SECONDS: Final = Counter(
+    "hatchery_train_data_wait_seconds", "Time spent waiting for data.", LABELS, registry=REGISTRY
+)
+LEARNING_RATE: Final = Gauge(
+    "hatchery_train_learning_rate", "Learning rate of the last update.", LABELS, registry=REGISTRY
+)
+GRADIENT_NORM: Final = Gauge(
+    "hatchery_train_gradient_norm", "Gradient norm of the last update before clipping.", LABELS, registry=REGISTRY
+)
+NON_FINITE: Final = Counter("hatchery_train_nonfinite_loss", "Losses that were no number.", LABELS, registry=REGISTRY)
+LAST_STEP: Final = Gauge(
+    "hatchery_train_last_step_timestamp_seconds", "When the last update was done.", LABELS, registry=REGISTRY
+)
+LAST_CHECKPOINT: Final = Gauge(
+    "hatchery_train_checkpoint_last_success_timestamp_seconds",
+    "When the newest checkpoint was complete.",
+    LABELS,
+    registry=REGISTRY,
+)
+CHECKPOINT_SECONDS: Final = Histogram(
+    "hatchery_train_checkpoint_duration_seconds",
+    "Time to write a checkpoint.",
+    LABELS,
+    registry=REGISTRY,
+    buckets=CHECKPOINT_BUCKETS_SECONDS,
+)
+EVERY: Final[tuple[MetricWrapperBase, ...]] = (
+    STEP,
+    TARGET_STEPS,
+    STEPS,
+    TOKENS,
+    STEP_SECONDS,
+    DATA_SECONDS,
+    LEARNING_RATE,
+    GRADIENT_NORM,
+    NON_FINITE,
+    LAST_STEP,
+    CHECKPOINT_SECONDS,
+)
+"""Metrics whose series exist from the start, so that a rate over the first minutes is not missing."""
+
+
+class RunMetrics:
+    """The metrics of one run, by its labels."""
+
+    def __init__(self, namespace: str, name: str, steps: int) -> None:
+        """Creates the series of a run of `steps` steps."""
+        self._run = (namespace, name)
+        for metric in EVERY:
+            metric.labels(*self._run)
+        TARGET_STEPS.labels(*self._run).set(steps)
+
+    def resumed(self, step: int) -> None:
+        """A process begins at a step."""
+        STEP.labels(*self._run).set(step)
+
+    def updated(
+        self, step: int, tokens: int, loss: float, rate: float, norm: float, seconds: float, data_seconds: float
+    ) -> None:
+        """One update is done."""
+        STEP.labels(*self._run).set(step)
+        STEPS.labels(*self._run).inc()
+        TOKENS.labels(*self._run).inc(tokens)
+        LOSS.labels(*self._run, "train").set(loss)
+        LEARNING_RATE.labels(*self._run).set(rate)
+        GRADIENT_NORM.labels(*self._run).set(norm)
+        STEP_SECONDS.labels(*self._run).observe(seconds)
+        DATA_SECONDS.labels(*self._run).inc(data_seconds)
+        LAST_STEP.labels(*self._run).set_to_current_time()
+
+    def measured(self, loss: float) -> None:
+        """The validation split is measured."""
+        LOSS.labels(*self._run, "validation").set(loss)
+
+    def saved(self, seconds: float) -> None:
+        """A checkpoint is complete."""
+        CHECKPOINT_SECONDS.labels(*self._run).observe(seconds)
+        LAST_CHECKPOINT.labels(*self._run).set_to_current_time()
+
+    def not_finite(self) -> None:
+        """A loss was no number."""
+        NON_FINITE.labels(*self._run).inc()

@@ -1,0 +1,97 @@
+"""What the launcher and its workers tell each other: files in a folder of the pod's local disk.
+
+Files, because torchrun between them turns signals and exit codes into its own.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Literal
+
+from hatchery_api.base import Model
+from hatchery_api.conditions import Reason
+from hatchery_api.contract import METRICS_PORT, ExitCode, JobInput
+from hatchery_api.pretrain import PretrainResult, PretrainRunSpec
+from hatchery_jobs.errors import DataError, JobError, RetryableError, SpecError
+
+
+CHECKPOINTS: Final = "checkpoints"
+"""Folder of the checkpoints in the work folder; no part of the artifact."""
+
+
+class Sign(StrEnum):
+    """Files whose existence says something."""
+
+    STOP = "stop"
+    """The launcher asks the workers to save and end."""
+    STARTED = "started"
+    """The workers have found each other and watch for STOP."""
+
+
+class WorkOrder(Model):
+    """All a worker is told."""
+
+    job: JobInput[PretrainRunSpec]
+    """The pod's input."""
+    tokens: Path
+    """Folder of token shards."""
+    folder: Path
+    """Work folder of the artifact, the same on all nodes."""
+    signs: Path
+    """Folder on the pod's local disk for everything in this module."""
+    first_node: bool
+    """True on the pod whose first process writes files and serves metrics."""
+    metrics_port: int = METRICS_PORT
+    """Port of `/metrics`."""
+
+    def sign(self, sign: Sign) -> Path:
+        """The file of a sign."""
+        return self.signs / sign.value
+
+
+class Ending(Model):
+    """How the workers ended, written by the first one of each node."""
+
+    state: Literal["done", "interrupted"]
+    """Interrupted: a pod of the run was asked to end, and all saved their state."""
+    result: PretrainResult
+    """The numbers so far."""
+
+
+class Failure(Model):
+    """Why a worker failed."""
+
+    reason: Reason
+    """Reason for the user."""
+    message: str
+    """What, where and what to do."""
+    exit_code: ExitCode
+    """What it means for the next attempt."""
+    peer_lost: bool = False
+    """True when this worker is fine and another one is gone."""
+
+    def error(self) -> JobError:
+        """The failure as an error of the launcher."""
+        kinds = {ExitCode.SPEC_ERROR: SpecError, ExitCode.DATA_ERROR: DataError}
+        return kinds.get(self.exit_code, RetryableError)(self.reason, self.message)
+
+
+def write_ending(order: WorkOrder, ending: Ending) -> None:
+    """Leaves the ending for the launcher."""
+    (order.signs / "ending.json").write_text(ending.model_dump_json(by_alias=True))
+
+
+def write_failure(order: WorkOrder, local_rank: int, failure: Failure) -> None:
+    """Leaves a failure for the launcher."""
+    (order.signs / f"failure-{local_rank}.json").write_text(failure.model_dump_json(by_alias=True))
+
+
+def read_ending(signs: Path) -> Ending | None:
+    """The ending, if there is one."""
+    path = signs / "ending.json"
+    return Ending.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+def read_failure(signs: Path) -> Failure | None:
+    """The failure that explains the others: one that blames no lost peer comes first."""
+    failures = [Failure.model_validate_json(p.read_bytes()) for p in sorted(signs.glob("failure-*.json"))]
+    return min(failures, key=lambda f: f.peer_lost, default=None)

@@ -1,0 +1,115 @@
+"""The workers of a run as one: who reads which micro-batch, and what they must agree on."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, broadcast_object_list
+
+from hatchery_api.conditions import Reason
+from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_jobs.errors import SpecError
+from hatchery_jobs.pretrain.orders import Sign, WorkOrder
+
+PEER_TIMEOUT: Final = timedelta(minutes=30)
+"""Longest time one worker waits for another; a checkpoint, which only the first one writes, must fit in."""
+
+PRECISIONS: Final = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+"""Names of the precisions in Accelerate."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """All workers of a run, seen from one of them."""
+
+    accelerator: Accelerator
+    order: WorkOrder
+    lead_rank: int
+    """Rank of the worker that writes files: the first process of the first node. torchrun may give it any rank."""
+
+    @property
+    def rank(self) -> int:
+        """This worker's number."""
+        return self.accelerator.process_index
+
+    @property
+    def size(self) -> int:
+        """Workers in the run."""
+        return self.accelerator.num_processes
+
+    @property
+    def leads(self) -> bool:
+        """True for the worker that writes files."""
+        return self.rank == self.lead_rank
+
+    @property
+    def device(self) -> torch.device:
+        """This worker's device."""
+        return self.accelerator.device
+
+    def share(self, micro_batches: int) -> range:
+        """Numbers of the micro-batches this worker computes."""
+        return range(self.rank, micro_batches, self.size)
+
+    def total(self, tensor: torch.Tensor) -> list[float]:
+        """Sum of a tensor over all workers."""
+        return self.accelerator.reduce(tensor, "sum").tolist()
+
+    def stop_wanted(self) -> bool:
+        """Whether this worker's pod was asked to end."""
+        return self.order.sign(Sign.STOP).exists()
+
+    def agree_to_stop(self) -> bool:
+        """Whether any pod was asked to end; all workers must ask at the same point."""
+        wanted = torch.tensor([float(self.stop_wanted())], device=self.device)
+        return self.total(wanted)[0] > 0
+
+    def told_by_lead(self, value: Any) -> Any:
+        """The lead's value."""
+        values = [value]
+        broadcast_object_list(values, from_process=self.lead_rank)
+        return values[0]
+
+
+def gather_team(order: WorkOrder) -> Team:
+    """Meets the other workers that torchrun started.
+
+    Raises:
+        SpecError: the precision needs another device.
+    """
+    spec = order.job.spec
+    gpu = torch.cuda.is_available()
+    _check_precision(spec, gpu=gpu)
+    accelerator = Accelerator(
+        cpu=not gpu,
+        mixed_precision=PRECISIONS[spec.precision],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+            InitProcessGroupKwargs(timeout=PEER_TIMEOUT),
+        ],
+    )
+    leads = order.first_node and local_rank() == 0
+    rank = torch.tensor([accelerator.process_index * float(leads)], device=accelerator.device)
+    return Team(accelerator, order, int(accelerator.reduce(rank, "sum").item()))
+
+
+def local_rank() -> int:
+    """This worker's number within its pod."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def rows_of(micro_batch: int, rows: int, first: int = 0) -> Sequence[int]:
+    """Positions of the rows of a micro-batch."""
+    return range(first + micro_batch * rows, first + (micro_batch + 1) * rows)
+
+
+def _check_precision(spec: PretrainRunSpec, *, gpu: bool) -> None:
+    if spec.precision == "fp16" and not gpu:
+        raise SpecError(
+            Reason.INVALID_SPEC,
+            "spec.precision is fp16 and the pod has no GPU; ask for one in spec.placement.resources, or use bf16 or fp32",
+        )

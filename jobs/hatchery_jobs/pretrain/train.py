@@ -1,0 +1,104 @@
+"""Stage `train`: checks, runs the workers, and makes the model's folder of what they leave."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from hatchery_api.conditions import Reason
+from hatchery_api.contract import METRICS_PORT
+from hatchery_api.pretrain import PretrainResult, PretrainRunSpec
+from hatchery_jobs.artifacts import Draft, storage_errors, write_atomically
+from hatchery_jobs.context import Context, Outcome
+from hatchery_jobs.errors import Interrupted, RetryableError
+from hatchery_jobs.pretrain.card import model_card
+from hatchery_jobs.pretrain.curve import CURVE, read_curve
+from hatchery_jobs.pretrain.data import TokenStore
+from hatchery_jobs.pretrain.launch import Gang, run_workers
+from hatchery_jobs.pretrain.orders import CHECKPOINTS, WorkOrder
+from hatchery_jobs.pretrain.preflight import check
+from hatchery_jobs.pretrain.vocabulary import TOKENIZER_FILES, load_vocabulary
+from hatchery_jobs.run import log
+
+CODE_VERSION: Final = "1"
+"""Raised whenever equal inputs would give another model."""
+
+RESULT: Final = "result.json"
+"""The result, written when the model is complete but for the manifest."""
+
+TIMED: Final = frozenset({"tokensPerSecond", "lastCheckpoint", "resumedFrom"})
+"""Wire names of results that differ between equal runs, and so are no part of the artifact."""
+
+FIRST_NODE_SECONDS: Final = 600.0
+"""Longest wait of another pod for the first one to complete the artifact."""
+
+
+def run(context: Context[PretrainRunSpec]) -> Outcome:
+    """Trains the model, going on from the newest checkpoint of an earlier attempt.
+
+    Raises:
+        SpecError: the spec can never work, or the loss became no number.
+        DataError: the tokens are too few or of another tokenizer.
+        RetryableError: workers or other pods were lost.
+        Interrupted: the pod was asked to end; a checkpoint is saved.
+    """
+    spec = context.job.spec
+    draft = context.draft(CODE_VERSION)
+    gang = Gang.from_environment(spec.parallelism, os.environ)
+    if (found := draft.existing()) is not None:
+        return Outcome(*found, _stored_result(found[1]), cached=True)
+    tokens, tokenizer = context.input("tokens"), context.input("tokenizer")
+    store = TokenStore(tokens, spec.data.sequence_length)
+    shape = check(spec, store, load_vocabulary(tokenizer), gang.workers)
+    log("preflight", parameters=shape.parameters, workers=gang.workers, sequences=store.sequences("train"))
+    if (draft.folder / RESULT).exists():  # trained, but the pod ended before the artifact was complete
+        return _commit(draft, _stored_result(draft.folder))
+    order = WorkOrder(
+        job=context.job,
+        tokens=tokens,
+        folder=draft.folder,
+        signs=context.scratch / "workers",
+        first_node=gang.index == 0,
+        metrics_port=int(os.environ.get("HATCHERY_METRICS_PORT", METRICS_PORT)),
+    )
+    result = run_workers(order, gang, context.stop).result
+    if not order.first_node:
+        return _others_outcome(context, draft, result)
+    _finish(context, draft.folder, tokenizer, result)
+    return _commit(draft, result)
+
+
+def _commit(draft: Draft, result: PretrainResult) -> Outcome:
+    shutil.rmtree(draft.folder / CHECKPOINTS, ignore_errors=True)
+    return Outcome(*draft.commit(), result)
+
+
+def _finish(context: Context[PretrainRunSpec], folder: Path, tokenizer: Path, result: PretrainResult) -> None:
+    """Completes the model's folder; the result comes last, and says that nothing is missing."""
+    with storage_errors(str(folder)):
+        for name in TOKENIZER_FILES:
+            if (tokenizer / name).is_file():
+                shutil.copyfile(tokenizer / name, folder / name)
+        lasting = PretrainResult.model_validate({k: v for k, v in result.wire().items() if k not in TIMED})
+        index = TokenStore(context.input("tokens"), context.job.spec.data.sequence_length).index
+        card = model_card(context.job, index, lasting, read_curve(folder / CURVE))
+        write_atomically(folder / "README.md", card.encode())
+        write_atomically(folder / RESULT, (json.dumps(lasting.wire(), indent=1) + "\n").encode())
+
+
+def _others_outcome(context: Context[PretrainRunSpec], draft: Draft, result: PretrainResult) -> Outcome:
+    """What a pod other than the first one reports: the artifact the first one completes."""
+    for _ in range(int(FIRST_NODE_SECONDS)):
+        if (found := draft.existing()) is not None:
+            return Outcome(*found, result, cached=True)
+        if context.stop.wait(1.0):
+            raise Interrupted("training is done; the first pod completes the artifact")
+    raise RetryableError(
+        Reason.STORAGE_ERROR,
+        f"{draft.uri}: the first pod did not complete the artifact within {FIRST_NODE_SECONDS:.0f} s; look at its log",
+    )
+
+
+def _stored_result(folder: Path) -> PretrainResult:
+    return PretrainResult.model_validate_json((folder / RESULT).read_bytes())
