@@ -1,0 +1,240 @@
+"""Receives the pods' live progress: Kubeflow Trainer's status protocol (KEP-2779) over TLS.
+
+A request passes four gates: the token is a pod's (TokenReview with our audience), the pod belongs to the resource in
+the URL (its labels), it does not report too often, and the body is a small, valid `TrainerProgress`. What passes is
+handed to a callback. Nothing raised here reaches the operator: the pod gets a status code and tries again later.
+"""
+
+import asyncio
+import hashlib
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from hatchery_api.contract import TrainerProgress, TrainerStatus
+from hatchery_api.kinds import KINDS
+from hatchery_operator.progress_route import KIND_LABEL, NAME_LABEL, UID_LABEL, status_path
+
+LOG: Final = logging.getLogger(__name__)
+
+BODY_LIMIT_BYTES: Final = 64 * 1024
+"""Largest body, as the protocol has it."""
+
+BODY_SECONDS: Final = 10.0
+"""Longest time a body may take to arrive."""
+
+STOP_SECONDS: Final = 1.0
+"""Longest time requests under way may still take when the operator ends."""
+
+TRUST_SECONDS: Final = 300.0
+"""How long a verified token, and the labels of its pod, are believed."""
+
+DISTRUST_SECONDS: Final = 10.0
+"""How long a refused token is not reviewed again: short, since a new pod may not be visible yet."""
+
+CACHE_ENTRIES: Final = 20_000
+"""Tokens and pods remembered at most."""
+
+POD_BURST: Final = 10
+"""Requests a pod may send at once; clients send one in five seconds, and one more at start and end."""
+
+POD_PER_SECOND: Final = 1.0
+"""Requests a pod may send in the long run."""
+
+REVIEW_BURST: Final = 200
+"""Unknown tokens reviewed at once: the pods of a large run that starts."""
+
+REVIEW_PER_SECOND: Final = 50.0
+"""Unknown tokens reviewed in the long run, so that invented tokens cannot load the API server."""
+
+_PLURALS: Final = {k.plural: k.kind for k in KINDS}
+_ValueT = TypeVar("_ValueT")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose token it is, as the API server says."""
+
+    pod_name: str
+    pod_uid: str
+    namespace: str
+
+
+@dataclass(frozen=True)
+class Received:
+    """Progress of one resource, from a pod that belongs to it."""
+
+    kind: str
+    """Kind of the resource, CamelCase."""
+    namespace: str
+    name: str
+    uid: str
+    """UID of the resource the pod was made for; a resource of the same name made later has another one."""
+    pod: str
+    status: TrainerStatus
+
+
+Review = Callable[[str], Awaitable[Identity | None]]
+"""TokenReview with the audience `AUDIENCE`; None for a token that is not (or no longer) a pod's."""
+
+PodLabels = Callable[[str, str], Awaitable[Mapping[str, str] | None]]
+"""Labels of a pod by namespace and name; None when there is no such pod."""
+
+Deliver = Callable[[Received], None]
+"""Takes progress; it must not block."""
+
+
+class ProgressReceiver:
+    """The HTTPS endpoint."""
+
+    def __init__(
+        self, review: Review, pod_labels: PodLabels, deliver: Deliver, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._review = review
+        self._pod_labels = pod_labels
+        self._deliver = deliver
+        self._identities: _Remembered[Identity] = _Remembered(clock)
+        self._labels: _Remembered[Mapping[str, str]] = _Remembered(clock)
+        self._pods = _Rate(POD_BURST, POD_PER_SECOND, clock)
+        self._reviews = _Rate(REVIEW_BURST, REVIEW_PER_SECOND, clock)
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, port: int, tls: ssl.SSLContext, host: str | None = None) -> int:
+        """Listens on all addresses, or on one; returns the port, which matters when 0 was asked for."""
+        app = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[_answer_failures])
+        app.router.add_post(status_path("{namespace}", "{plural}", "{name}"), self._post)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port, ssl_context=tls).start()
+        return int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Stops listening; safe to call when never started."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _post(self, request: web.Request) -> web.Response:
+        namespace, plural, name = (request.match_info[part] for part in ("namespace", "plural", "name"))
+        if plural not in _PLURALS:
+            raise web.HTTPNotFound(text=f"{plural} is no resource of ours; it is one of {', '.join(_PLURALS)}")
+        identity = await self._identify(request)
+        uid = await self._owner_uid(identity, _PLURALS[plural], namespace, name)
+        if not self._pods.allows(identity.pod_uid):
+            raise web.HTTPTooManyRequests(text=f"pod {identity.pod_name} reports too often; once in 5 s is enough")
+        status = _parse(await _body(request))
+        self._deliver(Received(_PLURALS[plural], namespace, name, uid, identity.pod_name, status))
+        return web.json_response({})
+
+    async def _identify(self, request: web.Request) -> Identity:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise web.HTTPUnauthorized(text="send the pod's projected token as 'Authorization: Bearer'")
+        key = hashlib.sha256(token.encode()).hexdigest()
+        if not self._identities.knows(key):
+            if not self._reviews.allows(""):
+                raise web.HTTPTooManyRequests(text="too many unknown tokens at once; try again in a few seconds")
+            self._identities.put(key, await self._review(token))
+        identity = self._identities.get(key)
+        if identity is None:
+            raise web.HTTPUnauthorized(text="the API server does not take this token for that of a running pod")
+        return identity
+
+    async def _owner_uid(self, identity: Identity, kind: str, namespace: str, name: str) -> str:
+        if not self._labels.knows(identity.pod_uid):
+            self._labels.put(identity.pod_uid, await self._pod_labels(identity.namespace, identity.pod_name))
+        labels = self._labels.get(identity.pod_uid) or {}
+        owner = (identity.namespace, labels.get(KIND_LABEL), labels.get(NAME_LABEL))
+        uid = labels.get(UID_LABEL)
+        if owner != (namespace, kind, name) or not uid:
+            LOG.warning(
+                "pod %s/%s may not report on %s %s/%s", identity.namespace, identity.pod_name, kind, namespace, name
+            )
+            raise web.HTTPForbidden(text=f"pod {identity.pod_name} does not belong to {kind} {namespace}/{name}")
+        return uid
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text=f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
+
+
+def _parse(body: bytes) -> TrainerStatus:
+    try:
+        return TrainerProgress.model_validate_json(body).trainer_status
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise web.HTTPBadRequest(text=f"{where}: {first['msg']}") from error
+
+
+@web.middleware
+async def _answer_failures(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Every failure as a Kubernetes Status object; an unforeseen one is logged here and costs the pod one report."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return _failure(error.status, error.text or error.reason)
+    except Exception:
+        LOG.exception("progress request %s failed", request.path)
+        return _failure(503, "the operator cannot take progress now; try again")
+
+
+def _failure(code: int, message: str) -> web.Response:
+    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message}
+    return web.json_response(body, status=code)
+
+
+class _Remembered(Generic[_ValueT]):
+    """Answers of the API server by key: good ones for long, refusals for a moment; the oldest goes first."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._entries: dict[str, tuple[float, _ValueT | None]] = {}
+
+    def knows(self, key: str) -> bool:
+        """Whether there is an answer that still counts."""
+        return key in self._entries and self._clock() < self._entries[key][0]
+
+    def get(self, key: str) -> _ValueT | None:
+        """The answer."""
+        return self._entries[key][1]
+
+    def put(self, key: str, value: _ValueT | None) -> None:
+        """Keeps an answer."""
+        self._entries.pop(key, None)
+        while len(self._entries) >= CACHE_ENTRIES:
+            del self._entries[next(iter(self._entries))]
+        self._entries[key] = (self._clock() + (DISTRUST_SECONDS if value is None else TRUST_SECONDS), value)
+
+
+class _Rate:
+    """A token bucket for each key."""
+
+    def __init__(self, burst: int, per_second: float, clock: Callable[[], float]) -> None:
+        self._burst = burst
+        self._per_second = per_second
+        self._clock = clock
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def allows(self, key: str) -> bool:
+        """Whether one more is within the rate; counts it when it is."""
+        now = self._clock()
+        left, since = self._buckets.pop(key, (float(self._burst), now))
+        left = min(self._burst, left + (now - since) * self._per_second)
+        while len(self._buckets) >= CACHE_ENTRIES:
+            del self._buckets[next(iter(self._buckets))]
+        allowed = left >= 1
+        self._buckets[key] = (left - allowed, now)
+        return allowed
