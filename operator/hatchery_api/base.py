@@ -4,7 +4,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 GROUP: Final = "hatchery.dev"
@@ -15,6 +15,10 @@ VERSION: Final = "v1alpha1"
 
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 """`apiVersion` as users write it."""
+
+
+HINT: Final = "x-hint"
+"""Schema key of the sentence that explains a pattern; the CRD says it instead of the pattern."""
 
 
 class Model(BaseModel):
@@ -54,6 +58,11 @@ def cel(*rules: tuple[str, str], keyed_list: str | None = None) -> dict[str, Any
     return extras
 
 
+def hint(sentence: str) -> dict[str, str]:
+    """Schema extras with the sentence a user reads when the value does not match the field's pattern."""
+    return {HINT: sentence}
+
+
 def exactly_one(*fields: str) -> tuple[str, str]:
     """The CEL rule that exactly one of the wire-named fields is present."""
     present = ", ".join(f"has(self.{name})" for name in fields)
@@ -70,18 +79,51 @@ _SUFFIXES: Final = {
 }
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
+_QUANTITY_HINT: Final = "is no quantity; write for example 500m, 2 or 4Gi"
+_DURATION_HINT: Final = "is no duration; write for example 90s or 1h30m"
+_NAME_HINT: Final = "must be lower-case letters, digits and hyphens, with a letter or digit at both ends"
+
+
+def parse_quantity(quantity: int | str) -> Decimal:
+    """The value of a Kubernetes quantity in its base unit (bytes, cores).
+
+    Raises:
+        ValueError: the text is no quantity.
+    """
+    text = str(quantity)
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]*)", text)
+    if not match or match[2] not in _SUFFIXES:
+        raise ValueError(f"{text!r} {_QUANTITY_HINT}")
+    return Decimal(match[1]) * _SUFFIXES[match[2]]
+
+
+def _checked_quantity(quantity: int | str) -> int | str:
+    parse_quantity(quantity)
+    return quantity
+
+
 Quantity = Annotated[
     int | str,
+    AfterValidator(_checked_quantity),
     WithJsonSchema(
-        {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}], "pattern": _QUANTITY}
+        {
+            "x-kubernetes-int-or-string": True,
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": _QUANTITY,
+            "maxLength": 32,
+            **hint(_QUANTITY_HINT),
+        }
     ),
 ]
 """A Kubernetes quantity: `2`, `500m`, `4Gi`."""
 
-Duration = Annotated[str, Field(pattern=_DURATION, max_length=32)]
+Duration = Annotated[str, Field(pattern=_DURATION, max_length=32, json_schema_extra=hint(_DURATION_HINT))]
 """A Go duration: `30s`, `1h30m`."""
 
-ResourceName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)]
+ResourceName = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63, json_schema_extra=hint(_NAME_HINT)),
+]
 """The name of an object in the same namespace."""
 
 Text = Annotated[str, Field(max_length=1024)]
@@ -94,19 +136,6 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 """A seed of a pseudo-random order; equal seeds give equal results."""
 
 
-def parse_quantity(quantity: int | str) -> Decimal:
-    """The value of a Kubernetes quantity in its base unit (bytes, cores).
-
-    Raises:
-        ValueError: the text is no quantity.
-    """
-    text = str(quantity)
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]*)", text)
-    if not match or match[2] not in _SUFFIXES:
-        raise ValueError(f"{text!r} is no quantity; write for example 500m, 2 or 4Gi")
-    return Decimal(match[1]) * _SUFFIXES[match[2]]
-
-
 def parse_duration(duration: str) -> float:
     """The seconds of a Go duration.
 
@@ -114,7 +143,7 @@ def parse_duration(duration: str) -> float:
         ValueError: the text is no duration.
     """
     if not re.fullmatch(_DURATION, duration):
-        raise ValueError(f"{duration!r} is no duration; write for example 90s or 1h30m")
+        raise ValueError(f"{duration!r} {_DURATION_HINT}")
     return sum(float(n) * _SECONDS[unit] for n, _, unit in re.findall(r"([0-9]+(\.[0-9]+)?)(ms|s|m|h)", duration))
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from hatchery_api.base import GROUP, VERSION
+from hatchery_api.base import GROUP, HINT, VERSION
 from hatchery_api.kinds import Column, Kind
 from hatchery_api.placement import MUTABLE_FIELDS
 
@@ -53,6 +53,7 @@ def _column(column: Column) -> dict[str, Any]:
 
 
 def _root_schema(kind: Kind) -> dict[str, Any]:
+    spec = structural(kind.spec.model_json_schema(by_alias=True))
     return {
         "type": "object",
         "description": _sentence(kind.spec.__doc__),
@@ -61,7 +62,7 @@ def _root_schema(kind: Kind) -> dict[str, Any]:
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
-            "spec": structural(kind.spec.model_json_schema(by_alias=True)),
+            "spec": spec,
             "status": structural(kind.status.model_json_schema(by_alias=True)),
         },
         "x-kubernetes-validations": [
@@ -70,26 +71,29 @@ def _root_schema(kind: Kind) -> dict[str, Any]:
                 "message": f"metadata.name must have at most {NAME_LIMIT} characters;"
                 " names of Jobs and pods are made from it",
             },
-            *_immutability(kind),
+            *_immutability(kind.kind, spec),
         ],
     }
 
 
-def _immutability(kind: Kind) -> list[dict[str, Any]]:
+def _immutability(kind: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
     """One transition rule a field, so that the message names the field."""
-    wire_names = [field.alias or name for name, field in kind.spec.model_fields.items()]
-    started = "has(oldSelf.status) && has(oldSelf.status.startTime)"
-    rules = []
-    for name in sorted(set(wire_names) - MUTABLE_FIELDS):
-        both = f"has(self.spec.{name}) && has(oldSelf.spec.{name})"
-        neither = f"!has(self.spec.{name}) && !has(oldSelf.spec.{name})"
-        rules.append(
-            {
-                "rule": f"!({started}) || ({both} ? self.spec.{name} == oldSelf.spec.{name} : {neither})",
-                "message": f"spec.{name} is fixed once the run has started; create a new {kind.kind} instead",
-            }
-        )
-    return rules
+    fields = spec["properties"]
+    always = {*spec["required"], *(name for name, field in fields.items() if "default" in field)}
+    return [
+        {
+            "rule": f"!oldSelf.?status.startTime.hasValue() || {_unchanged(name, always=name in always)}",
+            "message": f"spec.{name} is fixed once the run has started; create a new {kind} instead",
+        }
+        for name in sorted(fields.keys() - MUTABLE_FIELDS)
+    ]
+
+
+def _unchanged(name: str, *, always: bool) -> str:
+    """The CEL expression that a field of the spec is as it was; comparing optional values would cost too much."""
+    new, old = f"self.spec.{name}", f"oldSelf.spec.{name}"
+    equal = f"{new} == {old}"
+    return equal if always else f"(has({new}) ? has({old}) && {equal} : !has({old}))"
 
 
 def structural(schema: dict[str, Any]) -> dict[str, Any]:
@@ -110,11 +114,21 @@ def _convert(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
             out |= {bound: out[exclusive], exclusive: True}
     if node.get("x-kubernetes-int-or-string"):
         out["anyOf"] = node["anyOf"]
+    if HINT in out:
+        out |= _explained_pattern(out.pop("pattern"), out.pop(HINT), numbers="anyOf" in out)
     if "description" in out:
         out["description"] = _sentence(out["description"])
     out |= _children(node, defs)
     _tidy_default(out)
     return out
+
+
+def _explained_pattern(pattern: str, sentence: str, *, numbers: bool) -> dict[str, Any]:
+    """A pattern as a rule, since the server shows a pattern to the user as it is."""
+    rule = f"self.matches(r'{pattern}')"
+    if numbers:
+        rule = f"type(self) == int ? self >= 0 : {rule}"
+    return {"x-kubernetes-validations": [{"rule": rule, "message": sentence}]}
 
 
 def _children(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:

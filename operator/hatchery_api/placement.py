@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 
-from hatchery_api.base import Duration, Model, Quantity, ResourceName, Text, Url, cel
+from hatchery_api.base import Duration, Model, Quantity, ResourceName, Text, Url, cel, hint
 
 LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)]
 """A map of label names to values."""
@@ -107,7 +107,13 @@ class SecretKey(Model):
 
 
 HubRepo = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", min_length=3, max_length=96)
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$",
+        min_length=3,
+        max_length=96,
+        json_schema_extra=hint("must be organisation/name, of letters, digits, dots, underscores and hyphens"),
+    ),
 ]
 """`organisation/name` on the Hub."""
 

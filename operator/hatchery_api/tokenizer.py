@@ -75,7 +75,16 @@ class TokenizerBlocks(Model):
     ] = []
     """Applied in order; none keeps the text as it is, which code needs."""
 
-    pre_tokenizers: Annotated[list[PreTokenizer], Field(min_length=1, max_length=8)] = [PreTokenizer(type="ByteLevel")]
+    pre_tokenizers: Annotated[
+        list[PreTokenizer],
+        Field(
+            min_length=1,
+            max_length=8,
+            json_schema_extra=cel(
+                ("self[self.size() - 1].type == 'ByteLevel'", "the last one must be of type ByteLevel")
+            ),
+        ),
+    ] = [PreTokenizer(type="ByteLevel")]
     """Applied in order; the last one must be ByteLevel."""
 
     model: Literal["BPE"] = "BPE"

@@ -114,7 +114,7 @@ def _type(node: dict[str, Any]) -> str:
     if "enum" in node:
         return ", ".join(f"`{value}`" for value in node["enum"])
     if node.get("x-kubernetes-int-or-string"):
-        return "quantity" if "pattern" in node else "integer or word"
+        return "quantity" if "maxLength" in node else "integer or word"  # only a quantity's text is limited
     kind = str(node.get("type", "object"))
     if kind == "array":
         kind = f"list of {_type(node.get('items', {}))}"
