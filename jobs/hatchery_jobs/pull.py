@@ -38,7 +38,7 @@ class Snapshot:
 
         for file in self.files:
             if any(fnmatch(file, pattern) for pattern in patterns):
-                with _hub_errors(f"{self.field}: {file} of {self.repo} at {self.commit[:12]} on {self.endpoint}"):
+                with hub_errors(f"{self.field}: {file} of {self.repo} at {self.commit[:12]} on {self.endpoint}"):
                     hf_hub_download(
                         self.repo,
                         file,
@@ -65,14 +65,14 @@ def find_snapshot(repo: str, revision: str, endpoint: str, field: str) -> Snapsh
     from huggingface_hub import HfApi
 
     endpoint = endpoint.rstrip("/")
-    with _hub_errors(f"{field}: {repo} at {revision} on {endpoint}"):
+    with hub_errors(f"{field}: {repo} at {revision} on {endpoint}"):
         info = HfApi(endpoint=endpoint, token=hub_token()).model_info(repo, revision=revision)
     files = tuple(sorted(sibling.rfilename for sibling in info.siblings or ()))
     return Snapshot(repo, str(info.sha), files, endpoint, field)
 
 
 @contextmanager
-def _hub_errors(what: str) -> Iterator[None]:
+def hub_errors(what: str) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     # The base class is of the HTTP library the client was built with, and covers lost connections too.
