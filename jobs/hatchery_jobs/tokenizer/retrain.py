@@ -20,8 +20,16 @@ from hatchery_jobs.tokenizer.build import check_lossless
 FIELD: Final = "spec.from.base"
 """Path of the field, for messages."""
 
-FILES: Final = ("*.json", "*.txt", "*.model")
-"""Files of a repository that can belong to a tokenizer; never code, never weights."""
+FILES: Final = (
+    "tokenizer*.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "config.json",
+)
+"""Names of the files a tokenizer is loaded from; never code, never weights."""
 
 KEPT_SETTINGS: Final = ("model_input_names", "padding_side", "truncation_side")
 """Settings of a base that its retrained form keeps."""
