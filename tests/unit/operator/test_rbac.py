@@ -20,7 +20,15 @@ def test_nothing_is_a_wildcard() -> None:
 
 @pytest.mark.parametrize(
     "resource",
-    ["secrets", "pods/exec", "pods/attach", "pods/portforward", "pods/ephemeralcontainers", "serviceaccounts/token", "nodes"],
+    [
+        "secrets",
+        "pods/exec",
+        "pods/attach",
+        "pods/portforward",
+        "pods/ephemeralcontainers",
+        "serviceaccounts/token",
+        "nodes",
+    ],
 )
 def test_secrets_and_the_ways_into_a_pod_are_out_of_reach(resource) -> None:
     assert allowed(RULES, "", resource) == set()
@@ -69,7 +77,11 @@ def test_a_binding_has_the_roles_scope_and_names_the_account(namespaces) -> None
         bound = rbac.binding(role, "account", "home")
         assert bound["kind"] == role["kind"] + "Binding"
         assert bound["metadata"] == role["metadata"]
-        assert bound["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": role["kind"], "name": role["metadata"]["name"]}
+        assert bound["roleRef"] == {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": role["kind"],
+            "name": role["metadata"]["name"],
+        }
         assert bound["subjects"] == [{"kind": "ServiceAccount", "name": "account", "namespace": "home"}]
 
 

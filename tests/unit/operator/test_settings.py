@@ -6,7 +6,14 @@ import pytest
 from pydantic import ValidationError
 
 from hatchery_api.kinds import KINDS
-from hatchery_operator.settings import DEFAULT_PATH, PATH_VARIABLE, Settings, SettingsError, load_settings, settings_path
+from hatchery_operator.settings import (
+    DEFAULT_PATH,
+    PATH_VARIABLE,
+    Settings,
+    SettingsError,
+    load_settings,
+    settings_path,
+)
 
 
 @pytest.fixture
@@ -35,7 +42,9 @@ def test_the_public_hub_and_the_documented_ports_are_defaults() -> None:
 
 def test_values_are_read_by_their_wire_names(write) -> None:
     settings = load_settings(
-        write("namespaces: [a, b]\nprogress: {serviceUrl: 'https://x.y.svc:8443'}\nstageResources: {corpus: {limits: {cpu: 4}}}")
+        write(
+            "namespaces: [a, b]\nprogress: {serviceUrl: 'https://x.y.svc:8443'}\nstageResources: {corpus: {limits: {cpu: 4}}}"
+        )
     )
     assert settings.namespaces == ["a", "b"]
     assert settings.progress.service_url == "https://x.y.svc:8443"
@@ -91,7 +100,9 @@ def test_the_argument_comes_before_the_environment_and_that_before_the_default()
 def test_every_stage_has_resources_of_its_own() -> None:
     resources = Settings().stage_resources
     marked = resources.model_copy(
-        update={name: resources.corpus.model_copy(update={"requests": {name: 1}}) for name in type(resources).model_fields}
+        update={
+            name: resources.corpus.model_copy(update={"requests": {name: 1}}) for name in type(resources).model_fields
+        }
     )
     found = [marked.of(kind.kind, stage).requests for kind in KINDS for stage in kind.stages]
     assert found == [{name: 1} for name in ("corpus", "tokenizer", "encode", "pretrain", "evaluate")]
