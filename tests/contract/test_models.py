@@ -1,0 +1,186 @@
+"""The models, the CRDs, JSON, the pages and the code that reads the fields agree with each other."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from hatchery_api.base import Record
+from hatchery_api.conditions import ConditionType, Reason
+from hatchery_api.contract import ExitCode, HubTarget, JobInput, Output
+from hatchery_api.crd import custom_resource_definition
+from hatchery_api.kinds import BY_KIND, KINDS, Kind
+from hatchery_operator.generate import generated_files
+from hatchery_operator.reference import member_docs, walk
+
+ROOT = Path(__file__).resolve().parents[2]
+CRD_LIMIT_BYTES = 30_000
+"""Below a third of the annotation limit that breaks client-side apply of a CRD."""
+
+EACH_KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+
+
+def samples() -> Iterator[dict[str, Any]]:
+    for path in sorted((ROOT / "manifests/samples").glob("*.yaml")):
+        yield from (d for d in yaml.safe_load_all(path.read_text()) if d["apiVersion"].startswith("hatchery.dev/"))
+
+
+def schema(kind: Kind) -> dict[str, Any]:
+    [version] = custom_resource_definition(kind)["spec"]["versions"]
+    return version["schema"]["openAPIV3Schema"]
+
+
+def models(root: Any) -> Iterator[type[BaseModel]]:
+    """The model and every model below it."""
+    if isinstance(root, type) and issubclass(root, BaseModel):
+        yield root
+        for field in root.model_fields.values():
+            yield from models(field.annotation)
+    for part in get_args(root):
+        yield from models(part)
+
+
+def test_the_samples_cover_every_kind() -> None:
+    assert {sample["kind"] for sample in samples()} == BY_KIND.keys()
+
+
+@pytest.mark.parametrize("sample", list(samples()), ids=lambda s: f"{s['kind']}-{s['metadata']['name']}")
+def test_a_spec_comes_out_of_the_pods_input_as_it_went_in(sample) -> None:
+    model = BY_KIND[sample["kind"]].spec
+    spec = model.model_validate(sample["spec"])
+    job = JobInput[model](
+        kind=sample["kind"],
+        namespace="default",
+        name=sample["metadata"]["name"],
+        uid="0",
+        stage="train",
+        attempt=1,
+        spec=spec,
+        output=Output(root="claim://hatchery/default"),
+        hub=HubTarget(endpoint="https://hub.example"),
+    )
+    read = JobInput[model].model_validate_json(json.dumps(job.wire()))
+    assert read == job
+    assert read.spec.wire() == spec.wire()
+
+
+@EACH_KIND
+def test_a_definition_stays_small(kind) -> None:
+    assert len(json.dumps(custom_resource_definition(kind), separators=(",", ":"))) <= CRD_LIMIT_BYTES
+
+
+@EACH_KIND
+def test_kubectl_explains_every_field(kind) -> None:
+    fields = [
+        (part, path, node) for part in ("spec", "status") for path, node in walk(schema(kind)["properties"][part])
+    ]
+    assert len(fields) > 50
+    assert [
+        f"{part}.{path}" for part, path, node in fields if not node.get("description", "").endswith((".", "`"))
+    ] == []
+
+
+@EACH_KIND
+def test_every_list_text_and_map_a_user_writes_is_bounded(kind) -> None:
+    """Bounds keep objects small, and the cost of CEL rules can only be estimated with them."""
+    limits = {"array": "maxItems", "string": "maxLength"}
+    unbounded = []
+    for path, node in walk(schema(kind)["properties"]["spec"]):
+        limit = "maxProperties" if "additionalProperties" in node else limits.get(node.get("type", ""))
+        if limit and limit not in node and "enum" not in node:
+            unbounded.append(path)
+    assert unbounded == []
+
+
+@EACH_KIND
+def test_a_stranger_in_a_spec_is_refused_and_in_a_record_ignored(kind) -> None:
+    for model in models(kind.spec):
+        assert model.model_config["extra"] == "forbid", model
+    for model in models(kind.status):
+        assert issubclass(model, Record), model
+        assert model.model_config["extra"] == "ignore", model
+
+
+@EACH_KIND
+def test_what_a_run_reports_fits_into_its_status(kind) -> None:
+    assert kind.result.model_fields.keys() <= kind.status.model_fields.keys()
+
+
+@pytest.mark.parametrize("enum", [Reason, ConditionType, ExitCode], ids=lambda enum: enum.__name__)
+def test_every_reason_is_a_sentence_on_the_page(enum) -> None:
+    page = (ROOT / "docs/reference/conditions.md").read_text()
+    docs = member_docs(enum)
+    for member in enum:
+        assert docs[member.name].endswith("."), member
+        assert f"| `{member.value}` | {docs[member.name]} |" in page
+
+
+def test_generated_files_are_fresh() -> None:
+    stale = [name for name, text in generated_files().items() if (ROOT / name).read_text() != text]
+    assert stale == [], "run: make generate"
+
+
+def test_no_generated_file_is_left_behind() -> None:
+    """A kind or role that is gone must take its files with it."""
+    folders = [
+        "manifests/crds",
+        "manifests/rbac",
+        "charts/hatchery/templates/crds",
+        "charts/hatchery/templates/rbac",
+        "docs/reference",
+    ]
+    found = {str(path.relative_to(ROOT)) for folder in folders for path in (ROOT / folder).iterdir()}
+    assert found <= generated_files().keys()
+
+
+def test_the_operator_imports_no_deep_learning_library() -> None:
+    modules = [f"hatchery_operator.{path.stem}" for path in (ROOT / "operator/hatchery_operator").glob("[a-z]*.py")]
+    heavy = ["torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow"]
+    code = f"import sys\nfor name in {modules!r}: __import__(name)\nsys.exit(str([m for m in {heavy!r} if m in sys.modules] or ''))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
+
+
+@pytest.mark.parametrize("folder", ["operator", "jobs"])
+def test_the_source_folders_are_no_packages(folder) -> None:
+    """A package named operator would hide the standard library's."""
+    assert not (ROOT / folder / "__init__.py").exists()
+
+
+PASSED_WHOLE = {
+    "key": "tolerations are passed on whole",
+    "operator": "tolerations are passed on whole",
+    "value": "tolerations are passed on whole",
+    "effect": "tolerations are passed on whole",
+    "toleration_seconds": "tolerations are passed on whole",
+}
+"""Fields nobody reads by name, and why that is right."""
+
+
+def attributes_read() -> set[str]:
+    names: set[str] = set()
+    for folder in ("operator/hatchery_operator", "jobs/hatchery_jobs"):
+        for path in (ROOT / folder).rglob("*.py"):
+            names |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    return names
+
+
+def spec_fields() -> set[str]:
+    return {name for kind in KINDS for model in models(kind.spec) for name in model.model_fields}
+
+
+def test_every_spec_field_is_read_somewhere() -> None:
+    """A field that nothing reads is a promise the product does not keep."""
+    unread = spec_fields() - attributes_read() - PASSED_WHOLE.keys()
+    assert sorted(unread) == []
+
+
+def test_fields_that_are_passed_on_whole_exist() -> None:
+    assert PASSED_WHOLE.keys() <= spec_fields()
