@@ -73,6 +73,7 @@ def find_snapshot(repo: str, revision: str, endpoint: str, field: str) -> Snapsh
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
+    """Turns the client's errors into those of the jobs; `what` begins their messages."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     # The base class is of the HTTP library the client was built with, and covers lost connections too.

@@ -102,9 +102,9 @@ def _duplicates(near: NearDedup | None, result: CorpusResult) -> str:
     text += f"documents had copies, the most frequent one occurred {found.largest:,} times."
     if near is not None:
         text += (
-            f" Near-duplicates share at least {near.threshold:.0%} of their {near.ngram}-word shingles. MinHash proposed"
-            f" the pairs ({near.bands} bands of {near.rows} rows), exact comparison decided; the longest document of a"
-            " cluster was kept."
+            f" Near-duplicates share at least {near.threshold:.0%} of their {near.ngram}-word shingles. MinHash with"
+            f" {near.bands} bands of {near.rows} rows proposed pairs, exact comparison decided; the longest document"
+            " of a cluster was kept."
         )
     return text
 
