@@ -49,6 +49,8 @@ class Reason(StrEnum):
     """A Secret, ConfigMap or PersistentVolumeClaim the pods need does not exist: create it, the pods then start."""
     POD_REFUSED = "PodRefused"
     """The API server refuses the pods: quota, Pod Security or another admission rule; the message says which."""
+    NAME_CONFLICT = "NameConflict"
+    """An object of somebody else, or of a deleted run, has the name of a child: the message says which; delete it."""
     OUT_OF_MEMORY = "OutOfMemory"
     """A container was killed for memory: raise `spec.placement.resources` or lower the batch."""
     REFERENCE_FAILED = "ReferenceFailed"

@@ -1,0 +1,1 @@
+"""The operator: watches the four resources and runs their stages as Jobs."""

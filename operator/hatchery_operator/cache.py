@@ -1,0 +1,124 @@
+"""What the operator knows of the cluster: resources and reduced Jobs, from watches, listings and its own writes.
+
+The newest version of an object wins, whatever order news arrive in, so a late watch event never undoes what the
+operator has just written and read back.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hatchery_api.conditions import ConditionType, find_condition
+from hatchery_operator.objects import JobSummary, Key, Run, key_of, parse_run, resource_version
+from hatchery_operator.stages.registry import references
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A resource with what is derived from it."""
+
+    run: Run
+    version: int
+    needs: frozenset[Key]
+    """Resources its spec names."""
+
+
+class Cache:
+    """All resources and Jobs; not locked, since one event loop uses it."""
+
+    def __init__(self) -> None:
+        self._runs: dict[Key, Entry] = {}
+        self._dependents: dict[Key, set[Key]] = defaultdict(set)
+        self._jobs: dict[str, dict[str, JobSummary]] = defaultdict(dict)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def all_keys(self) -> list[Key]:
+        """All resources."""
+        return list(self._runs)
+
+    def runs(self) -> Iterable[Run]:
+        """All resources, parsed."""
+        return (entry.run for entry in self._runs.values())
+
+    def get(self, key: Key) -> Run | None:
+        """A resource, if it exists."""
+        entry = self._runs.get(key)
+        return entry.run if entry else None
+
+    def version(self, key: Key) -> int:
+        """The version known of a resource; -1 for an unknown one."""
+        entry = self._runs.get(key)
+        return entry.version if entry else -1
+
+    def put(self, manifest: Mapping[str, Any]) -> frozenset[Key]:
+        """Takes a resource as read or written; an older one than known is ignored.
+
+        Returns the resources that name it, when what they see of it has changed.
+        """
+        key, version = key_of(manifest), resource_version(manifest)
+        if version <= self.version(key):
+            return frozenset()
+        run = parse_run(manifest)
+        before = self.get(key)
+        self._unlink(key)
+        needs = references(run.kind.kind, run.spec) if run.spec else ()
+        entry = Entry(run, version, frozenset(Key(need.kind, run.namespace, need.name) for need in needs))
+        self._runs[key] = entry
+        for need in entry.needs:
+            self._dependents[need].add(key)
+        return self._dependents_of(key) if _offer(before) != _offer(run) else frozenset()
+
+    def remove(self, key: Key, version: int | None = None) -> frozenset[Key]:
+        """Forgets a resource, unless it is newer than the version given: one of the same name was made since.
+
+        Returns the resources that name it.
+        """
+        if key not in self._runs or (version is not None and self.version(key) > version):
+            return frozenset()
+        self._unlink(key)
+        del self._runs[key]
+        return self._dependents_of(key)
+
+    def _dependents_of(self, key: Key) -> frozenset[Key]:
+        return frozenset(self._dependents.get(key, ()))
+
+    def put_job(self, job: JobSummary) -> None:
+        """Takes a Job as read or written; an older one than known is ignored."""
+        known = self._jobs[job.owner_uid].get(job.name)
+        if known is None or job.version > known.version or job.uid != known.uid:
+            self._jobs[job.owner_uid][job.name] = job
+
+    def remove_job(self, job: JobSummary) -> None:
+        """Forgets a Job."""
+        jobs = self._jobs.get(job.owner_uid, {})
+        if job.name in jobs and jobs[job.name].uid == job.uid:
+            del jobs[job.name]
+        if not jobs:
+            self._jobs.pop(job.owner_uid, None)
+
+    def jobs_of(self, uid: str) -> dict[str, JobSummary]:
+        """Jobs of a resource, by name."""
+        return dict(self._jobs.get(uid, {}))
+
+    def jobs(self) -> list[JobSummary]:
+        """All Jobs."""
+        return [job for jobs in self._jobs.values() for job in jobs.values()]
+
+    def _unlink(self, key: Key) -> None:
+        entry = self._runs.get(key)
+        for need in entry.needs if entry else ():
+            self._dependents[need].discard(key)
+            if not self._dependents[need]:
+                del self._dependents[need]
+
+
+def _offer(run: Run | None) -> tuple[object, ...]:
+    """What others see of a resource: whether it exists, whether it has ended, what it made."""
+    if run is None:
+        return ()
+    succeeded = find_condition(run.status.conditions, ConditionType.SUCCEEDED)
+    digest = run.status.artifact.digest if run.status.artifact else None
+    return run.uid, run.deleting, succeeded.status if succeeded else None, digest

@@ -1,0 +1,279 @@
+"""The API server: the only module that talks HTTP to it.
+
+Of the `kubernetes` package only configuration, login and transport are used; its generated models are never imported
+(docs/decisions/0002-api-client.md has the figures). Objects are plain maps, as in the manifests.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+from kubernetes.aio.config.incluster_config import load_incluster_config
+from kubernetes.aio.config.kube_config import load_kube_config
+
+from hatchery_api.base import GROUP, VERSION
+from hatchery_api.kinds import KINDS
+from hatchery_operator.errors import (
+    AlreadyExistsError,
+    ApiError,
+    ConflictError,
+    GoneError,
+    RefusedError,
+    UnreachableError,
+)
+from hatchery_operator.objects import MANAGER, Manifest
+
+PAGE_OBJECTS: Final = 500
+"""Objects in one page of a listing."""
+
+REQUEST_SECONDS: Final = 30.0
+"""Longest wait for an answer."""
+
+RETRIES: Final = 4
+"""Times a request is sent again when the server asks for it."""
+
+DEFAULT_RETRY_AFTER_SECONDS: Final = 1.0
+"""Wait when the server asks for a retry without saying when."""
+
+LONGEST_RETRY_AFTER_SECONDS: Final = 30.0
+"""Longest wait the server is granted; after that the work queue backs off."""
+
+_TOO_MANY = 429
+_UNAUTHORIZED, _NOT_FOUND, _CONFLICT = 401, 404, 409
+
+
+@dataclass(frozen=True)
+class ResourceType:
+    """Where the objects of a type are."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+
+    @property
+    def api_version(self) -> str:
+        """`apiVersion` of the objects."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+        """Path of the collection, an object or its subresource."""
+        prefix = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        parts = [f"/namespaces/{quote(namespace)}" if namespace else "", f"/{self.plural}"]
+        parts += [f"/{quote(part)}" for part in (name, subresource) if part]
+        return prefix + "".join(parts)
+
+
+JOBS: Final = ResourceType("batch", "v1", "jobs", "Job")
+PODS: Final = ResourceType("", "v1", "pods", "Pod")
+SERVICES: Final = ResourceType("", "v1", "services", "Service")
+CONFIG_MAPS: Final = ResourceType("", "v1", "configmaps", "ConfigMap")
+EVENTS: Final = ResourceType("", "v1", "events", "Event")
+RUNS: Final = {kind.kind: ResourceType(GROUP, VERSION, kind.plural, kind.kind) for kind in KINDS}
+TYPES: Final = {kind.kind: kind for kind in (JOBS, PODS, SERVICES, CONFIG_MAPS, EVENTS, *RUNS.values())}
+"""Types by kind."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """How the API server is reached, for kopf's own connections."""
+
+    server: str
+    ca_path: str | None
+    insecure: bool
+    token: str | None
+    certificate_path: str | None
+    private_key_path: str | None
+
+
+class Observer(Protocol):
+    """Is told of every answer."""
+
+    def __call__(self, verb: str, code: int) -> None:
+        """One answer; code 0 when there was none."""
+
+
+class Cluster:
+    """Requests to the API server, with login, retries and errors by class."""
+
+    def __init__(
+        self,
+        kubeconfig: Path | None,
+        clock: Callable[[], float],
+        observe: Observer,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`kubeconfig` is for an operator outside the cluster; inside it the pod's ServiceAccount is used."""
+        self._kubeconfig = kubeconfig
+        self._clock = clock
+        self._observe = observe
+        self._sleep = sleep
+        self._configuration: Any = None
+        self._transport: Any = None
+        self.last_success = clock()
+
+    async def login(self) -> Credentials:
+        """Reads the credentials afresh; called at start and whenever the server takes them no more."""
+        configuration = Configuration()
+        if self._kubeconfig:
+            await load_kube_config(config_file=str(self._kubeconfig), client_configuration=configuration)
+        else:
+            load_incluster_config(client_configuration=configuration)
+        await self.close()
+        self._configuration, self._transport = configuration, RESTClientObject(configuration)
+        authorization = await configuration.get_api_key_with_prefix("BearerToken")
+        return Credentials(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert,
+            insecure=not configuration.verify_ssl,
+            token=authorization.split(" ", 1)[-1].strip() if authorization else None,
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+        )
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._transport is not None:
+            await self._transport.close()
+            self._transport = None
+
+    async def get(self, kind: ResourceType, namespace: str, name: str) -> Manifest | None:
+        """An object; None when it does not exist."""
+        try:
+            return await self._request("GET", kind.path(namespace, name))
+        except GoneError:
+            return None
+
+    async def list(
+        self, kind: ResourceType, namespace: str | None, labels: str = "", fields: str = ""
+    ) -> AsyncIterator[Manifest]:
+        """Objects of a namespace or of all, in pages, so that memory does not grow with their number."""
+        query = {"limit": str(PAGE_OBJECTS), "labelSelector": labels, "fieldSelector": fields}
+        while True:
+            parameters = urlencode({k: v for k, v in query.items() if v})
+            page = await self._request("GET", f"{kind.path(namespace)}?{parameters}")
+            for item in page["items"]:
+                # items of a list come without their type
+                yield {**item, "apiVersion": kind.api_version, "kind": kind.kind}
+            query["continue"] = page["metadata"].get("continue", "")
+            if not query["continue"]:
+                return
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        """Creates an object; never touches one that exists."""
+        path = TYPES[manifest["kind"]].path(manifest["metadata"]["namespace"])
+        return await self._request("POST", f"{path}?fieldManager={MANAGER}", manifest)
+
+    async def apply(self, manifest: Manifest, manager: str = MANAGER, subresource: str | None = None) -> Manifest:
+        """Server-side-applies an object as one field manager; with a version in its metadata only to that version."""
+        metadata = manifest["metadata"]
+        path = TYPES[manifest["kind"]].path(metadata["namespace"], metadata["name"], subresource)
+        return await self._request(
+            "PATCH", f"{path}?fieldManager={manager}&force=true", manifest, "application/apply-patch+yaml"
+        )
+
+    async def delete(self, kind: ResourceType, namespace: str, name: str, uid: str | None = None) -> None:
+        """Deletes an object and, in the background, what it owns; one that is gone or another by now is left alone."""
+        options: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        try:
+            await self._request("DELETE", kind.path(namespace, name), options)
+        except (GoneError, ConflictError):
+            return
+
+    async def review_token(self, token: str, audience: str) -> Manifest:
+        """The status of a TokenReview."""
+        review = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenReview",
+            "spec": {"token": token, "audiences": [audience]},
+        }
+        answer = await self._request("POST", "/apis/authentication.k8s.io/v1/tokenreviews", review)
+        status: Manifest = answer.get("status", {})
+        return status
+
+    async def ping(self) -> None:
+        """Proves that the server answers and still takes the credentials."""
+        await self._request("GET", "/version")
+
+    async def _request(
+        self, verb: str, path: str, body: Manifest | None = None, content: str = "application/json"
+    ) -> Manifest:
+        for attempt in range(RETRIES + 1):
+            try:
+                return await self._once(verb, path, body, content)
+            except ApiError as error:
+                wait = self._wait_before_retry(error)
+                if wait is None or attempt == RETRIES:
+                    raise
+                if error.status == _UNAUTHORIZED:
+                    await self.login()
+                await self._sleep(wait)
+        raise AssertionError("the loop returns or raises")
+
+    @staticmethod
+    def _wait_before_retry(error: ApiError) -> float | None:
+        if error.status == _UNAUTHORIZED:
+            return DEFAULT_RETRY_AFTER_SECONDS
+        if error.status == _TOO_MANY or error.retry_after_seconds is not None:
+            wanted = error.retry_after_seconds or DEFAULT_RETRY_AFTER_SECONDS
+            return min(wanted, LONGEST_RETRY_AFTER_SECONDS)
+        return None
+
+    async def _once(self, verb: str, path: str, body: Manifest | None, content: str) -> Manifest:
+        action = f"{verb} {path.partition('?')[0]}"
+        if self._transport is None:
+            await self.login()
+        headers = {"Content-Type": content, "Accept": "application/json"}
+        if authorization := await self._configuration.get_api_key_with_prefix("BearerToken"):
+            headers["Authorization"] = authorization.strip()
+        try:
+            answer = await self._transport.request(
+                verb, self._configuration.host + path, headers=headers, body=body, _request_timeout=REQUEST_SECONDS
+            )
+            data = await answer.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._observe(verb, 0)
+            raise UnreachableError(action, f"no answer: {type(error).__name__} {error}".strip()) from error
+        self._observe(verb, answer.status)
+        if answer.status < 400:  # noqa: PLR2004 - HTTP's border between success and failure
+            self.last_success = self._clock()
+            manifest: Manifest = json.loads(data)
+            return manifest
+        raise api_error(action, answer.status, answer.headers, data)
+
+
+def api_error(action: str, status: int, headers: Mapping[str, str], data: bytes) -> ApiError:
+    """The error an answer stands for."""
+    try:
+        details = json.loads(data)
+    except ValueError:
+        details = {"message": data[:500].decode(errors="replace")}
+    message = str(details.get("message", details))
+    after = headers.get("Retry-After", "")
+    retry_after_seconds = float(after) if after.isdigit() else None
+    kind: type[ApiError] = RefusedError
+    if status == _NOT_FOUND:
+        kind = GoneError
+    elif status == _CONFLICT:
+        kind = AlreadyExistsError if details.get("reason") == "AlreadyExists" else ConflictError
+    elif status in (_UNAUTHORIZED, _TOO_MANY) or status >= 500:  # noqa: PLR2004 - HTTP's border of server errors
+        kind = UnreachableError
+    return kind(action, message, status, retry_after_seconds)
+
+
+def kubeconfig_from_environment(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The kubeconfig for an operator outside a cluster; None inside one."""
+    if environ.get("KUBECONFIG"):
+        return Path(environ["KUBECONFIG"].split(os.pathsep)[0])
+    default = Path("~/.kube/config").expanduser()
+    return default if "KUBERNETES_SERVICE_HOST" not in environ and default.exists() else None

@@ -1,0 +1,115 @@
+"""kopf's part: watching. Handlers keep the cache current and put keys on the work queue, nothing else."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, cast
+
+import kopf
+
+from hatchery_api.base import GROUP, VERSION
+from hatchery_api.kinds import KINDS
+from hatchery_operator.cache import Cache
+from hatchery_operator.cluster import Credentials
+from hatchery_operator.objects import Key, key_of, resource_version, summarize_job
+from hatchery_operator.progress_route import UID_LABEL
+from hatchery_operator.resync import put_or_complain
+
+Wake = Callable[[Key], None]
+"""Puts a key on the work queue."""
+
+SERVER_TIMEOUT_SECONDS: Final = 300.0
+"""Life of a watch at the API server."""
+
+CLIENT_TIMEOUT_SECONDS: Final = 310.0
+"""Life of a watch at our end, in case the server's end is lost."""
+
+CONNECT_TIMEOUT_SECONDS: Final = 30.0
+"""Longest time a connection may take."""
+
+RECONNECT_SECONDS: Final = 2.0
+"""Wait before a watch that broke is begun again."""
+
+REQUEST_SECONDS: Final = 60.0
+"""Longest listing."""
+
+PAGE_OBJECTS: Final = 500
+"""Objects in one page of kopf's listings."""
+
+
+def register(
+    registry: kopf.OperatorRegistry, cache: Cache, wake: Wake, login: Callable[[], Awaitable[Credentials]]
+) -> None:
+    """Registers all handlers."""
+
+    async def on_login(**_: Any) -> kopf.ConnectionInfo:
+        credentials = await login()
+        return kopf.ConnectionInfo(
+            server=credentials.server,
+            ca_path=credentials.ca_path,
+            insecure=credentials.insecure,
+            scheme="Bearer" if credentials.token else None,
+            token=credentials.token,
+            certificate_path=credentials.certificate_path,
+            private_key_path=credentials.private_key_path,
+        )
+
+    async def on_run(event: kopf.RawEvent, **_: Any) -> None:
+        for key in take_run(cache, cast("dict[str, Any]", event)):
+            wake(key)
+
+    async def on_job(event: kopf.RawEvent, **_: Any) -> None:
+        if key := take_job(cache, cast("dict[str, Any]", event)):
+            wake(key)
+
+    kopf.on.startup(registry=registry, id="hatchery-settings")(configure)
+    kopf.on.login(registry=registry, id="hatchery-login")(on_login)
+    for kind in KINDS:
+        kopf.on.event(GROUP, VERSION, kind.plural, registry=registry, id=f"hatchery-{kind.plural}")(on_run)
+    kopf.on.event("batch", "v1", "jobs", labels={UID_LABEL: kopf.PRESENT}, registry=registry, id="hatchery-jobs")(
+        on_job
+    )
+
+
+async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+    """Kopf's settings: watches that notice when they are dead, and nothing ever written to an object."""
+    settings.posting.enabled = False
+    settings.watching.server_timeout = SERVER_TIMEOUT_SECONDS
+    settings.watching.client_timeout = CLIENT_TIMEOUT_SECONDS
+    settings.watching.connect_timeout = CONNECT_TIMEOUT_SECONDS
+    settings.watching.reconnect_backoff = RECONNECT_SECONDS
+    settings.watching.chunk_size = PAGE_OBJECTS
+    # unlike a handler's filter this one works at the API server: foreign Jobs cost nothing
+    settings.watching.label_selectors["batch", "v1", "jobs"] = UID_LABEL
+    settings.networking.request_timeout = REQUEST_SECONDS
+    settings.networking.connect_timeout = CONNECT_TIMEOUT_SECONDS
+    # only handlers that kopf stores nothing for are used; should that ever change, it is under our name
+    settings.persistence.finalizer = f"{GROUP}/finalizer"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    settings.process.ultimate_exiting_timeout = 10.0
+
+
+def take_run(cache: Cache, event: dict[str, Any]) -> list[Key]:
+    """Takes a resource's event into the cache; returns who must look at the cluster again."""
+    manifest = event["object"]
+    key = key_of(manifest)
+    if event["type"] == "DELETED":
+        return [key, *cache.remove(key, resource_version(manifest))]
+    return [key, *put_or_complain(cache, manifest)]
+
+
+def take_job(cache: Cache, event: dict[str, Any]) -> Key | None:
+    """Takes a Job's event into the cache; returns the key of its owner."""
+    job = summarize_job(event["object"])
+    if job is None:
+        return None
+    if event["type"] == "DELETED":
+        cache.remove_job(job)
+    else:
+        cache.put_job(job)
+    return job.owner
+
+
+def silence_kopf() -> None:
+    """Keeps kopf's line for every object and event out of the log."""
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)

@@ -1,0 +1,58 @@
+"""From a pod's live progress to `status.progress`; pure."""
+
+from datetime import datetime
+from typing import Final
+
+from hatchery_api.contract import TrainerStatus
+from hatchery_api.status import ProgressStatus
+from hatchery_operator.objects import parse_time, rfc3339
+
+WRITE_SECONDS: Final = 10.0
+"""Shortest time between two writes of live progress to one resource; faster numbers are in Prometheus."""
+
+METRICS: Final = 32
+"""Live numbers kept."""
+
+TEXT_CHARACTERS: Final = 128
+"""Longest progress text."""
+
+_TEXT = "text"
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+
+
+def progress_status(reported: TrainerStatus, at: datetime, before: ProgressStatus | None) -> ProgressStatus | None:
+    """The progress to show: the new one, unless the last one was written just now."""
+    if before and before.updated_at and (at - parse_time(before.updated_at)).total_seconds() < WRITE_SECONDS:
+        return before
+    remaining = reported.estimated_remaining_seconds
+    return ProgressStatus(
+        text=_text(reported)[:TEXT_CHARACTERS],
+        percentage=reported.progress_percentage,
+        eta=None if remaining is None else duration_text(remaining),
+        metrics=[metric for metric in reported.metrics if metric.name != _TEXT][:METRICS],
+        updated_at=rfc3339(at),
+    )
+
+
+def _text(reported: TrainerStatus) -> str:
+    values = {metric.name: metric.value for metric in reported.metrics}
+    share = "" if reported.progress_percentage is None else f"{reported.progress_percentage}%"
+    if _TEXT in values:
+        return values[_TEXT]
+    # transformers' own callback says current_step and total_steps
+    step = values.get("step") or values.get("current_step")
+    steps = values.get("steps") or values.get("total_steps")
+    if step and steps:
+        return f"{step}/{steps} ({share})" if share else f"{step}/{steps}"
+    return share
+
+
+def duration_text(seconds: int) -> str:
+    """A duration for people: its two largest units."""
+    if seconds < _MINUTE:
+        return f"{seconds}s"
+    if seconds < _HOUR:
+        return f"{seconds // _MINUTE}m{seconds % _MINUTE:02d}s"
+    if seconds < _DAY:
+        return f"{seconds // _HOUR}h{seconds % _HOUR // _MINUTE:02d}m"
+    return f"{seconds // _DAY}d{seconds % _DAY // _HOUR:02d}h"

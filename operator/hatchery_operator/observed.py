@@ -1,0 +1,46 @@
+"""The cluster as one resource sees it: what a plan is made from; pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from hatchery_api.contract import TrainerStatus
+from hatchery_api.status import RunStatus, StageStatus
+from hatchery_operator.objects import JobSummary, Key, Manifest, Run
+from hatchery_operator.pods import Problem
+
+IN_FLIGHT: Final = frozenset({"Waiting", "Pending", "Running", "Suspended"})
+"""States of a stage whose newest attempt is not over."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a pod last said of its progress."""
+
+    pod: str
+    at: datetime
+    status: TrainerStatus
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The cluster as one resource sees it."""
+
+    now: datetime
+    jobs: Mapping[str, JobSummary] = field(default_factory=dict)
+    """Jobs of the resource by name. The current one is missing only if it surely does not exist."""
+    references: Mapping[Key, Run] = field(default_factory=dict)
+    """Resources that the spec names, as far as they exist."""
+    pods: tuple[Manifest, ...] = ()
+    """Pods of the current Job, when it has ended or none of them runs."""
+    refusal: Problem | None = None
+    """Why the API server refuses a child or the pods of a Job."""
+    live: Live | None = None
+    """The last progress report."""
+
+
+def stage_in_flight(status: RunStatus) -> StageStatus | None:
+    """The stage with an attempt that is counted and not over: its Job exists, or is about to."""
+    stage = next((stage for stage in status.stages if stage.state != "Succeeded"), None)
+    return stage if stage and stage.attempt and stage.state in IN_FLIGHT else None

@@ -1,0 +1,217 @@
+"""From the decision about the current stage to the whole plan: status, conditions, events; pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pydantic import ValidationError
+
+from hatchery_api.conditions import Condition, ConditionType, Reason, find_condition, set_condition
+from hatchery_api.contract import Report
+from hatchery_api.status import InputRecord, ProgressStatus, RunStatus, StageStatus
+from hatchery_operator import pods
+from hatchery_operator.inputs import with_staleness
+from hatchery_operator.live import progress_status
+from hatchery_operator.objects import Manifest, Run, rfc3339
+from hatchery_operator.observed import Observed
+from hatchery_operator.pods import Problem
+
+MESSAGE_CHARACTERS: Final = 4096
+"""Longest message of a condition."""
+
+Verdict = Literal["True", "False", "Unknown"]
+"""Status of the Succeeded condition."""
+
+
+@dataclass(frozen=True)
+class Child:
+    """Names an object that belongs to a run."""
+
+    kind: str
+    name: str
+    uid: str | None = None
+
+
+@dataclass(frozen=True)
+class Note:
+    """An event to post."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is decided about the current stage."""
+
+    reason: Reason
+    message: str
+    verdict: Verdict = "Unknown"
+    stage: StageStatus | None = None
+    """The stage as it is from now on; None when nothing changes."""
+    problem: Problem | None = None
+    creates: tuple[Manifest, ...] = ()
+    deletes: tuple[Child, ...] = ()
+    suspends: tuple[tuple[Child, bool], ...] = ()
+    records: tuple[InputRecord, ...] = ()
+    report: Report | None = None
+    is_failure: bool = False
+    requeue_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do about a resource: write the status, then the rest, in this order."""
+
+    status: RunStatus
+    creates: tuple[Manifest, ...] = ()
+    suspends: tuple[tuple[Child, bool], ...] = ()
+    deletes: tuple[Child, ...] = ()
+    notes: tuple[Note, ...] = ()
+    """Events, posted only when the status was written."""
+    requeue_after: float | None = None
+    """Seconds after which to look again, if nothing happens before."""
+
+
+def conclude(
+    run: Run, seen: Observed, stage: StageStatus | None, step: Step, previous: RunStatus | None = None
+) -> Plan:
+    """The plan for a decision; `previous` is the status as the API server has it."""
+    status = _with_stage(run, seen, stage, step) if stage else run.status
+    status = _with_conditions(run, status, seen, step)
+    status = with_staleness(run, status, seen)
+    return Plan(
+        status=status,
+        creates=step.creates,
+        suspends=step.suspends,
+        deletes=step.deletes,
+        notes=_notes(previous or run.status, status, step),
+        requeue_after=step.requeue_after,
+    )
+
+
+def _with_stage(run: Run, seen: Observed, old: StageStatus, step: Step) -> RunStatus:
+    status, new, now = run.status, step.stage or old, rfc3339(seen.now)
+    stages = [new if stage.name == old.name else stage for stage in status.stages]
+    ended = new.state in ("Succeeded", "Failed", "Retrying") and old.state != new.state
+    is_done = step.verdict != "Unknown"
+    update = {
+        "observed_generation": run.generation,
+        "stages": stages,
+        "current_stage": None if is_done else _current(stages, new),
+        "attempts": sum(stage.attempt for stage in stages),
+        "failures": status.failures + step.is_failure,
+        "disruptions": status.disruptions + (pods.disrupted(seen.pods) if ended else 0),
+        "inputs": _merged(status.inputs, step.records, run),
+        "start_time": status.start_time or (now if new.attempt else None),
+        "completion_time": now if is_done else None,
+        "progress": _progress(status.progress, seen, old, new, step),
+    }
+    return _with_report(run, status.model_copy(update=update), step)
+
+
+def _current(stages: Sequence[StageStatus], new: StageStatus) -> str:
+    return next((stage.name for stage in stages if stage.state != "Succeeded"), new.name)
+
+
+def _merged(known: Sequence[InputRecord], records: Sequence[InputRecord], run: Run) -> list[InputRecord]:
+    """Inputs from other resources; the run's own earlier stages are in `stages`."""
+    roles = {record.role for record in known}
+    own = (run.kind.kind, run.name)
+    return [*known, *(r for r in records if r.role not in roles and (r.kind, r.name) != own)]
+
+
+def _progress(
+    before: ProgressStatus | None, seen: Observed, old: StageStatus, new: StageStatus, step: Step
+) -> ProgressStatus | None:
+    if step.verdict == "True":
+        metrics = before.metrics if before else []
+        return ProgressStatus(text="done", percentage=100, metrics=metrics, updated_at=rfc3339(seen.now))
+    if old.job != new.job or new.state in ("Succeeded", "Retrying"):
+        return None
+    if new.state in ("Pending", "Running") and seen.live and seen.live.pod.startswith(f"{new.job}-"):
+        return progress_status(seen.live.status, seen.live.at, before)
+    return before
+
+
+def _with_report(run: Run, status: RunStatus, step: Step) -> RunStatus:
+    report = step.report
+    if report is None:
+        return status
+    update = _result(run, report)
+    if step.verdict == "True":
+        update |= {"artifact": report.artifact, "hub": report.hub}
+    return status.model_copy(update=update)
+
+
+def _result(run: Run, report: Report) -> dict[str, object]:
+    """The fields of the report's result that are set; a newer job may report what this operator cannot read."""
+    try:
+        result = run.kind.result.model_validate(report.result)
+    except ValidationError:
+        return {}
+    return {name: getattr(result, name) for name in result.model_fields_set}
+
+
+def _with_conditions(run: Run, status: RunStatus, seen: Observed, step: Step) -> RunStatus:
+    is_working = step.stage is not None and step.stage.state in ("Pending", "Running")
+    is_suspended = step.reason == Reason.SUSPENDED
+    problem = step.problem
+    values = (
+        (ConditionType.SUCCEEDED, step.verdict, step.reason, step.message),
+        (ConditionType.PROGRESSING, _truth(is_working), step.reason, ""),
+        (ConditionType.SUSPENDED, _truth(is_suspended), step.reason, ""),
+        (
+            ConditionType.DEGRADED,
+            _truth(problem is not None),
+            problem.reason if problem else Reason.UP_TO_DATE,
+            problem.message if problem else "",
+        ),
+    )
+    conditions = list(status.conditions)
+    for kind, truth, reason, message in values:
+        condition = Condition(
+            type=kind,
+            status=truth,
+            reason=reason,
+            message=_shortened(message),
+            last_transition_time=rfc3339(seen.now),
+            observed_generation=run.generation,
+        )
+        conditions = set_condition(conditions, condition)
+    return status.model_copy(update={"conditions": conditions, "observed_generation": run.generation})
+
+
+def _truth(value: bool) -> Verdict:
+    return "True" if value else "False"
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= MESSAGE_CHARACTERS else message[: MESSAGE_CHARACTERS - 2] + " …"
+
+
+def _notes(before: RunStatus, after: RunStatus, step: Step) -> tuple[Note, ...]:
+    """Events for what has changed, few and each with its own reason."""
+    notes: list[Note] = []
+    if after.attempts > before.attempts and step.stage:
+        notes.append(Note("Normal", "AttemptStarted", f"stage {step.stage.name}, attempt {step.stage.attempt}"))
+    if step.report and step.stage and step.verdict == "Unknown":
+        notes.append(Note("Normal", "StageCompleted", f"stage {step.stage.name}"))
+    if _turned(before, after, ConditionType.SUCCEEDED, "True"):
+        notes.append(Note("Normal", step.reason, step.message))
+    elif _turned(before, after, ConditionType.SUCCEEDED, "False"):
+        notes.append(Note("Warning", step.reason, step.message))
+    elif step.problem and _turned(before, after, ConditionType.DEGRADED, "True"):
+        notes.append(Note("Warning", step.problem.reason, step.message))
+    if _turned(before, after, ConditionType.SUSPENDED, "True"):
+        notes.append(Note("Normal", "Suspended", "spec.suspend is true"))
+    return tuple(notes)
+
+
+def _turned(before: RunStatus, after: RunStatus, kind: ConditionType, status: Verdict) -> bool:
+    """Whether a condition has this status now and had another one, or another reason, before."""
+    old, new = find_condition(before.conditions, kind), find_condition(after.conditions, kind)
+    if new is None or new.status != status:
+        return False
+    return old is None or old.status != status or (old.reason != new.reason and kind != ConditionType.SUSPENDED)

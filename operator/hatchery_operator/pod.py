@@ -1,0 +1,193 @@
+"""The pod of a stage: restricted, read-only, with explicit volumes and the environment the jobs read; pure."""
+
+from typing import Final
+
+from hatchery_api.contract import (
+    CLAIMS_PATH,
+    INPUT_PATH,
+    METRICS_PORT,
+    RENDEZVOUS_PORT,
+    REPORT_PATH,
+    SHARED_MEMORY_PATH,
+    ProgressVariable,
+)
+from hatchery_api.placement import RunSpec
+from hatchery_operator.objects import Manifest, Run
+from hatchery_operator.progress_route import AUDIENCE, CA_CONFIG_MAP, CA_KEY, status_path
+from hatchery_operator.settings import Settings
+from hatchery_operator.stages.shape import Shape
+from hatchery_operator.work import Work
+
+CONTAINER: Final = "main"
+"""Name of the pods' only container."""
+
+USER: Final = 10001
+"""User, and group of the volumes, that the pods run as; the images make the same one."""
+
+TEMPORARY_PATH: Final = "/tmp"  # noqa: S108 - an emptyDir of the pod
+"""Local disk, lost with the pod; the home folder too, since the root is read-only."""
+
+PROGRESS_PATH: Final = "/var/run/hatchery"
+"""Token and certificate for progress reports."""
+
+TOKEN_SECONDS: Final = 3600
+"""Life of the progress token; the kubelet renews it before."""
+
+PUBLIC_HUB: Final = "https://huggingface.co"
+"""The only Hub that is known to speak the Xet protocol."""
+
+
+def pod_spec(work: Work, claims: dict[str, bool], settings: Settings) -> Manifest:
+    """The pod template's spec; `claims` says for each PersistentVolumeClaim whether the pod may write there."""
+    volumes, mounts = _volumes(work.name, claims, settings)
+    container: Manifest = {
+        "name": CONTAINER,
+        "image": work.spec.image or settings.jobs_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["python", "-m", "hatchery_jobs"],
+        "env": [
+            *_environment(work, settings),
+            *_hub_token(work.shape),
+            *_torchrun(work),
+            *_progress(work.run, settings),
+        ],
+        "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
+        "resources": _resources(work, settings),
+        "terminationMessagePath": REPORT_PATH,
+        # a crash without report still says its last lines
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": mounts,
+    }
+    return {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": max(1, round(work.shape.grace_seconds)),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            # a claim with millions of files would otherwise be walked at every start
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": volumes,
+        **({"subdomain": work.name} if work.shape.nodes > 1 else {}),
+        **_placement(work.spec),
+    }
+
+
+def _placement(spec: RunSpec) -> Manifest:
+    placement = spec.placement
+    wanted = {
+        "nodeSelector": placement.node_selector,
+        "tolerations": [toleration.wire() for toleration in placement.tolerations],
+        "affinity": placement.affinity,
+        "priorityClassName": placement.priority_class_name,
+        "runtimeClassName": placement.runtime_class_name,
+    }
+    return {key: value for key, value in wanted.items() if value}
+
+
+def _resources(work: Work, settings: Settings) -> Manifest:
+    """The user's, else the operator's; a default request never exceeds a limit of the user, it gives way to it."""
+    own = work.spec.placement.resources
+    default = settings.stage_resources.of(work.run.kind.kind, work.stage)
+    limits = own.limits if own.limits is not None else default.limits
+    requests = own.requests
+    if requests is None:
+        requests = {name: amount for name, amount in (default.requests or {}).items() if name not in (limits or {})}
+    wanted = {"requests": requests, "limits": limits}
+    return {key: {n: str(amount) for n, amount in value.items()} for key, value in wanted.items() if value}
+
+
+def _value(name: str, value: str) -> Manifest:
+    return {"name": name, "value": value}
+
+
+def _environment(work: Work, settings: Settings) -> list[Manifest]:
+    hub = work.spec.hub
+    endpoint = (hub.endpoint if hub else None) or settings.hub_endpoint
+    index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    variables = [
+        _value("HOME", TEMPORARY_PATH),
+        _value("HF_HOME", f"{TEMPORARY_PATH}/hf"),
+        _value("HF_ENDPOINT", endpoint),
+        _value("HF_HUB_DISABLE_TELEMETRY", "1"),
+        _value("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+        {"name": "HATCHERY_NODE_INDEX", "valueFrom": {"fieldRef": {"fieldPath": index}}},
+    ]
+    if endpoint.rstrip("/") != PUBLIC_HUB:
+        variables.append(_value("HF_HUB_DISABLE_XET", "1"))
+    return variables
+
+
+def _hub_token(shape: Shape) -> list[Manifest]:
+    if shape.token is None:
+        return []
+    return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": shape.token.name, "key": shape.token.key}}}]
+
+
+def _torchrun(work: Work) -> list[Manifest]:
+    if work.shape.processes is None:
+        return []
+    host = f"{work.name}-0.{work.name}" if work.shape.nodes > 1 else "localhost"
+    return [
+        _value("HATCHERY_NODES", str(work.shape.nodes)),
+        _value("HATCHERY_PROCESSES_PER_NODE", str(work.shape.processes)),
+        _value("HATCHERY_RENDEZVOUS_ENDPOINT", f"{host}:{RENDEZVOUS_PORT}"),
+        # pods of an attempt that is going must never meet those of the next one
+        _value("HATCHERY_RENDEZVOUS_ID", f"{work.run.uid}-{work.attempt}"),
+    ]
+
+
+def _progress(run: Run, settings: Settings) -> list[Manifest]:
+    if not settings.progress.service_url:
+        return []
+    url = settings.progress.service_url.rstrip("/") + status_path(run.namespace, run.kind.plural, run.name)
+    values: dict[ProgressVariable, str] = {
+        "KUBEFLOW_TRAINER_SERVER_URL": url,
+        "KUBEFLOW_TRAINER_SERVER_CA_CERT": f"{PROGRESS_PATH}/{CA_KEY}",
+        "KUBEFLOW_TRAINER_SERVER_TOKEN": f"{PROGRESS_PATH}/token",
+    }
+    return [_value(variable, value) for variable, value in values.items()]
+
+
+def _volumes(name: str, claims: dict[str, bool], settings: Settings) -> tuple[list[Manifest], list[Manifest]]:
+    volumes: list[Manifest] = [
+        {"name": "input", "configMap": {"name": name}},
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "shm", "emptyDir": {"medium": "Memory"}},
+    ]
+    mounts: list[Manifest] = [
+        {"name": "input", "mountPath": INPUT_PATH.rpartition("/")[0], "readOnly": True},
+        {"name": "tmp", "mountPath": TEMPORARY_PATH},
+        {"name": "shm", "mountPath": SHARED_MEMORY_PATH},
+    ]
+    for number, (claim, writable) in enumerate(claims.items()):
+        volumes.append({"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim}})
+        mounts.append(
+            {
+                "name": f"claim-{number}",
+                "mountPath": f"{CLAIMS_PATH}/{claim}",
+                **({} if writable else {"readOnly": True}),
+            }
+        )
+    if settings.progress.service_url:
+        volumes.append({"name": "progress", "projected": {"sources": _progress_sources()}})
+        mounts.append({"name": "progress", "mountPath": PROGRESS_PATH, "readOnly": True})
+    return volumes, mounts
+
+
+def _progress_sources() -> list[Manifest]:
+    token = {"audience": AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token"}
+    # optional: a run without live progress is better than none
+    certificate = {"name": CA_CONFIG_MAP, "optional": True, "items": [{"key": CA_KEY, "path": CA_KEY}]}
+    return [{"serviceAccountToken": token}, {"configMap": certificate}]

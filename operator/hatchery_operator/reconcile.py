@@ -1,0 +1,275 @@
+"""One pass over one resource: observe, plan, write the status, then do the rest. The one place that tells the order."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from time import perf_counter
+from typing import Any, Final
+from uuid import uuid4
+
+from hatchery_api.base import API_VERSION
+from hatchery_api.conditions import ConditionType, Reason, find_condition
+from hatchery_operator.cache import Cache
+from hatchery_operator.cluster import CONFIG_MAPS, JOBS, RUNS, SERVICES, TYPES, Cluster
+from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
+from hatchery_operator.metrics import Metrics
+from hatchery_operator.objects import MANAGED_BY_LABEL, MANAGER, Key, Manifest, Run, controller_uid, summarize_job
+from hatchery_operator.observe import observe
+from hatchery_operator.observed import Live, Observed, stage_in_flight
+from hatchery_operator.outcome import Child, Note, Plan
+from hatchery_operator.plan import plan
+from hatchery_operator.pods import Problem
+from hatchery_operator.progress import Received
+from hatchery_operator.progress_route import CA_CONFIG_MAP, CA_KEY
+from hatchery_operator.settings import Settings
+
+LOG: Final = logging.getLogger(__name__)
+
+STATUS_MANAGER: Final = "hatchery-status"
+"""Field manager of the status."""
+
+SUSPEND_MANAGER: Final = "hatchery-suspend"
+"""Field manager of a Job's `suspend`, apart from the rest, which is never written twice."""
+
+CONFLICT_SECONDS: Final = 0.5
+"""Wait after a conflict: an object that somebody else writes all the time must not keep the operator busy."""
+
+EVENT_CHARACTERS: Final = 1024
+"""Longest note the API server takes."""
+
+_INVALID: Final = 422
+_CHILD_TYPES: Final = {"Job": JOBS, "ConfigMap": CONFIG_MAPS, "Service": SERVICES}
+
+
+class Reconciler:
+    """Reconciles resources by key; the work queue calls it, never twice at once for one key."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        cache: Cache,
+        settings: Settings,
+        *,
+        metrics: Metrics,
+        now: Callable[[], datetime],
+        wake: Callable[[Key], None],
+        progress_ca: str | None = None,
+    ) -> None:
+        """Takes its parts.
+
+        Args:
+            cluster: the API server.
+            cache: what is known of the cluster.
+            settings: the operator's settings.
+            metrics: where passes are counted.
+            now: the clock.
+            wake: puts a key on the work queue.
+            progress_ca: certificate with which pods verify the progress endpoint, if there is one.
+        """
+        self._cluster = cluster
+        self._cache = cache
+        self._settings = settings
+        self._metrics = metrics
+        self._now = now
+        self._wake = wake
+        self._progress_ca = progress_ca
+        self._namespaces_with_ca: set[str] = set()
+        self._live: dict[Key, tuple[str, Live]] = {}
+        self._refusals: dict[Key, Problem] = {}
+
+    def take_progress(self, received: Received) -> Key:
+        """Keeps what a pod has reported until the next pass; returns whose it is."""
+        key = Key(received.kind, received.namespace, received.name)
+        self._live[key] = (received.uid, Live(received.pod, self._now(), received.status))
+        return key
+
+    async def __call__(self, key: Key) -> float | None:
+        """One pass; returns the seconds after which to look again, if nothing happens before."""
+        started, result = perf_counter(), "error"
+        try:
+            requeue_after = await self._pass(key)
+            result = "success"
+        except ConflictError:
+            await self._read_again(key)
+            result, requeue_after = "conflict", CONFLICT_SECONDS
+        except GoneError:
+            await self._read_again(key)
+            result, requeue_after = "gone", None
+        finally:
+            self._metrics.reconciled(key.kind, result, perf_counter() - started)
+        return requeue_after
+
+    async def _pass(self, key: Key) -> float | None:
+        run = self._cache.get(key)
+        if run is None:
+            self._forget(key)
+            return None
+        seen = await self._observe(run)
+        decided = plan(run, seen, self._settings)
+        run = await self._write_status(run, decided)
+        refusal = await self._act(run, decided)
+        if self._is_news(run, refusal):
+            # another pass at once, so that conditions say so; the child itself is tried again later
+            return 0.0
+        return decided.requeue_after
+
+    async def _observe(self, run: Run) -> Observed:
+        seen = await observe(run, self._cache, self._cluster, self._now())
+        refusal = seen.refusal or self._refusals.get(run.key)
+        return replace(seen, live=self._live_of(run), refusal=refusal)
+
+    def _is_news(self, run: Run, refusal: Problem | None) -> bool:
+        """Keeps a refusal for the next plan; news is only another reason, since messages may hold changing numbers."""
+        before = self._refusals.pop(run.key, None)
+        if refusal is None:
+            return False
+        self._refusals[run.key] = refusal
+        if before is not None and before.reason == refusal.reason:
+            return False
+        LOG.warning("child refused", extra=_about(run, reason=refusal.reason, details=refusal.message))
+        return True
+
+    def _live_of(self, run: Run) -> Live | None:
+        uid, live = self._live.get(run.key, ("", None))
+        return live if uid == run.uid else None
+
+    def _forget(self, key: Key) -> None:
+        self._live.pop(key, None)
+        self._refusals.pop(key, None)
+
+    async def _read_again(self, key: Key) -> None:
+        manifest = await self._cluster.get(RUNS[key.kind], key.namespace, key.name)
+        if manifest is None:
+            affected = self._cache.remove(key)
+            self._forget(key)
+        else:
+            affected = self._cache.put(manifest)
+        self._wake_all(affected)
+
+    def _wake_all(self, keys: frozenset[Key]) -> None:
+        for key in keys:
+            self._wake(key)
+
+    async def _write_status(self, run: Run, decided: Plan) -> Run:
+        """Writes the status if it differs, and only to the version it was planned from; then posts the events."""
+        if decided.status == run.status:
+            return run
+        metadata = {
+            "name": run.name,
+            "namespace": run.namespace,
+            "uid": run.uid,
+            "resourceVersion": run.resource_version,
+        }
+        manifest = {
+            "apiVersion": API_VERSION,
+            "kind": run.kind.kind,
+            "metadata": metadata,
+            "status": decided.status.wire(),
+        }
+        written = await self._cluster.apply(manifest, STATUS_MANAGER, "status")
+        self._wake_all(self._cache.put(written))
+        said = find_condition(decided.status.conditions, ConditionType.SUCCEEDED)
+        LOG.info(
+            "status written", extra=_about(run, reason=said.reason if said else "", attempts=decided.status.attempts)
+        )
+        for note in decided.notes:
+            await self._post(run, note)
+        return replace(run, status=decided.status)
+
+    async def _act(self, run: Run, decided: Plan) -> Problem | None:
+        """Does what is beside the status; returns why a child cannot be made."""
+        for child in decided.deletes:
+            await self._cluster.delete(_CHILD_TYPES[child.kind], run.namespace, child.name, child.uid)
+            LOG.info("child deleted", extra=_about(run, child=f"{child.kind}/{child.name}"))
+        for child, suspend in decided.suspends:
+            await self._suspend(run, child, suspend=suspend)
+        if decided.creates or stage_in_flight(decided.status):
+            await self._ensure_progress_ca(run)
+        try:
+            for manifest in decided.creates:
+                await self._create(run, manifest)
+        except RefusedError as error:
+            reason = Reason.INVALID_SPEC if error.status == _INVALID else Reason.POD_REFUSED
+            return Problem(reason, f"the API server refuses a child: {error.message}")
+        except _ForeignError as error:
+            return Problem(Reason.NAME_CONFLICT, str(error))
+        return None
+
+    async def _create(self, run: Run, manifest: Manifest) -> None:
+        """Creates a child. One that exists must be ours: nothing of somebody else's is ever changed or adopted."""
+        kind, name = TYPES[manifest["kind"]], manifest["metadata"]["name"]
+        try:
+            created = await self._cluster.create(manifest)
+        except AlreadyExistsError as error:
+            found = await self._cluster.get(kind, run.namespace, name)
+            if found is None or controller_uid(found) != run.uid:
+                raise _ForeignError(kind.kind, name) from error
+            created = found
+        else:
+            LOG.info("child created", extra=_about(run, child=f"{kind.kind}/{name}"))
+        if kind is JOBS and (job := summarize_job(created)):
+            self._cache.put_job(job)
+
+    async def _suspend(self, run: Run, child: Child, *, suspend: bool) -> None:
+        metadata = {"name": child.name, "namespace": run.namespace, "uid": child.uid}
+        manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"suspend": suspend}}
+        written = await self._cluster.apply(manifest, SUSPEND_MANAGER)
+        if job := summarize_job(written):
+            self._cache.put_job(job)
+        LOG.info("Job suspended" if suspend else "Job resumed", extra=_about(run, child=f"Job/{child.name}"))
+
+    async def _ensure_progress_ca(self, run: Run) -> None:
+        """The certificate is new with every start of the operator, so it is written once to each namespace in use."""
+        if self._progress_ca is None or run.namespace in self._namespaces_with_ca:
+            return
+        labels = {MANAGED_BY_LABEL: MANAGER}
+        metadata = {"name": CA_CONFIG_MAP, "namespace": run.namespace, "labels": labels}
+        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {CA_KEY: self._progress_ca}}
+        try:
+            await self._cluster.apply(manifest)
+        except RefusedError as error:
+            LOG.warning("no live progress", extra=_about(run, details=str(error)))
+        self._namespaces_with_ca.add(run.namespace)
+
+    async def _post(self, run: Run, note: Note) -> None:
+        """Posts an event; a lost one is no reason to do anything again."""
+        now = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        manifest: Manifest = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{run.name}.{uuid4().hex[:16]}", "namespace": run.namespace},
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": run.kind.kind,
+                "namespace": run.namespace,
+                "name": run.name,
+                "uid": run.uid,
+            },
+            "type": note.type,
+            "reason": note.reason,
+            "message": note.message[:EVENT_CHARACTERS],
+            "source": {"component": MANAGER},
+            "reportingComponent": MANAGER,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            await self._cluster.create(manifest)
+        except ApiError as error:
+            LOG.warning("event lost", extra=_about(run, reason=note.reason, details=str(error)))
+
+
+class _ForeignError(Exception):
+    """A child's name is taken."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(
+            f"{kind} {name} exists and is not of this run: delete it; what is left of a deleted run goes by itself"
+        )
+
+
+def _about(run: Run, **values: Any) -> dict[str, Any]:
+    """Fields of a log line."""
+    return {"kind": run.kind.kind, "namespace": run.namespace, "run": run.name, "uid": run.uid, **values}

@@ -1,0 +1,144 @@
+"""The listings: all objects at start, and now and then again, to find what watches have missed."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from hatchery_operator.cache import Cache
+from hatchery_operator.cluster import JOBS, RUNS, Cluster
+from hatchery_operator.errors import ApiError
+from hatchery_operator.health import Pulse
+from hatchery_operator.metrics import Metrics
+from hatchery_operator.objects import JobSummary, Key, Manifest, key_of, resource_version, summarize_job
+from hatchery_operator.progress_route import UID_LABEL
+
+LOG: Final = logging.getLogger(__name__)
+
+WATCH_GRACE_SECONDS: Final = 10.0
+"""Time a watch has to tell a change that a listing shows."""
+
+PING_SECONDS: Final = 30.0
+"""Time between two questions whether the API server still answers us."""
+
+Sleep = Callable[[float], Awaitable[None]]
+"""Waits some seconds."""
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """A listing against what the cache knew before it."""
+
+    newer: list[Manifest]
+    gone: dict[Key, int]
+
+
+class Resync:
+    """Keeps the cache true to the cluster, whatever watches tell or miss."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        cache: Cache,
+        *,
+        namespaces: list[str],
+        metrics: Metrics,
+        pulse: Pulse,
+        wake: Callable[[Key], None],
+    ) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._namespaces: list[str | None] = [*namespaces] or [None]
+        self._metrics = metrics
+        self._pulse = pulse
+        self._wake = wake
+
+    async def load(self) -> None:
+        """Lists everything into the cache; nothing is reconciled before."""
+        self._merge(await self._list())
+        self._pulse.is_loaded = True
+
+    async def _list(self) -> "_Listing":
+        known = {key: self._cache.version(key) for key in self._cache.all_keys()}
+        jobs = {job.uid: job for job in self._cache.jobs()}
+        runs = [
+            manifest
+            async for manifest in self._all_runs()
+            if resource_version(manifest) > known.pop(key_of(manifest), -1)
+        ]
+        await self._load_jobs(jobs)
+        return _Listing(runs, known)
+
+    def _merge(self, listing: "_Listing") -> list[Key]:
+        """Takes what the cache does not have yet; returns whose changes those were."""
+        changed = [m for m in listing.newer if resource_version(m) > self._cache.version(key_of(m))]
+        for manifest in changed:
+            put_or_complain(self._cache, manifest)
+        gone = [key for key, version in listing.gone.items() if self._cache.version(key) == version]
+        for key in gone:
+            self._cache.remove(key)
+        return [*(key_of(manifest) for manifest in changed), *gone]
+
+    async def _all_runs(self) -> AsyncIterator[Manifest]:
+        for kind in RUNS.values():
+            for namespace in self._namespaces:
+                async for manifest in self._cluster.list(kind, namespace):
+                    yield manifest
+
+    async def _load_jobs(self, known: dict[str, JobSummary]) -> None:
+        for namespace in self._namespaces:
+            async for manifest in self._cluster.list(JOBS, namespace, UID_LABEL):
+                if job := summarize_job(manifest):
+                    self._cache.put_job(job)
+                    known.pop(job.uid, None)
+        for gone in known.values():
+            self._cache.remove_job(gone)
+
+    async def run(self, seconds: float, sleep: Sleep = asyncio.sleep) -> None:
+        """Lists again and again until cancelled, and looks at every resource, whatever watches have told."""
+        while True:
+            await sleep(seconds)
+            try:
+                listing = await self._list()
+            except ApiError as error:
+                LOG.warning("resync failed: %s", error)
+                continue
+            await sleep(WATCH_GRACE_SECONDS)
+            missed = self._merge(listing)
+            self._pulse.misses = self._pulse.misses + 1 if missed else 0
+            if missed:
+                self._metrics.missed_changes.inc(len(missed))
+                LOG.warning("watches missed %d changes", len(missed))
+            for key in {*self._cache.all_keys(), *missed}:
+                self._wake(key)
+
+    async def ping(self, sleep: Sleep = asyncio.sleep) -> None:
+        """Asks the API server something small now and then until cancelled, so that silence means trouble."""
+        while True:
+            await sleep(PING_SECONDS)
+            try:
+                await self._cluster.ping()
+            except ApiError as error:
+                LOG.warning("the API server does not answer: %s", error)
+
+
+def put_or_complain(cache: Cache, manifest: Mapping[str, Any]) -> frozenset[Key]:
+    """Takes a resource into the cache; one that cannot be read is named in the log and left alone.
+
+    Returns the resources that name it, when what they see of it has changed.
+    """
+    try:
+        return cache.put(manifest)
+    except ValidationError as error:
+        metadata = manifest["metadata"]
+        LOG.error(  # noqa: TRY400 - the trace says nothing about the object
+            "%s %s/%s has a status that cannot be read; repair or delete it: %s",
+            manifest["kind"],
+            metadata["namespace"],
+            metadata["name"],
+            error.errors(include_url=False)[:3],
+        )
+        return frozenset()

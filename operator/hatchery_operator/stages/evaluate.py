@@ -1,0 +1,23 @@
+"""EvalRun: one pod measures a model."""
+
+from hatchery_api.evaluate import EvalRunSpec
+from hatchery_operator.stages.shape import Need, Shape, Stage, first_token
+
+
+def _needs(spec: EvalRunSpec) -> tuple[Need, ...]:
+    model = (Need("model", "PretrainRun", spec.model.pretrain_ref.name),) if spec.model.pretrain_ref else ()
+    corpora = (
+        Need(f"corpus-{task.name}", "CorpusBuild", task.perplexity.corpus_ref.name)
+        for task in spec.tasks
+        if task.perplexity
+    )
+    return (*model, *corpora)
+
+
+def _shape(spec: EvalRunSpec) -> Shape:
+    pull = spec.model.hub.token_secret if spec.model.hub else None
+    return Shape(token=first_token(spec.hub.token_secret if spec.hub else None, pull))
+
+
+STAGES = (Stage("evaluate", _needs, _shape),)
+"""Stages of an EvalRun."""

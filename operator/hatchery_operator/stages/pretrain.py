@@ -1,0 +1,51 @@
+"""PretrainRun: one pod encodes the corpora into tokens, then a gang trains."""
+
+from hatchery_api.base import parse_duration
+from hatchery_api.placement import Resources
+from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_operator.stages.shape import Need, Shape, Stage
+
+ENCODE, TRAIN = "encode", "train"
+
+
+def _tokenizer(spec: PretrainRunSpec) -> Need:
+    return Need("tokenizer", "TokenizerBuild", spec.tokenizer_ref.name)
+
+
+def _encode_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
+    """The first corpus has the role `corpus`, the others `corpus-1`, `corpus-2` and so on."""
+    roles = ("corpus" if not index else f"corpus-{index}" for index in range(len(spec.corpora)))
+    corpora = zip(roles, spec.corpora, strict=True)
+    return (*(Need(role, "CorpusBuild", corpus.corpus_ref.name) for role, corpus in corpora), _tokenizer(spec))
+
+
+def _encode_shape(_: PretrainRunSpec) -> Shape:
+    return Shape()
+
+
+def _train_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
+    return Need("tokens", name=ENCODE), _tokenizer(spec)
+
+
+def _train_shape(spec: PretrainRunSpec) -> Shape:
+    return Shape(
+        nodes=spec.parallelism.nodes,
+        processes=_processes(spec),
+        grace_seconds=parse_duration(spec.checkpoint.grace_period),
+        token=spec.hub.token_secret if spec.hub else None,
+    )
+
+
+def _processes(spec: PretrainRunSpec) -> int:
+    wanted = spec.parallelism.processes_per_node
+    return max(1, devices(spec.placement.resources)) if wanted == "auto" else wanted
+
+
+def devices(resources: Resources) -> int:
+    """GPUs a pod asks for, whole ones and slices."""
+    asked = {**(resources.requests or {}), **(resources.limits or {})}
+    return sum(int(amount) for name, amount in asked.items() if "/gpu" in name or "/mig-" in name)
+
+
+STAGES = (Stage(ENCODE, _encode_needs, _encode_shape), Stage(TRAIN, _train_needs, _train_shape))
+"""Stages of a PretrainRun."""

@@ -1,0 +1,19 @@
+"""TokenizerBuild: one pod trains and measures a tokenizer."""
+
+from hatchery_api.tokenizer import TokenizerBuildSpec
+from hatchery_operator.stages.shape import Need, Shape, Stage
+
+
+def _needs(spec: TokenizerBuildSpec) -> tuple[Need, ...]:
+    return (Need("corpus", "CorpusBuild", spec.corpus_ref.name),)
+
+
+def _shape(spec: TokenizerBuildSpec) -> Shape:
+    return Shape(
+        urls=(spec.from_.base,) if spec.from_ else (),
+        token=spec.hub.token_secret if spec.hub else None,
+    )
+
+
+STAGES = (Stage("train", _needs, _shape),)
+"""Stages of a TokenizerBuild."""

@@ -1,0 +1,144 @@
+"""From a stage's input to the objects that run it: ConfigMap, headless Service, Indexed Job; pure."""
+
+from typing import Final
+
+from hatchery_api.contract import (
+    CLAIM_SCHEME,
+    INPUT_PATH,
+    METRICS_PORT,
+    PERMANENT,
+    RENDEZVOUS_PORT,
+    ExitCode,
+    HubTarget,
+    JobInput,
+    Output,
+)
+from hatchery_api.placement import RunSpec
+from hatchery_operator.objects import Manifest
+from hatchery_operator.pod import CONTAINER, pod_spec
+from hatchery_operator.settings import Settings
+from hatchery_operator.stages.shape import claim_of
+from hatchery_operator.work import Work
+
+INPUT_KEY: Final = INPUT_PATH.rpartition("/")[2]
+"""Key of the input in its ConfigMap."""
+
+GANG_RESTARTS: Final = 2
+"""Times a whole gang may be replaced within one attempt: when one pod dies by itself, its peers often follow.
+Pods lost to disruptions are not counted."""
+
+QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
+"""Label by which Kueue takes a Job into a queue."""
+
+
+def manifests(work: Work, settings: Settings) -> tuple[Manifest, ...]:
+    """All objects of an attempt in the order of their creation: the Job last, since its pods need the others."""
+    service = (_service(work),) if work.shape.nodes > 1 else ()
+    return (_config_map(work, settings), *service, _job(work, settings))
+
+
+def job_input(work: Work, settings: Settings) -> JobInput[RunSpec]:
+    """What the pods are told."""
+    hub, run = work.spec.hub, work.run
+    return JobInput[RunSpec](
+        kind=run.kind.kind,
+        namespace=run.namespace,
+        name=run.name,
+        uid=run.uid,
+        stage=work.stage,
+        attempt=work.attempt,
+        spec=work.spec,
+        inputs=list(work.inputs),
+        output=Output(root=f"{_storage_root(work.spec, settings)}/{run.namespace}/{run.kind.plural}/{run.name}"),
+        hub=HubTarget(endpoint=(hub.endpoint if hub else None) or settings.hub_endpoint),
+    )
+
+
+def _storage_root(spec: RunSpec, settings: Settings) -> str:
+    if spec.storage.root:
+        return spec.storage.root.rstrip("/")
+    return f"{CLAIM_SCHEME}{spec.storage.claim_name or settings.claim_name}"
+
+
+def _claims(work: Work, settings: Settings) -> dict[str, bool]:
+    """Claims the pods mount, and whether they may write there."""
+    reads = [claim_of(url) for url in (*work.shape.urls, *(record.uri for record in work.inputs))]
+    written = claim_of(_storage_root(work.spec, settings))
+    return {name: name == written for name in sorted({name for name in (*reads, written) if name})}
+
+
+def _metadata(work: Work) -> Manifest:
+    return {
+        "name": work.name,
+        "namespace": work.run.namespace,
+        "labels": work.labels,
+        "ownerReferences": [work.run.owner_reference()],
+    }
+
+
+def _config_map(work: Work, settings: Settings) -> Manifest:
+    # absent and null are different things for a field with a default, so nulls are written out
+    text = job_input(work, settings).model_dump_json(by_alias=True, serialize_as_any=True)
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(work),
+        "immutable": True,
+        "data": {INPUT_KEY: text},
+    }
+
+
+def _service(work: Work) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(work),
+        "spec": {
+            "clusterIP": "None",
+            # workers look for the rendezvous before any of them is ready
+            "publishNotReadyAddresses": True,
+            "selector": {"batch.kubernetes.io/job-name": work.name},
+            "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
+        },
+    }
+
+
+def _job(work: Work, settings: Settings) -> Manifest:
+    metadata, queue = _metadata(work), work.spec.placement.queue_name
+    if queue:
+        metadata["labels"] = {**metadata["labels"], QUEUE_LABEL: queue}
+    nodes = work.shape.nodes
+    spec: Manifest = {
+        "completionMode": "Indexed",
+        "completions": nodes,
+        "parallelism": nodes,
+        "backoffLimit": GANG_RESTARTS * nodes if nodes > 1 else 0,
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": {"rules": failure_rules()},
+        "template": {
+            "metadata": {"labels": work.labels, "annotations": _scraping()},
+            "spec": pod_spec(work, _claims(work, settings), settings),
+        },
+    }
+    if nodes > 1:
+        # the artifact is complete when index 0 is; peers that hang afterwards must not hold the run
+        spec["successPolicy"] = {"rules": [{"succeededIndexes": "0"}]}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def failure_rules() -> list[Manifest]:
+    """What the Job controller does when a pod fails, from the exit codes; the first rule that matches counts."""
+
+    def on_exit(action: str, *codes: ExitCode) -> Manifest:
+        values = sorted(int(code) for code in codes)
+        return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": values}}
+
+    return [
+        on_exit("FailJob", *PERMANENT),
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        on_exit("Ignore", ExitCode.INTERRUPTED),
+    ]
+
+
+def _scraping() -> dict[str, str]:
+    return {"prometheus.io/scrape": "true", "prometheus.io/port": str(METRICS_PORT), "prometheus.io/path": "/metrics"}
