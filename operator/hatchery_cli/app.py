@@ -1,0 +1,223 @@
+"""The commands."""
+
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+import yaml
+from rich.console import Console
+from rich.text import Text
+
+from hatchery_api.base import parse_duration
+from hatchery_api.status import PretrainRunStatus
+from hatchery_cli import curve
+from hatchery_cli.client import Cluster, KubeCluster
+from hatchery_cli.errors import CommandError, Exit
+from hatchery_cli.live import Watch
+from hatchery_cli.render import runs_table
+from hatchery_cli.runs import RunView, chosen
+from hatchery_cli.summary import Curves, facts, summary
+
+PIPE_COLUMNS: Final = 160
+"""Width of tables where there is no terminal."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    help="Raise language models from raw text: start, watch and sum up runs. Also `kubectl hatchery`.",
+)
+
+
+class Form(StrEnum):
+    """Output of `-o`."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+Namespace = Annotated[str | None, typer.Option("-n", "--namespace", help="Namespace; default: the context's.")]
+Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
+Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="Path of a kubeconfig; default: KUBECONFIG.")]
+Output = Annotated[Form, typer.Option("-o", "--output", help="Form of the output.")]
+Names = Annotated[list[str] | None, typer.Argument(help="NAME or KIND/NAME, for example pretrainrun/stdlib.")]
+
+
+def connect(context: str | None, kubeconfig: str | None) -> Cluster:
+    """Opens the cluster."""
+    return KubeCluster(context, kubeconfig)
+
+
+def console() -> Console:
+    """The terminal, or a wide page where there is none; colours follow NO_COLOR."""
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=PIPE_COLUMNS)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    """Raise language models from raw text: start, watch and sum up runs."""
+    if show_version:
+        typer.echo(f"hatchery {version('hatchery')}")
+        raise typer.Exit
+
+
+@app.command()
+def status(
+    *,
+    namespace: Namespace = None,
+    every: Annotated[bool, typer.Option("-A", "--all-namespaces", help="All namespaces.")] = False,
+    output: Output = Form.TABLE,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """All runs of the four kinds in one table."""
+    cluster = connect(context, kubeconfig)
+    where = None if every else namespace or cluster.namespace
+    resources = cluster.list(where)
+    if output != Form.TABLE:
+        _dump({"items": resources}, output)
+    elif not resources:
+        typer.echo(f"no runs in {f'namespace {where}' if where else 'the cluster'}; start one: hatchery apply -f FILE")
+    else:
+        console().print(runs_table(chosen(map(RunView.of, resources), ()), datetime.now(UTC)))
+
+
+@app.command()
+def watch(
+    *,
+    names: Names = None,
+    every: Annotated[bool, typer.Option("--all", help="All runs of the namespace.")] = False,
+    timeout: Annotated[str | None, typer.Option(help="Give up after, for example, 30m.")] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Follow runs until all have ended: exit code 0 when all succeeded, 1 failed, 3 timeout, 130 interrupted."""
+    if bool(names) == every:
+        raise CommandError("give the names of runs, or --all")
+    seconds = _seconds(timeout)
+    cluster = connect(context, kubeconfig)
+    where = namespace or cluster.namespace
+    try:
+        code = Watch(cluster, console(), where, names or (), seconds).run()
+    except KeyboardInterrupt:
+        again = " ".join(names or ["--all"])
+        typer.echo(f"\ndetached; the runs go on. Follow them again: hatchery watch {again} -n {where}")
+        code = Exit.DETACHED
+    raise typer.Exit(code)
+
+
+@app.command("summary")
+def summarize(
+    *,
+    names: Names = None,
+    namespace: Namespace = None,
+    output: Output = Form.TABLE,
+    hub: Annotated[str | None, typer.Option("--hub-endpoint", help="Address of the Hub; default: HF_ENDPOINT.")] = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """What the runs brought: documents, tokenizer, loss, perplexity, continuations, and where all of it is."""
+    cluster = connect(context, kubeconfig)
+    where = namespace or cluster.namespace
+    runs = chosen(map(RunView.of, cluster.list(where)), names or ())
+    if not runs:
+        raise CommandError(f"no runs in namespace {where}; start one: hatchery apply -f FILE")
+    curves = {run.label: found for run in runs if (found := loss_curve(run, hub)) is not None}
+    show_summary(runs, curves, output)
+
+
+def show_summary(runs: list[RunView], curves: Curves, output: Form = Form.TABLE) -> None:
+    """Prints the summary of runs."""
+    if output == Form.TABLE:
+        console().print(summary(runs, curves))
+    else:
+        _dump(facts(runs, curves), output)
+
+
+def loss_curve(run: RunView, endpoint: str | None) -> list[tuple[float, float]] | str | None:
+    """The curve a run has pushed, or why it cannot be read; None for kinds that have none."""
+    if not isinstance(run.status, PretrainRunStatus) or not run.succeeded:
+        return None
+    if run.status.hub is None:
+        return "not pushed to a Hub; it is metrics.jsonl in the artifact, and hatchery_train_loss in Prometheus"
+    default, token = curve.hub_settings()
+    try:
+        return curve.read_from_hub(run.status.hub, endpoint or default, token)
+    except (OSError, ValueError, KeyError) as error:
+        return f"cannot be read from the Hub ({error}); give --hub-endpoint, and HF_TOKEN for a private repository"
+
+
+@app.command()
+def apply(
+    *,
+    files: Annotated[list[Path], typer.Option("-f", "--filename", help="YAML file; - reads standard input.")],
+    namespace: Namespace = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the cluster check, change nothing.")] = False,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Create or change runs (server-side apply); what the cluster refuses is quoted with its field."""
+    resources = [(path, resource) for path in files for resource in _read(path)]
+    cluster = connect(context, kubeconfig)
+    where = namespace or cluster.namespace
+    refusals = []
+    for path, resource in resources:
+        try:
+            done = cluster.apply(resource, where, dry_run=dry_run)
+        except CommandError as error:
+            refusals.append(f"{path}: {error}")
+            continue
+        typer.echo(f"{done['kind'].lower()}/{done['metadata']['name']} {'would be ' if dry_run else ''}applied")
+    if refusals:
+        raise CommandError("\n".join(refusals), Exit.FAILED)
+    if not dry_run:
+        typer.echo(f"follow them: hatchery watch --all -n {where}")
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text()
+        documents = list(yaml.safe_load_all(text))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CommandError(f"{path}: {error}") from error
+    for number, document in enumerate(documents, 1):
+        if document is None:
+            continue
+        if not isinstance(document, dict) or not {"apiVersion", "kind", "metadata"} <= document.keys():
+            raise CommandError(f"{path}, document {number}: needs apiVersion, kind and metadata.name")
+        if not isinstance(document["metadata"], dict) or "name" not in document["metadata"]:
+            raise CommandError(f"{path}, document {number}: {document['kind']} needs metadata.name")
+        yield document
+
+
+def _seconds(duration: str | None) -> float | None:
+    try:
+        return None if duration is None else parse_duration(duration)
+    except ValueError as error:
+        raise CommandError(f"--timeout: {error}") from error
+
+
+def _dump(value: object, form: Form) -> None:
+    if form == Form.JSON:
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        typer.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), nl=False)
+
+
+def run() -> None:
+    """Runs the command line; ends the process with the command's exit code."""
+    try:
+        app()
+    except CommandError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(f"error: {error}", style="red"))
+        sys.exit(error.code)

@@ -1,0 +1,95 @@
+"""The loss curve of a run: read from the Hub, drawn with block characters."""
+
+import json
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from hatchery_api.status import HubRevision
+
+CURVE_FILE: Final = "metrics.jsonl"
+"""The curve in the folder of a model."""
+
+CURVE_LIMIT_BYTES: Final = 256 * 1024 * 1024
+"""Largest curve that is read: millions of steps."""
+
+TIMEOUT_SECONDS: Final = 10.0
+"""Longest wait for the Hub."""
+
+COLUMNS: Final = 60
+"""Width of a plot."""
+
+_EIGHTHS: Final = " ▁▂▃▄▅▆▇█"
+
+Points = Sequence[tuple[float, float]]
+"""Pairs of step and loss."""
+
+
+def read_from_hub(hub: HubRevision, endpoint: str | None, token: str | None) -> list[tuple[float, float]]:
+    """Training loss by step from the pushed model.
+
+    Args:
+        hub: what was pushed.
+        endpoint: address of the Hub as this machine reaches it; default: the one in the status.
+        token: for private repositories.
+
+    Raises:
+        OSError: the Hub cannot be reached or refuses.
+        ValueError: the file is no curve.
+    """
+    root = endpoint or "{0.scheme}://{0.netloc}".format(urllib.parse.urlsplit(hub.url))
+    url = f"{root.rstrip('/')}/{hub.repo}/resolve/{hub.revision}/{CURVE_FILE}"
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"{url} is no http(s) address")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - checked above
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 - the same
+        return parse(answer.read(CURVE_LIMIT_BYTES).decode().splitlines())
+
+
+def parse(lines: Iterable[str]) -> list[tuple[float, float]]:
+    """Training loss by step; lines with other measurements are left out."""
+    rows = (json.loads(line) for line in lines)
+    return [(float(row["step"]), float(row["loss"])) for row in rows if "loss" in row]
+
+
+def hub_settings() -> tuple[str | None, str | None]:
+    """Endpoint and token from the environment variables the Hub's own client reads."""
+    return os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN")
+
+
+def plot(points: Points, rows: int = 8, columns: int = COLUMNS) -> str:
+    """The points as columns of block characters, the largest and the smallest value beside them.
+
+    A column shows the mean of its points, so that noise does not hide the course.
+    """
+    finite = [(x, y) for x, y in points if abs(y) < float("inf")]
+    if not finite:
+        return "no points"
+    means = _column_means(finite, columns)
+    low, high = min(means), max(means)
+    span = (high - low) or 1.0
+    heights = [1 + round((mean - low) / span * (rows * 8 - 1)) for mean in means]
+    lines = []
+    for row in range(rows - 1, -1, -1):
+        label = f"{high:8.3f} " if row == rows - 1 else f"{low:8.3f} " if row == 0 else " " * 9
+        lines.append(label + "".join(_EIGHTHS[min(8, max(0, height - 8 * row))] for height in heights))
+    first, last = finite[0][0], finite[-1][0]
+    lines.append(" " * 9 + f"step {first:g}".ljust(max(0, len(heights) - len(f"{last:g}"))) + f"{last:g}")
+    return "\n".join(lines)
+
+
+def _column_means(points: Points, columns: int) -> list[float]:
+    first, last = points[0][0], points[-1][0]
+    count = min(columns, len(points))
+    binned: list[list[float]] = [[] for _ in range(count)]
+    for x, y in points:
+        place = 0 if last == first else int((x - first) / (last - first) * (count - 1) + 0.5)
+        binned[min(count - 1, max(0, place))].append(y)
+    means: list[float] = []
+    for values in binned:
+        means.append(sum(values) / len(values) if values else means[-1])
+    return means

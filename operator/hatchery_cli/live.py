@@ -1,0 +1,133 @@
+"""Watches runs until all have ended: a live table on a terminal, a line for each change elsewhere."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from hatchery_cli.client import Cluster
+from hatchery_cli.curve import plot
+from hatchery_cli.errors import CommandError, Exit
+from hatchery_cli.render import clean, duration_text, failure_card, run_line, runs_table
+from hatchery_cli.runs import RunView, chosen
+
+POLL_SECONDS: Final = 2.0
+"""Time between two looks; live progress in the status changes every ten seconds at most."""
+
+QUIET_SECONDS: Final = 30.0
+"""Longest silence about a working run where there is no terminal."""
+
+
+@dataclass
+class Watch:
+    """One call of `hatchery watch`."""
+
+    cluster: Cluster
+    console: Console
+    namespace: str
+    names: Sequence[str] = ()
+    timeout_seconds: float | None = None
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    losses: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """Loss by step of each run, as far as it was seen."""
+
+    def run(self) -> Exit:
+        """Shows the runs until all have ended; gives how the command ends."""
+        began = self.monotonic()
+        runs = self._look()
+        if not runs:
+            raise CommandError(f"no runs in namespace {self.namespace}; start one: hatchery apply -f FILE")
+        shower = _Table(self) if self.console.is_terminal else _Lines(self)
+        with shower:
+            shower.show(runs)
+            while not all(run.is_settled for run in runs):
+                if self.timeout_seconds is not None and self.monotonic() - began > self.timeout_seconds:
+                    return self._timed_out(runs)
+                self.sleep(POLL_SECONDS)
+                runs = self._look()
+                shower.show(runs)
+        return self._ended(runs)
+
+    def _look(self) -> list[RunView]:
+        runs = chosen(map(RunView.of, self.cluster.list(self.namespace)), self.names)
+        for run in runs:
+            step = run.live("done") if run.status.current_stage == "train" else None
+            if run.live("loss") and run.loss is not None and step:
+                points = self.losses.setdefault(run.label, [])
+                if not points or points[-1][0] != float(step):
+                    points.append((float(step), run.loss))
+        return runs
+
+    def _ended(self, runs: Sequence[RunView]) -> Exit:
+        for run in runs:
+            if run.failed:
+                self.console.print(failure_card(run))
+            elif run.is_blocked and run.problem:
+                self.console.print(Text(f"{run.label} waits in vain: {clean(run.problem.message)}", style="yellow"))
+        return Exit.OK if all(run.succeeded for run in runs) else Exit.FAILED
+
+    def _timed_out(self, runs: Sequence[RunView]) -> Exit:
+        going = ", ".join(run.label for run in runs if not run.is_settled)
+        waited = duration_text(self.timeout_seconds or 0)
+        self.console.print(f"not ended after {waited}: {going}; they go on", style="yellow", markup=False)
+        return Exit.TIMEOUT
+
+
+class _Table:
+    """A table that is redrawn in place."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._live = Live(console=watch.console, auto_refresh=False)
+
+    def __enter__(self) -> None:
+        self._live.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, runs: Sequence[RunView]) -> None:
+        """Draws the present state."""
+        self._live.update(Group(*self._parts(runs)), refresh=True)
+
+    def _parts(self, runs: Sequence[RunView]) -> list[RenderableType]:
+        parts: list[RenderableType] = [runs_table(runs, datetime.now(UTC))]
+        for run in runs:
+            points = self._watch.losses.get(run.label, [])
+            if len(points) > 1:
+                parts.append(Text(f"loss of {run.label}\n{plot(points, rows=5)}"))
+            if run.message and not run.succeeded:
+                parts.append(Text(f"{run.label}: {clean(run.message)}", style="dim", overflow="ellipsis", no_wrap=True))
+        return parts
+
+
+class _Lines:
+    """A line when stage or state of a run changes, or when it was silent for long."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._said: dict[str, tuple[float, tuple[str | None, str], str]] = {}
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, runs: Sequence[RunView]) -> None:
+        """Prints what is new."""
+        now = self._watch.monotonic()
+        for run in runs:
+            since, state, text = self._said.get(run.label, (float("-inf"), None, ""))
+            current, line = (run.status.current_stage, run.state), run_line(run)
+            if current != state or (line != text and now - since >= QUIET_SECONDS):
+                self._said[run.label] = (now, current, line)
+                self._watch.console.print(
+                    f"{datetime.now(UTC):%H:%M:%S}  {line}", markup=False, highlight=False, soft_wrap=True
+                )

@@ -1,0 +1,165 @@
+"""The four kinds as a person looks at them: one view for all, made from the API's objects; pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hatchery_api.conditions import Condition, ConditionType, Reason, find_condition
+from hatchery_api.kinds import KINDS, Kind
+from hatchery_api.status import RunStatus
+from hatchery_cli.errors import CommandError
+
+NOTHING: Final = "-"
+"""Shown where there is no value (yet)."""
+
+_ORDER: Final = {k.kind: n for n, k in enumerate(KINDS)}
+_ALIASES: Final = {a.lower(): k for k in KINDS for a in (k.kind, k.plural, k.short)}
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One resource, as the status tells it."""
+
+    kind: Kind
+    namespace: str
+    name: str
+    created: str
+    status: RunStatus
+    spec: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, resource: Mapping[str, Any]) -> "RunView":
+        """The view of an object of the API; one that the operator has not seen yet has an empty status."""
+        kind = next(k for k in KINDS if k.kind == resource["kind"])
+        metadata = resource["metadata"]
+        return cls(
+            kind=kind,
+            namespace=metadata.get("namespace", ""),
+            name=metadata["name"],
+            created=metadata.get("creationTimestamp", ""),
+            status=kind.status.model_validate(resource.get("status") or {}),
+            spec=resource.get("spec", {}),
+        )
+
+    @property
+    def label(self) -> str:
+        """`kind/name`, as kubectl takes it."""
+        return f"{self.kind.singular}/{self.name}"
+
+    @property
+    def verdict(self) -> Condition | None:
+        """The Succeeded condition."""
+        return find_condition(self.status.conditions, ConditionType.SUCCEEDED)
+
+    @property
+    def state(self) -> str:
+        """What the run does now, in one word."""
+        return self.verdict.reason if self.verdict else NOTHING
+
+    @property
+    def message(self) -> str:
+        """The operator's sentence about the state."""
+        return self.verdict.message if self.verdict else "the operator has not looked at it yet"
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the artifact is ready."""
+        return self.verdict is not None and self.verdict.status == "True"
+
+    @property
+    def failed(self) -> bool:
+        """Whether the artifact never will be ready."""
+        return self.verdict is not None and self.verdict.status == "False"
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether it waits for a run that has failed: nothing happens until somebody acts."""
+        problem = self.problem
+        return problem is not None and problem.reason == Reason.REFERENCE_FAILED
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether watching it longer shows nothing new."""
+        return self.succeeded or self.failed or self.is_blocked
+
+    @property
+    def problem(self) -> Condition | None:
+        """What is wrong now: a failure, or something that may heal."""
+        degraded = find_condition(self.status.conditions, ConditionType.DEGRADED)
+        if self.failed:
+            return self.verdict
+        return degraded if degraded and degraded.status == "True" else None
+
+    @property
+    def progress(self) -> str:
+        """How far the current stage is."""
+        progress = self.status.progress
+        if progress is None:
+            return NOTHING
+        share = "" if progress.percentage is None else f"{progress.percentage}%"
+        done, total, unit = (self.live(name) for name in ("done", "total", "unit"))
+        if progress.text in ("", share) and done and total:
+            return f"{done}/{total} {unit or ''}".rstrip() + (f" ({share})" if share else "")
+        return progress.text or share or NOTHING
+
+    @property
+    def loss(self) -> float | None:
+        """Training loss of the last report, or of the end."""
+        live = self.live("loss") or self.live("train_loss")
+        final = getattr(self.status, "loss", None)
+        return _number(live) if live else getattr(final, "train", None)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Speed of training."""
+        final: float | None = getattr(self.status, "tokens_per_second", None)
+        return final if final is not None else _number(self.live("tokens_per_second"))
+
+    @property
+    def eta(self) -> str:
+        """Estimated time left in the current stage."""
+        progress = self.status.progress
+        return (progress.eta if progress else None) or NOTHING
+
+    def live(self, name: str) -> str | None:
+        """One live number, as the pod wrote it."""
+        metrics = self.status.progress.metrics if self.status.progress else []
+        return next((m.value for m in metrics if m.name == name), None)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def in_order(runs: Iterable[RunView]) -> list[RunView]:
+    """Runs by namespace, then along the pipeline."""
+    return sorted(runs, key=lambda run: (run.namespace, _ORDER[run.kind.kind], run.created, run.name))
+
+
+def chosen(runs: Iterable[RunView], names: Iterable[str]) -> list[RunView]:
+    """The runs with some names: `name` for all kinds that have it, `kind/name` for one; without names, all.
+
+    Raises:
+        CommandError: a name matches nothing.
+    """
+    known, wanted = in_order(runs), list(names)
+    if not wanted:
+        return known
+    picked = {id(run): run for name in wanted for run in _matching(known, name)}
+    return [run for run in known if id(run) in picked]
+
+
+def _matching(known: list[RunView], wanted: str) -> list[RunView]:
+    prefix, _, name = wanted.rpartition("/")
+    kind = _ALIASES.get(prefix.lower())
+    if prefix and kind is None:
+        kinds = ", ".join(k.singular for k in KINDS)
+        raise CommandError(f"{wanted}: {prefix} is no kind of ours; write one of {kinds}, or the name alone")
+    found = [run for run in known if run.name == name and kind in (None, run.kind)]
+    if not found:
+        there = ", ".join(run.label for run in known) or "no runs at all"
+        raise CommandError(f"{wanted}: no such run in this namespace; there is {there}")
+    return found
