@@ -12,8 +12,11 @@ import pyarrow.parquet as pq
 from hatchery_api.conditions import Reason
 from hatchery_jobs.errors import DataError
 
-BATCH_ROWS: Final = 256
-"""Documents held in memory at once."""
+BATCH_CHARS: Final = 4_000_000
+"""A batch of documents ends with the one that reaches this; encoded, a character needs some 30 bytes of memory."""
+
+READ_ROWS: Final = 64
+"""Rows read from a file at once."""
 
 _LEAD_BITS: Final = 0xC0
 """Bits of a byte of UTF-8 that tell whether a character begins with it."""
@@ -47,10 +50,22 @@ class Texts:
 
     def batches(self) -> Iterator[list[str]]:
         """The documents, a batch at a time."""
+        batch: list[str] = []
+        chars = 0
+        for text in self._rows():
+            batch.append(text)
+            chars += len(text)
+            if chars >= BATCH_CHARS:
+                yield batch
+                batch, chars = [], 0
+        if batch:
+            yield batch
+
+    def _rows(self) -> Iterator[str]:
         for path in self.files:
             with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(BATCH_ROWS, columns=["text"]):
-                    yield batch.column(0).to_pylist()
+                for rows in file.iter_batches(READ_ROWS, columns=["text"]):
+                    yield from rows.column(0).to_pylist()
 
 
 def read_split(corpus: Path, split: str) -> Texts:
@@ -89,6 +104,7 @@ class _Rest:
     tokens: int = 0
 
     def add(self, ids: Numbers, text_bytes: Numbers) -> None:
+        """Appends the tokens of a document."""
         self.ids.append(ids)
         self.text_bytes.append(text_bytes)
         self.tokens += len(ids)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from typing import Final
 
 from hatchery_api.evaluate import CompletionTask, EvalResult, EvalRunSpec, EvalTask
@@ -48,17 +49,14 @@ def run(context: Context[EvalRunSpec]) -> Outcome:
 
 def _do(context: Context[EvalRunSpec], task: EvalTask, index: int, loaded: Loaded) -> TaskResult:
     field = f"spec.tasks[{index}]"
-    watch = _watch(context, task.name)
+    watch = partial(_watch, context, task.name)
     if task.perplexity is not None:
         texts = read_split(context.input(f"corpus-{task.name}"), task.perplexity.corpus_ref.split)
         return perplexity.run(task.perplexity, field, loaded, texts, watch)
     return completion.run(task.completion or CompletionTask(), field, loaded, watch)
 
 
-def _watch(context: Context[EvalRunSpec], task: str) -> perplexity.Watch:
-    def watch(done: int, total: int, unit: str) -> None:
-        context.progress.update(done, total, f"{unit} of {task}")
-        if context.stop.is_set():
-            raise Interrupted(f"asked to end in task {task} after {done} of {total} {unit}; it starts again")
-
-    return watch
+def _watch(context: Context[EvalRunSpec], task: str, done: int, total: int, unit: str) -> None:
+    context.progress.update(done, total, f"{unit} of {task}")
+    if context.stop.is_set():
+        raise Interrupted(f"asked to end in task {task} after {done} of {total} {unit}; it starts again")

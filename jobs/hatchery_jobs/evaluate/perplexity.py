@@ -133,9 +133,13 @@ def token_losses(model: Any, ids: np.ndarray) -> np.ndarray:
         return np.zeros((len(ids), 0))
     with torch.inference_mode():
         tokens = torch.from_numpy(ids).to(model.device)
-        logits = model(tokens, use_cache=False).logits[:, :-1].float()
-        losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-        found: np.ndarray = losses.double().reshape(len(ids), -1).cpu().numpy()
+        logits = model(tokens, use_cache=False).logits
+        # A block at a time: over the whole batch this would need the memory of the logits twice more.
+        losses = [
+            torch.nn.functional.cross_entropy(row[:-1], targets[1:], reduction="none")
+            for row, targets in zip(logits, tokens, strict=True)
+        ]
+        found: np.ndarray = torch.stack(losses).double().cpu().numpy()
     return found
 
 

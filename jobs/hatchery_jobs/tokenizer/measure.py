@@ -133,10 +133,10 @@ def _unknown_id(tokenizer: Tokenizer) -> int | None:
 
 def missing_words(tokenizer: Tokenizer, words: str) -> list[str]:
     """The words of a list that are no single token, neither alone nor after a space."""
-    unknown_id = _unknown_id(tokenizer)
+    listed = WORD_LISTS[words]
+    return [word for word in listed if not (_is_single(tokenizer, word) or _is_single(tokenizer, f" {word}"))]
 
-    def single(text: str) -> bool:
-        ids = encode(tokenizer, [text])[0].ids
-        return len(ids) == 1 and ids[0] != unknown_id
 
-    return [word for word in WORD_LISTS[words] if not (single(word) or single(f" {word}"))]
+def _is_single(tokenizer: Tokenizer, text: str) -> bool:
+    ids = encode(tokenizer, [text])[0].ids
+    return len(ids) == 1 and ids[0] != _unknown_id(tokenizer)

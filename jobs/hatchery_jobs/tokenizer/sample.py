@@ -15,8 +15,11 @@ from hatchery_jobs.errors import DataError
 MAX_CHARS: Final = 2**31 - 1
 """Characters of a sample at most: the tokenizers library counts pairs of tokens in signed 32-bit numbers."""
 
-BATCH_ROWS: Final = 256
-"""Documents held in memory at once."""
+BATCH_CHARS: Final = 4_000_000
+"""A batch of documents ends with the one that reaches this; encoded, a character needs some 30 bytes of memory."""
+
+READ_ROWS: Final = 64
+"""Rows read from a file at once."""
 
 
 class Document(NamedTuple):
@@ -44,14 +47,17 @@ class Sample:
 
     def batches(self) -> Iterator[list[Document]]:
         """The chosen documents, cut to their length, a batch at a time."""
-        for batch in _batches(self.files):
-            chosen = [
-                Document(f"{self.files[file].name} row {row}", text[: self.document_chars])
-                for file, row, text in batch
-                if (file, row) in self.rows
-            ]
-            if chosen:
-                yield chosen
+        batch: list[Document] = []
+        chars = 0
+        for file, row, text in _rows(self.files):
+            if (file, row) in self.rows:
+                batch.append(Document(f"{self.files[file].name} row {row}", text[: self.document_chars]))
+                chars += len(batch[-1].text)
+            if chars >= BATCH_CHARS:
+                yield batch
+                batch, chars = [], 0
+        if batch:
+            yield batch
 
 
 def split_files(corpus: Path, split: str) -> tuple[Path, ...]:
@@ -78,12 +84,7 @@ def choose(files: Sequence[Path], documents: int, seed: int, document_chars: int
     """
     ranked = heapq.nsmallest(
         documents,
-        (
-            (_rank(text, seed), file, row, min(len(text), document_chars))
-            for batch in _batches(files)
-            for file, row, text in batch
-            if text
-        ),
+        ((_rank(text, seed), file, row, min(len(text), document_chars)) for file, row, text in _rows(files) if text),
     )
     rows: set[tuple[int, int]] = set()
     left_chars = MAX_CHARS
@@ -101,11 +102,9 @@ def _rank(text: str, seed: int) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=8, key=seed.to_bytes(8, "big")).digest()
 
 
-def _batches(files: Sequence[Path]) -> Iterator[list[tuple[int, int, str]]]:
+def _rows(files: Sequence[Path]) -> Iterator[tuple[int, int, str]]:
     for index, path in enumerate(files):
-        first = 0
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(BATCH_ROWS, columns=["text"]):
-                texts = batch.column(0).to_pylist()
-                yield [(index, first + offset, text) for offset, text in enumerate(texts)]
-                first += len(texts)
+            batches = file.iter_batches(READ_ROWS, columns=["text"])
+            texts = (text for batch in batches for text in batch.column(0).to_pylist())
+            yield from ((index, row, text) for row, text in enumerate(texts))

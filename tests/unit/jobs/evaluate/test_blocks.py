@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.errors import DataError
+from hatchery_jobs.evaluate import blocks as module
 from hatchery_jobs.evaluate.blocks import blocks, read_split, token_bytes
 
 TEXTS = ["def f():\n    pass\n", "", "漢字 é 🎉🎉", "x" * 100, "\x00 \u0301"]
@@ -53,3 +54,10 @@ def test_a_split_is_all_its_files_in_order(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no data/train-") as caught:
         read_split(tmp_path, "train")
     assert caught.value.reason == Reason.EMPTY_CORPUS
+
+
+def test_batches_end_when_they_are_large_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.table({"text": ["aaa", "bb", "", "c", "dddd"]}), tmp_path / "data/train-00000-of-00001.parquet")
+    monkeypatch.setattr(module, "BATCH_CHARS", 4)
+    assert list(read_split(tmp_path, "train").batches()) == [["aaa", "bb"], ["", "c", "dddd"]]

@@ -71,3 +71,9 @@ def test_a_split_without_files_or_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no text") as empty:
         choose(write(tmp_path / "a", ["", ""]), 5, 1)
     assert missing.value.reason == empty.value.reason == Reason.EMPTY_CORPUS
+
+
+def test_batches_end_when_they_are_large_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample, "BATCH_CHARS", 25)
+    chosen = choose(write(tmp_path / "a", ["a" * 10] * 4, ["b" * 40, "c"]), 9, 1)
+    assert [[len(document.text) for document in batch] for batch in chosen.batches()] == [[10, 10, 10], [10, 40], [1]]
