@@ -1,4 +1,4 @@
-"""The model card: made of the spec, the tokens' index and the loss curve, with nothing that differs between equal runs."""
+"""The model card: made of spec, tokens' index and loss curve, with nothing in it that differs between equal runs."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -74,7 +74,8 @@ def _use(spec: PretrainRunSpec) -> str:
     repo = spec.hub.repo if spec.hub else "PATH"
     return (
         "## Use\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("{repo}")\nmodel = AutoModelForCausalLM.from_pretrained("{repo}")\n```'
+        f'tokenizer = AutoTokenizer.from_pretrained("{repo}")\n'
+        f'model = AutoModelForCausalLM.from_pretrained("{repo}")\n```'
     )
 
 
@@ -83,9 +84,9 @@ def _training(spec: PretrainRunSpec, result: PretrainResult) -> str:
     return (
         "## Training\n\n"
         f"GPT-2 family, {spec.model.size} preset, initial weights from seed {spec.model.init_seed}. "
-        f"AdamW (betas {optimizer.beta1} and {optimizer.beta2}, weight decay {optimizer.weight_decay} on matrices only), "
-        f"gradient norm clipped at {optimizer.clip_norm}. Learning rate: {schedule.warmup_steps:,} updates of warm-up to "
-        f"{schedule.peak_lr:g}, then {schedule.type} to {schedule.min_lr:g} over {schedule.steps:,} updates. "
+        f"AdamW (betas {optimizer.beta1} and {optimizer.beta2}, weight decay {optimizer.weight_decay} on matrices "
+        f"only), gradient clipped at {optimizer.clip_norm}. Learning rate: {schedule.warmup_steps:,} updates of "
+        f"warm-up to {schedule.peak_lr:g}, then {schedule.type} to {schedule.min_lr:g} over {schedule.steps:,} updates. "
         f"{batch.sequences} sequences ({result.tokens_per_step:,} tokens) in an update, {spec.precision}, "
         f"order from seed {spec.data.shuffle.seed}."
     )
@@ -98,7 +99,8 @@ def _data(job: JobInput[PretrainRunSpec], index: TokenIndex) -> str:
     return (
         f"## Data\n\n| Corpus | Documents | Digest |\n|---|---|---|\n{rows}\n\n"
         f"Train: {train.documents:,} documents, {train.text_bytes:,} bytes, {train.tokens:,} tokens. "
-        f"Validation: {validation.documents:,} documents, {validation.text_bytes:,} bytes, {validation.tokens:,} tokens. "
+        f"Validation: {validation.documents:,} documents, {validation.text_bytes:,} bytes, "
+        f"{validation.tokens:,} tokens. "
         f"Tokenizer: {tokenizer.name} (`{tokenizer.digest[:12]}`). "
         "Which documents were dropped and why is the funnel in each corpus's own card."
     )
@@ -112,13 +114,14 @@ def loss_table(curve: Sequence[dict[str, float]]) -> str:
         last = len(measured) - 1
         measured = [measured[last * n // (CURVE_ROWS - 1)] for n in range(CURVE_ROWS)]
     rows = [
-        f"| {line['step']:,} | {_loss(train.get(line['step']))} | {line['eval_loss']:.4f} | {line['bits_per_byte']:.4f} |"
+        f"| {line['step']:,} | {_number(train.get(line['step']))} | {_number(line['eval_loss'])} "
+        f"| {_number(line['bits_per_byte'])} |"
         for line in measured
     ]
     return "| Update | Train | Validation | Bits per byte |\n|---|---|---|---|\n" + "\n".join(rows)
 
 
-def _loss(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
@@ -127,5 +130,5 @@ def _limits(index: TokenIndex) -> str:
         "## Intended use and limits\n\n"
         "For research and for further training. The model repeats what its "
         f"{index.splits['train'].text_bytes:,} bytes of text contain, errors, licences and personal data included; "
-        "its output is not checked for truth, safety or originality, and code it writes must be reviewed before it runs."
+        "its output is not checked for truth, safety or originality; review code it writes before running it."
     )

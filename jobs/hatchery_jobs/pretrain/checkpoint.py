@@ -1,10 +1,10 @@
 """Checkpoints: complete or not there at all.
 
-A checkpoint is written to a temporary name, its files are made durable, its manifest with their hashes is written last,
-then the folder is renamed. A folder without a valid manifest is skipped and reported, never trained from.
+A checkpoint is written to a temporary name, its files are made durable, its manifest with their hashes is written
+last, then the folder is renamed. A folder without a valid manifest is skipped and reported, never trained from.
 
-It holds the weights, the state of the optimizer and `RunState`. It holds no learning rate, no data position and no state
-of a random generator: all three are functions of the step (and the micro-batch), on any number of workers.
+It holds the weights, the state of the optimizer and `RunState`. It holds no learning rate, no data position and no
+state of a random generator: all three are functions of the step (and the micro-batch), on any number of workers.
 """
 
 import os
@@ -19,6 +19,7 @@ from safetensors.torch import load_model, save_model
 
 from hatchery_api.base import Record
 from hatchery_jobs.artifacts import sha256_file, sync_folder, write_atomically
+from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.run import log
 
 MANIFEST: Final = "manifest.json"
@@ -26,33 +27,6 @@ MANIFEST: Final = "manifest.json"
 
 WEIGHTS: Final = "model.safetensors"
 OPTIMIZER: Final = "optimizer.pt"
-
-
-class RunState(Record):
-    """Where a run is."""
-
-    step: int = 0
-    """Updates done."""
-    evaluated_step: int = -1
-    """Step of the last measurement on the validation split."""
-    train_loss: float | None = None
-    """Loss of the last update, in nats per token."""
-    eval_loss: float | None = None
-    """Last measured loss."""
-    initial_loss: float | None = None
-    """Loss measured before the first update."""
-    curve_bytes: int = 0
-    """Length of the loss curve's file."""
-    train_seconds: float = 0.0
-    """Time spent in updates."""
-    resumed_from: list[int] = []
-    """Steps the run was resumed at."""
-    checkpoint_step: int | None = None
-    """Step of the newest checkpoint."""
-    checkpoint_time: str | None = None
-    """When it was complete, RFC 3339."""
-    loss_scale: dict[str, float | int] | None = None
-    """State of the gradient scaler of fp16."""
 
 
 class Manifest(Record):

@@ -33,7 +33,7 @@ JOIN_TIMEOUT_SECONDS: Final = 900
 """Longest wait for the other pods: a replacement may have to pull its image."""
 
 FRUITLESS_LAUNCHES: Final = 10
-"""Launches in a row without a single update after which the pod gives up."""
+"""Launches in a row in which the pods did not meet, after which this one gives up."""
 
 RELAUNCH_WAIT_SECONDS: Final = 2.0
 """Wait before the workers are started again."""
@@ -99,7 +99,7 @@ def run_workers(order: WorkOrder, gang: Gang, stop: threading.Event) -> Ending:
         Interrupted: this pod was asked to end; the state is saved.
         JobError: a worker's own error, or other pods stay away.
     """
-    fruitless, last_step = 0, -1
+    fruitless = 0
     while not stop.is_set():
         _clear(order.signs)
         code = _launch(order, gang, stop)
@@ -110,12 +110,10 @@ def run_workers(order: WorkOrder, gang: Gang, stop: threading.Event) -> Ending:
             break
         if failure is not None and not failure.peer_lost:
             raise failure.error()
-        step = ending.result.step or 0 if ending else last_step
-        fruitless = 0 if step > last_step or order.sign(Sign.STARTED).exists() else fruitless + 1
-        last_step = max(last_step, step)
+        fruitless = 0 if order.sign(Sign.STARTED).exists() else fruitless + 1
         if gang.nodes == 1 or fruitless >= FRUITLESS_LAUNCHES:
             raise _lost(gang, code)
-        log("relaunch", node=gang.index, exitCode=code, fruitless=fruitless, step=last_step)
+        log("relaunch", node=gang.index, exitCode=code, fruitless=fruitless)
         stop.wait(RELAUNCH_WAIT_SECONDS)
     raise Interrupted("asked to end; training goes on from the newest checkpoint")
 

@@ -1,14 +1,14 @@
-"""What Prometheus sees of a training run. Counters begin at 0 in every process, so that `rate` is right across restarts;
-`hatchery_train_step` is the step of the whole run.
+"""What Prometheus sees of a training run.
+
+Counters begin at 0 in every process, so that `rate` is right across restarts; `hatchery_train_step` is the whole run's.
 """
 
-import time
-from collections.abc import Callable
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
+from hatchery_jobs.pretrain.state import Update
 from hatchery_jobs.progress import REGISTRY
 
 LABELS: Final = ["namespace", "name"]
@@ -76,9 +76,10 @@ EVERY: Final[tuple[MetricWrapperBase, ...]] = (
 class RunMetrics:
     """The metrics of one run, by its labels."""
 
-    def __init__(self, namespace: str, name: str, steps: int) -> None:
-        """Creates the series of a run of `steps` steps."""
+    def __init__(self, namespace: str, name: str, steps: int, tokens_per_step: int) -> None:
+        """Creates the series of a run of `steps` updates."""
         self._run = (namespace, name)
+        self._tokens_per_step = tokens_per_step
         for metric in EVERY:
             metric.labels(*self._run)
         TARGET_STEPS.labels(*self._run).set(steps)
@@ -87,18 +88,16 @@ class RunMetrics:
         """A process begins at a step."""
         STEP.labels(*self._run).set(step)
 
-    def updated(
-        self, step: int, tokens: int, loss: float, rate: float, norm: float, seconds: float, data_seconds: float
-    ) -> None:
+    def updated(self, step: int, update: Update) -> None:
         """One update is done."""
         STEP.labels(*self._run).set(step)
         STEPS.labels(*self._run).inc()
-        TOKENS.labels(*self._run).inc(tokens)
-        LOSS.labels(*self._run, "train").set(loss)
-        LEARNING_RATE.labels(*self._run).set(rate)
-        GRADIENT_NORM.labels(*self._run).set(norm)
-        STEP_SECONDS.labels(*self._run).observe(seconds)
-        DATA_SECONDS.labels(*self._run).inc(data_seconds)
+        TOKENS.labels(*self._run).inc(self._tokens_per_step)
+        LOSS.labels(*self._run, "train").set(update.loss)
+        LEARNING_RATE.labels(*self._run).set(update.rate)
+        GRADIENT_NORM.labels(*self._run).set(update.norm)
+        STEP_SECONDS.labels(*self._run).observe(update.seconds)
+        DATA_SECONDS.labels(*self._run).inc(update.data_seconds)
         LAST_STEP.labels(*self._run).set_to_current_time()
 
     def measured(self, loss: float) -> None:

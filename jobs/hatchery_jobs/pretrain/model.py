@@ -29,5 +29,5 @@ def build_model(shape: Shape, eos_id: int, seed: int, *, gradient_checkpointing:
     torch.manual_seed(seed)
     model = GPT2LMHeadModel._from_config(gpt2_config(shape, eos_id), attn_implementation="sdpa")  # noqa: SLF001 - no public one
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     return model.train()

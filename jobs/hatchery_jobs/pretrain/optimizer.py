@@ -9,8 +9,8 @@ def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[s
     """Matrices decay; vectors (biases and norms, whatever the family calls them) do not."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
 
 

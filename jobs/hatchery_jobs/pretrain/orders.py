@@ -13,7 +13,6 @@ from hatchery_api.contract import METRICS_PORT, ExitCode, JobInput
 from hatchery_api.pretrain import PretrainResult, PretrainRunSpec
 from hatchery_jobs.errors import DataError, JobError, RetryableError, SpecError
 
-
 CHECKPOINTS: Final = "checkpoints"
 """Folder of the checkpoints in the work folder; no part of the artifact."""
 

@@ -28,7 +28,7 @@ def _check_vocabulary(store: TokenStore, vocabulary: Vocabulary) -> None:
         raise DataError(
             Reason.VOCABULARY_MISMATCH,
             f"the tokens were encoded with {index.vocab_size} tokens and end-of-text {index.eos_id}, the tokenizer has "
-            f"{vocabulary.size} and {vocabulary.eos_id}; they come from different tokenizers: run the encode stage again",
+            f"{vocabulary.size} and {vocabulary.eos_id}; they are of different tokenizers: run the encode stage again",
         )
 
 
@@ -54,6 +54,6 @@ def _check_batch(spec: PretrainRunSpec, workers: int) -> None:
     if workers > rows // in_one_pass:
         raise SpecError(
             Reason.INVALID_SPEC,
-            f"{workers} workers (spec.parallelism) share {rows // in_one_pass} micro-batches of {in_one_pass} sequences; "
-            f"each needs one: at most {rows // in_one_pass} workers, or raise spec.batch.sequences",
+            f"{workers} workers (spec.parallelism) share {rows // in_one_pass} micro-batches of {in_one_pass} "
+            f"sequences; each needs one: at most {rows // in_one_pass} workers, or raise spec.batch.sequences",
         )

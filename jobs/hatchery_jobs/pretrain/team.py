@@ -1,7 +1,6 @@
 """The workers of a run as one: who reads which micro-batch, and what they must agree on."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -88,7 +87,7 @@ def gather_team(order: WorkOrder) -> Team:
         cpu=not gpu,
         mixed_precision=PRECISIONS[spec.precision],
         kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
             InitProcessGroupKwargs(timeout=PEER_TIMEOUT),
         ],
     )
@@ -102,14 +101,9 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def rows_of(micro_batch: int, rows: int, first: int = 0) -> Sequence[int]:
-    """Positions of the rows of a micro-batch."""
-    return range(first + micro_batch * rows, first + (micro_batch + 1) * rows)
-
-
 def _check_precision(spec: PretrainRunSpec, *, gpu: bool) -> None:
     if spec.precision == "fp16" and not gpu:
         raise SpecError(
             Reason.INVALID_SPEC,
-            "spec.precision is fp16 and the pod has no GPU; ask for one in spec.placement.resources, or use bf16 or fp32",
+            "spec.precision is fp16 and the pod has no GPU; ask for one in spec.placement.resources, or take bf16",
         )

@@ -67,7 +67,7 @@ def _eos_id(folder: Path, eos: str | dict[str, str] | None, tokenizer: Tokenizer
     if number is None:
         raise DataError(
             Reason.VOCABULARY_MISMATCH,
-            f"{folder}/tokenizer_config.json: eos_token is {text!r}, which is no token of the vocabulary; documents are "
-            "separated by it: build the tokenizer with an end-of-text token",
+            f"{folder}/tokenizer_config.json: eos_token is {text!r}, which is no token of the vocabulary; documents "
+            "are separated by it: build the tokenizer with an end-of-text token",
         )
     return number

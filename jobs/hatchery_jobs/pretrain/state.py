@@ -1,0 +1,59 @@
+"""Where a run is, and what one update brought."""
+
+import math
+from dataclasses import dataclass
+
+from hatchery_api.base import Record
+
+LARGEST_EXPONENT = 700.0
+"""exp of more than this is infinite, which JSON cannot say."""
+
+
+class RunState(Record):
+    """Where a run is: all that is saved beside weights and optimizer."""
+
+    step: int = 0
+    """Updates done."""
+    evaluated_step: int = -1
+    """Step of the last measurement on the validation split."""
+    train_loss: float | None = None
+    """Loss of the last update, in nats per token."""
+    eval_loss: float | None = None
+    """Last measured loss."""
+    initial_loss: float | None = None
+    """Loss measured before the first update."""
+    curve_bytes: int = 0
+    """Length of the loss curve's file."""
+    train_seconds: float = 0.0
+    """Time spent in updates."""
+    resumed_from: list[int] = []
+    """Steps the run was resumed at."""
+    checkpoint_step: int | None = None
+    """Step of the newest checkpoint."""
+    checkpoint_time: str | None = None
+    """When it was complete, RFC 3339."""
+    loss_scale: dict[str, float | int] | None = None
+    """State of the gradient scaler of fp16."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update of the weights."""
+
+    loss: float
+    """Over the whole batch, in nats per token."""
+    norm: float
+    """Gradient norm before clipping."""
+    rate: float
+    """Learning rate."""
+    seconds: float
+    """Time it took."""
+    data_seconds: float
+    """Part of that spent waiting for data."""
+    stop: bool
+    """Whether a pod was asked to end meanwhile."""
+
+
+def perplexity(loss: float | None) -> float | None:
+    """Exp of a loss in nats per token; a hopeless one is a very large number."""
+    return None if loss is None else math.exp(min(loss, LARGEST_EXPONENT))

@@ -1,0 +1,280 @@
+"""The training loop in this process: exactness, interruption, and an independent loop beside it."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from hatchery_api.conditions import Reason
+from hatchery_jobs.errors import SpecError
+from hatchery_jobs.pretrain import loop
+from hatchery_jobs.pretrain.checkpoint import Checkpoints
+from hatchery_jobs.pretrain.curve import CURVE, read_curve
+from hatchery_jobs.pretrain.data import SequenceOrder, TokenStore
+from hatchery_jobs.pretrain.orders import CHECKPOINTS, Sign, WorkOrder
+from hatchery_jobs.pretrain.team import Team
+from hatchery_jobs.progress import REGISTRY
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def orders(bench, inputs, tmp_path):
+    def make(name, **changes):
+        context = bench.context("train", inputs, name, **changes)
+        folder, signs = tmp_path / name, tmp_path / f"{name}-signs"
+        folder.mkdir(exist_ok=True)
+        signs.mkdir(exist_ok=True)
+        return WorkOrder(
+            job=context.job, tokens=context.input("tokens"), folder=folder, signs=signs, first_node=True, metrics_port=0
+        )
+
+    return make
+
+
+def train(order):
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+    return loop.train(order)
+
+
+def outcome(order):
+    return (order.folder / CURVE).read_bytes(), (order.folder / "model.safetensors").read_bytes()
+
+
+def test_two_runs_are_identical_to_the_last_bit(orders):
+    one, two = orders("one"), orders("two")
+    first, second = train(one).result, train(two).result
+    assert outcome(one) == outcome(two)
+    assert first.loss == second.loss
+    steps = [line["step"] for line in read_curve(one.folder / CURVE) if "loss" in line]
+    assert steps == list(range(1, 13))
+
+
+@pytest.mark.parametrize("question", [1, 12, 15, 20, 27, 40, 56])
+def test_interrupted_anywhere_it_goes_on_as_if_nothing_had_been(orders, monkeypatch, question):
+    whole, broken = orders("whole"), orders("broken")
+    train(whole)
+    asked = 0
+
+    def stop_wanted(self):
+        nonlocal asked
+        asked += 1
+        return asked == question
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Team, "stop_wanted", stop_wanted)
+        ended = train(broken)
+    assert ended.state == "interrupted"
+    step = ended.result.step
+    assert ended.result.last_checkpoint.step == step
+    again = train(broken)
+    assert again.state == "done"
+    assert again.result.resumed_from == [step]
+    assert outcome(broken) == outcome(whole)
+
+
+def test_resumed_twice_and_after_a_torn_checkpoint(orders, monkeypatch):
+    whole, broken = orders("whole"), orders("broken")
+    train(whole)
+    asked = 0
+
+    def stop_wanted(self):
+        nonlocal asked
+        asked += 1
+        return asked in {32, 45}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Team, "stop_wanted", stop_wanted)
+        steps = [train(broken).result.step for _ in range(2)]
+    newest = max((broken.folder / CHECKPOINTS).iterdir())
+    (newest / "optimizer.pt").write_bytes(b"")
+    resumed = train(broken).result.resumed_from
+    assert resumed[-1] < steps[-1]
+    assert outcome(broken) == outcome(whole)
+
+
+def test_the_launchers_sign_stops_it(orders):
+    order = orders("run")
+    order.sign(Sign.STOP).touch()
+    assert train(order).state == "interrupted"
+    assert Checkpoints(order.folder / CHECKPOINTS, 2).newest().step == 0
+
+
+def test_dropout_too_is_resumed_exactly(orders, monkeypatch):
+    changes = {"model": {"overrides": {"layers": 1, "heads": 2, "hiddenSize": 32, "dropout": 0.2}}}
+    whole, broken = orders("whole", **changes), orders("broken", **changes)
+    train(whole)
+    asked = 0
+
+    def stop_wanted(self):
+        nonlocal asked
+        asked += 1
+        return asked == 42
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Team, "stop_wanted", stop_wanted)
+        train(broken)
+    torch.manual_seed(12345)
+    train(broken)
+    assert outcome(broken) == outcome(whole)
+
+
+def test_it_agrees_with_an_independent_loop(orders):
+    order = orders("run", batch={"sequences": 4, "perDevice": 4}, schedule={"steps": 40, "warmupSteps": 4, "peakLr": 3e-3})
+    train(order)
+    ours = [line for line in read_curve(order.folder / CURVE) if "loss" in line]
+    reference = plain_loop(order, steps=40, warmup=4, peak=3e-3)
+    assert ours[0]["loss"] == pytest.approx(reference[0][0], abs=1e-6)
+    for line, (loss, norm, rate) in zip(ours, reference, strict=True):
+        assert line["loss"] == pytest.approx(loss, abs=1e-5)
+        assert line["gradient_norm"] == pytest.approx(norm, rel=1e-4)
+        assert line["learning_rate"] == pytest.approx(rate, rel=1e-9)
+
+
+def plain_loop(order, steps, warmup, peak):
+    """Plain torch and a model written out by the library's defaults: no Accelerate, no shards, no order of ours."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    index = json.loads((order.tokens / "index.json").read_text())
+    tokens = torch.from_numpy(np.fromfile(order.tokens / "train-00000.bin", index["dtype"]).astype(np.int64))
+    torch.manual_seed(1)
+    sizes = {"n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}
+    none = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=index["vocabSize"], **sizes, **none)).train()
+    vectors = [p for p in model.parameters() if p.dim() == 1]
+    matrices = [p for p in model.parameters() if p.dim() != 1]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-8, foreach=False, fused=False)
+    order_of = SequenceOrder(1, (len(tokens) - 1) // 32)
+    lines = []
+    for step in range(steps):
+        starts = [int(n) * 32 for n in order_of(range(step * 4, step * 4 + 4))]
+        inputs = torch.stack([tokens[s : s + 32] for s in starts])
+        targets = torch.stack([tokens[s + 1 : s + 33] for s in starts])
+        logits = model(inputs).logits
+        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        share = (step + 1 - warmup) / (steps - warmup)
+        falling = 3e-4 + (peak - 3e-4) * (1 + math.cos(math.pi * share)) / 2
+        rate = peak * (step + 1) / warmup if step < warmup else falling
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad()
+        lines.append((loss.item(), norm.item(), rate))
+    return lines
+
+
+def test_the_size_of_a_micro_batch_hardly_matters(orders):
+    curves = []
+    for rows in (1, 4):
+        order = orders(f"rows{rows}", batch={"sequences": 4, "perDevice": rows})
+        train(order)
+        curves.append([line["loss"] for line in read_curve(order.folder / CURVE) if "loss" in line])
+    assert curves[0][0] == pytest.approx(curves[1][0], abs=1e-6)
+    assert curves[0] == pytest.approx(curves[1], abs=1e-4)
+
+
+def test_the_evaluation_is_the_mean_over_every_whole_sequence(orders):
+    order = orders("run", schedule={"steps": 1, "warmupSteps": 0, "peakLr": 1e-9, "minLr": 0.0})
+    result = train(order).result
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(order.folder).eval()
+    store = TokenStore(order.tokens, 32)
+    rows = torch.from_numpy(store.rows("validation", range(store.sequences("validation"))))
+    with torch.no_grad():
+        logits = model(rows[:, :-1]).logits
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten()).item()
+    split = store.index.splits["validation"]
+    assert result.loss.eval == pytest.approx(loss, abs=1e-5)
+    assert result.perplexity == pytest.approx(math.exp(loss), rel=1e-5)
+    assert result.bits_per_byte == pytest.approx(loss / math.log(2) * split.tokens / split.text_bytes, rel=1e-5)
+
+
+def test_evaluation_can_be_limited_or_left_out(orders):
+    calls = []
+    for batches in (1, 0):
+        order = orders(f"batches{batches}", evaluate={"batches": batches})
+        calls.append(train(order).result)
+    assert calls[0].loss.initial is not None
+    assert calls[1].loss.initial is None
+    assert calls[1].perplexity is None
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_the_step(orders):
+    order = orders("hot", schedule={"steps": 12, "warmupSteps": 0, "peakLr": 1.0}, optimizer={"clipNorm": 1e30})
+    with pytest.raises(SpecError, match=r"update \d+ of 12: loss nan") as e:
+        poisoned(order)
+    assert e.value.reason == Reason.NON_FINITE_LOSS
+
+
+def poisoned(order):
+    """Trains with one weight that is no number from update 3 on."""
+    learn = loop.learn
+
+    def poison(run, step):
+        if step == 2:
+            with torch.no_grad():
+                run.module.transformer.ln_f.weight[0] = math.nan
+        return learn(run, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "learn", poison)
+        return train(order)
+
+
+def test_a_few_rows_are_learnt_by_heart(orders, monkeypatch):
+    monkeypatch.setattr(SequenceOrder, "__call__", lambda self, positions: np.asarray(positions) % 8)
+    order = orders("few", schedule={"steps": 200, "warmupSteps": 5, "peakLr": 1e-2}, evaluate={"batches": 0})
+    assert train(order).result.loss.train < 0.1
+
+
+def test_prometheus_sees_the_run(orders):
+    labels = {"namespace": "lab", "name": "run"}
+    before = REGISTRY.get_sample_value("hatchery_train_tokens_total", labels) or 0
+    result = train(orders("run")).result
+
+    def value(name, **more):
+        return REGISTRY.get_sample_value(name, labels | more)
+
+    assert value("hatchery_train_loss", split="train") == result.loss.train
+    assert value("hatchery_train_loss", split="validation") == result.loss.eval
+    assert value("hatchery_train_step") == 12 == value("hatchery_train_target_steps")
+    assert value("hatchery_train_tokens_total") - before == 12 * 4 * 32 == result.tokens
+    assert value("hatchery_train_learning_rate") == pytest.approx(3e-4)
+    assert value("hatchery_train_last_step_timestamp_seconds") > 1e9
+    assert value("hatchery_train_checkpoint_last_success_timestamp_seconds") > 1e9
+
+
+def test_fp16_needs_a_gpu(orders):
+    with pytest.raises(SpecError, match="has no GPU"):
+        train(orders("half", precision="fp16"))
+
+
+def test_bf16_learns_nearly_the_same(orders):
+    full = train(orders("full")).result.loss.eval
+    half = train(orders("half", precision="bf16")).result.loss.eval
+    assert half == pytest.approx(full, abs=0.05)
+    assert half != full
+
+
+def test_the_shares_of_all_workers_are_the_whole_batch(orders):
+    class Alone:
+        def __init__(self, rank, size):
+            self.process_index, self.num_processes = rank, size
+
+    team = Team(Alone(0, 1), orders("run"), 0)
+    for size in (1, 2, 3, 5, 8):
+        shares = [list(replace(team, accelerator=Alone(rank, size)).share(8)) for rank in range(size)]
+        assert sorted(n for share in shares for n in share) == list(range(8))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1

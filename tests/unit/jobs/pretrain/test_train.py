@@ -1,0 +1,261 @@
+"""The train stage with real torchrun processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from hatchery_api.contract import ExitCode
+from hatchery_api.pretrain import Parallelism
+from hatchery_jobs.errors import Interrupted, RetryableError, SpecError
+from hatchery_jobs.pretrain import launch, train
+from hatchery_jobs.pretrain.curve import CURVE, read_curve
+from hatchery_jobs.pretrain.launch import Gang
+from hatchery_jobs.pretrain.orders import Ending, Failure, Sign, WorkOrder, write_ending, write_failure
+
+TIMEOUT_SECONDS = 200
+
+
+class StopAtLine(threading.Event):
+    """Is set as soon as a file has so many lines: a termination signal at a known point of the run."""
+
+    def __init__(self, path: Path, lines: int) -> None:
+        super().__init__()
+        self.path, self.lines = path, lines
+
+    def is_set(self) -> bool:
+        if not super().is_set() and self.path.exists() and self.path.read_text().count("\n") >= self.lines:
+            self.set()
+        return super().is_set()
+
+
+def content(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in {"report.json", "manifest.json"}}
+
+
+@pytest.fixture(scope="module")
+def alone(shared_bench, inputs):
+    """A run of one worker, done once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("HATCHERY_METRICS_PORT", "0")
+        return train.run(shared_bench.context("train", inputs, "alone"))
+
+
+def test_a_run_leaves_a_folder_that_transformers_loads(alone):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(alone.folder)
+    tokenizer = AutoTokenizer.from_pretrained(alone.folder)
+    text = "the cat sees a dog."
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+    assert model.config.vocab_size == len(tokenizer)
+    assert model.config.eos_token_id == tokenizer.eos_token_id
+    assert sum(p.numel() for p in model.parameters()) == alone.result.parameters
+    model.generate(**tokenizer(text, return_tensors="pt"), max_new_tokens=2, do_sample=False, pad_token_id=0)
+    assert not (alone.folder / "checkpoints").exists()
+
+
+def test_its_result_and_card_say_the_same_as_its_curve(alone):
+    curve = read_curve(alone.folder / CURVE)
+    measured = [line["eval_loss"] for line in curve if "eval_loss" in line]
+    stored = json.loads((alone.folder / "result.json").read_text())
+    assert stored["loss"]["initial"] == measured[0]
+    assert stored["loss"]["eval"] == measured[-1] == alone.result.loss.eval
+    assert not stored.keys() & {"tokensPerSecond", "lastCheckpoint", "resumedFrom"}
+    assert alone.result.tokens_per_second > 0
+    card = (alone.folder / "README.md").read_text()
+    assert card.startswith("---\nlicense: other\n")
+    assert f"{measured[-1]:.4f}" in card
+    assert f"{alone.result.parameters:,}" in card
+
+
+def test_a_finished_run_is_not_repeated(alone, shared_bench, inputs, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", None)
+    again = train.run(shared_bench.context("train", inputs, "alone"))
+    assert again.cached
+    assert again.artifact == alone.artifact
+    assert again.result.loss == alone.result.loss
+
+
+def test_a_pod_that_died_before_the_commit_only_commits(bench, inputs, alone, monkeypatch):
+    context = bench.context("train", inputs)
+    folder = context.draft(train.CODE_VERSION).folder
+    for name, data in content(alone.folder).items():
+        (folder / name).write_bytes(data)
+    (folder / "checkpoints" / "step-00000012").mkdir(parents=True)
+    monkeypatch.setattr(subprocess, "Popen", None)
+    outcome = train.run(context)
+    assert outcome.artifact.digest == alone.artifact.digest
+
+
+def test_two_workers_interrupted_and_resumed_give_the_bytes_of_one(bench, inputs, alone, monkeypatch):
+    monkeypatch.setenv("HATCHERY_PROCESSES_PER_NODE", "2")
+    context = bench.context("train", inputs)
+    curve = context.draft(train.CODE_VERSION).folder / CURVE
+    object.__setattr__(context, "stop", StopAtLine(curve, 7))
+    with pytest.raises(Interrupted):
+        train.run(context)
+    assert 7 <= len(read_curve(curve)) < 16
+    outcome = train.run(bench.context("train", inputs))
+    assert outcome.result.resumed_from is not None
+    assert content(outcome.folder) == content(alone.folder)
+
+
+def wait_until(condition, process):
+    """Waits for a condition while a process lives."""
+    never = threading.Event()
+    for _ in range(TIMEOUT_SECONDS * 10):
+        if condition():
+            return
+        assert process.poll() is None, "the process ended too early"
+        never.wait(0.1)
+    raise AssertionError("timed out")
+
+
+def test_a_pod_asked_to_end_leaves_a_checkpoint_and_exit_code_143(bench, inputs, unused_port):
+    context = bench.context("train", inputs, schedule={"steps": 100_000}, evaluate={"everySteps": 100_000})
+    job, report = bench.root / "job.json", bench.root / "report"
+    job.write_text(json.dumps(context.job.wire()))
+    settings = {"HATCHERY_REPORT_PATH": str(report), "HATCHERY_METRICS_PORT": str(unused_port)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hatchery_jobs", "--input", str(job)], env=os.environ | settings, stdout=subprocess.DEVNULL
+    )
+    try:
+        curve = context.draft(train.CODE_VERSION).folder / CURVE
+        wait_until(lambda: curve.exists() and curve.read_text().count("\n") > 3, process)
+        with urllib.request.urlopen(f"http://localhost:{unused_port}/metrics", timeout=10) as answer:
+            assert 'hatchery_train_loss{name="run",namespace="lab",split="train"}' in answer.read().decode()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=TIMEOUT_SECONDS) == ExitCode.INTERRUPTED
+    finally:
+        process.kill()
+        process.wait()
+    assert json.loads(report.read_text())["reason"] == "Interrupted"
+    checkpoints = sorted((curve.parent / "checkpoints").iterdir())
+    assert int(checkpoints[-1].name.removeprefix("step-")) == max(line["step"] for line in read_curve(curve))
+
+
+@pytest.fixture
+def unused_port():
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def order(bench, inputs):
+    context = bench.context("train", inputs, checkpoint={"gracePeriod": "6s"})
+    return WorkOrder(job=context.job, tokens=bench.root, folder=bench.root, signs=bench.root / "signs", first_node=True)
+
+
+def script(gang_launches, order, monkeypatch):
+    """Replaces torchrun by what its launches would leave, one after the other."""
+    launches = iter(gang_launches)
+
+    def run_once(order, gang, stop):
+        for leave in next(launches):
+            leave(order)
+        return 1
+
+    monkeypatch.setattr(launch, "_launch", run_once)
+    monkeypatch.setattr(launch, "RELAUNCH_WAIT_SECONDS", 0.0)
+
+
+def started(order):
+    order.sign(Sign.STARTED).touch()
+
+
+def done(order):
+    write_ending(order, Ending(state="done", result={"step": 7}))
+
+
+def peer_interrupted(order):
+    write_ending(order, Ending(state="interrupted", result={"step": 3}))
+
+
+def fails(reason="AttemptFailed", code=ExitCode.RETRY, rank=0, **more):
+    return lambda order: write_failure(
+        order, rank, Failure(reason=reason, message=f"worker {rank}", exit_code=code, **more)
+    )
+
+
+GANG = Gang(nodes=2, processes=1, index=1, endpoint="run-0.run:29500", rendezvous="uid-1")
+
+
+def test_lost_peers_are_waited_for(order, monkeypatch):
+    script([[started, peer_interrupted], [], [started, fails(peer_lost=True)], [started, done]], order, monkeypatch)
+    assert launch.run_workers(order, GANG, threading.Event()).result.step == 7
+
+
+def test_an_error_of_a_worker_itself_ends_the_run(order, monkeypatch):
+    own = fails("NonFiniteLoss", ExitCode.SPEC_ERROR, rank=1)
+    script([[started, fails(peer_lost=True), own]], order, monkeypatch)
+    with pytest.raises(SpecError, match="worker 1") as e:
+        launch.run_workers(order, GANG, threading.Event())
+    assert e.value.reason == "NonFiniteLoss"
+
+
+def test_pods_that_never_meet_give_up(order, monkeypatch):
+    script([[]] * launch.FRUITLESS_LAUNCHES, order, monkeypatch)
+    with pytest.raises(RetryableError, match="2 pods did not meet at run-0.run:29500"):
+        launch.run_workers(order, GANG, threading.Event())
+
+
+def test_a_killed_worker_of_a_single_pod_is_reported(order, monkeypatch):
+    script([[started]], order, monkeypatch)
+    gang = Gang(nodes=1, processes=1, index=0, endpoint="", rendezvous="")
+    with pytest.raises(RetryableError, match="one was probably killed"):
+        launch.run_workers(order, gang, threading.Event())
+
+
+def test_workers_that_do_not_end_are_killed_within_the_grace_period(order, monkeypatch):
+    hangs = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); signal.pause()"
+    monkeypatch.setattr(Gang, "command", lambda self, path: [sys.executable, "-c", hangs])
+    stop = threading.Event()
+    stop.set()
+    order.signs.mkdir()
+    order.sign(Sign.STARTED).touch()
+    assert launch._launch(order, GANG, stop) == -signal.SIGKILL
+    assert order.sign(Sign.STOP).exists()
+
+
+def test_the_command_line_of_a_gang(monkeypatch):
+    environment = {
+        "HATCHERY_NODES": "3",
+        "HATCHERY_PROCESSES_PER_NODE": "8",
+        "JOB_COMPLETION_INDEX": "2",
+        "HATCHERY_RENDEZVOUS_ENDPOINT": "run-0.run:29500",
+        "HATCHERY_RENDEZVOUS_ID": "uid-2",
+    }
+    gang = Gang.from_environment(Parallelism(), environment)
+    command = " ".join(gang.command(Path("order.json")))
+    assert gang.workers == 24
+    for part in (
+        "-m torch.distributed.run --nnodes=3 --rdzv-backend=c10d --rdzv-endpoint=run-0.run:29500 --rdzv-id=uid-2",
+        "is_host=0",
+        "--nproc-per-node=8 --max-restarts=0 -m hatchery_jobs.pretrain.loop order.json",
+    ):
+        assert part in command
+    alone = Gang.from_environment(Parallelism(), {})
+    assert (alone.nodes, alone.processes) == (1, 1)
+    assert "--standalone" in alone.command(Path("order.json"))
+
+
+def test_processors_are_shared_by_the_processes_of_a_pod(tmp_path):
+    quota = tmp_path / "cpu.max"
+    quota.write_text("150000 100000\n")
+    assert launch.available_cpus(quota) == min(1.5, len(os.sched_getaffinity(0)))
+    quota.write_text("max 100000\n")
+    assert launch.available_cpus(quota) == len(os.sched_getaffinity(0))
+    assert launch.available_cpus(tmp_path / "none") == len(os.sched_getaffinity(0))
+    assert launch.worker_environment({"OMP_NUM_THREADS": "7"}, 2)["OMP_NUM_THREADS"] == "7"
+    assert int(launch.worker_environment({}, 64)["OMP_NUM_THREADS"]) >= 1
