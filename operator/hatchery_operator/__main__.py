@@ -112,7 +112,7 @@ class Operator:
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
-        handlers.register(registry, self._cache, self._wake, self._cluster.login)
+        handlers.register(registry, self._cache, self._wake, self._cluster.credentials)
         settings = kopf.OperatorSettings()
         settings.scanning.disabled = bool(self._settings.namespaces)
         await kopf.operator(

@@ -118,17 +118,13 @@ class Cluster:
         self._sleep = sleep
         self._configuration: Any = None
         self._transport: Any = None
+        self._retired: Any = None
+        self._login_lock = asyncio.Lock()
         self.last_success = clock()
 
-    async def login(self) -> Credentials:
-        """Reads the credentials afresh; called at start and whenever the server takes them no more."""
-        configuration = Configuration()
-        if self._kubeconfig:
-            await load_kube_config(config_file=str(self._kubeconfig), client_configuration=configuration)
-        else:
-            load_incluster_config(client_configuration=configuration)
-        await self.close()
-        self._configuration, self._transport = configuration, RESTClientObject(configuration)
+    async def credentials(self) -> Credentials:
+        """The credentials as they are now, for kopf's own connections; ours stay as they are."""
+        configuration = await self._configure()
         authorization = await configuration.get_api_key_with_prefix("BearerToken")
         return Credentials(
             server=configuration.host,
@@ -139,11 +135,30 @@ class Cluster:
             private_key_path=configuration.key_file,
         )
 
+    async def _configure(self) -> Any:
+        configuration = Configuration()
+        if self._kubeconfig:
+            await load_kube_config(config_file=str(self._kubeconfig), client_configuration=configuration)
+        else:
+            load_incluster_config(client_configuration=configuration)
+        return configuration
+
+    async def _login(self, refused: Any) -> None:
+        """Reads the credentials afresh, unless another request has done so since this one's were refused."""
+        async with self._login_lock:
+            if self._transport is not refused:
+                return
+            self._configuration = await self._configure()
+            # requests that are under way end on the old connections, so these are closed a login later
+            self._transport, retired, self._retired = RESTClientObject(self._configuration), self._retired, refused
+            if retired is not None:
+                await retired.close()
+
     async def close(self) -> None:
         """Closes the connections."""
-        if self._transport is not None:
-            await self._transport.close()
-            self._transport = None
+        for transport in (self._transport, self._retired):
+            if transport is not None:
+                await transport.close()
 
     async def get(self, kind: ResourceType, namespace: str, name: str) -> Manifest | None:
         """An object; None when it does not exist."""
@@ -209,6 +224,7 @@ class Cluster:
         self, verb: str, path: str, body: Manifest | None = None, content: str = "application/json"
     ) -> Manifest:
         for attempt in range(RETRIES + 1):
+            transport = self._transport
             try:
                 return await self._once(verb, path, body, content)
             except ApiError as error:
@@ -216,7 +232,7 @@ class Cluster:
                 if wait is None or attempt == RETRIES:
                     raise
                 if error.status == _UNAUTHORIZED:
-                    await self.login()
+                    await self._login(transport)
                 await self._sleep(wait)
         raise AssertionError("the loop returns or raises")
 
@@ -232,7 +248,7 @@ class Cluster:
     async def _once(self, verb: str, path: str, body: Manifest | None, content: str) -> Manifest:
         action = f"{verb} {path.partition('?')[0]}"
         if self._transport is None:
-            await self.login()
+            await self._login(None)
         headers = {"Content-Type": content, "Accept": "application/json"}
         if authorization := await self._configuration.get_api_key_with_prefix("BearerToken"):
             headers["Authorization"] = authorization.strip()

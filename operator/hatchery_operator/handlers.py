@@ -17,8 +17,8 @@ from hatchery_operator.resync import put_or_complain
 Wake = Callable[[Key], None]
 """Puts a key on the work queue."""
 
-SERVER_TIMEOUT_SECONDS: Final = 300.0
-"""Life of a watch at the API server."""
+SERVER_TIMEOUT_SECONDS: Final = 300
+"""Life of a watch at the API server, which takes whole seconds only."""
 
 CLIENT_TIMEOUT_SECONDS: Final = 310.0
 """Life of a watch at our end, in case the server's end is lost."""
@@ -37,20 +37,20 @@ PAGE_OBJECTS: Final = 500
 
 
 def register(
-    registry: kopf.OperatorRegistry, cache: Cache, wake: Wake, login: Callable[[], Awaitable[Credentials]]
+    registry: kopf.OperatorRegistry, cache: Cache, wake: Wake, credentials: Callable[[], Awaitable[Credentials]]
 ) -> None:
     """Registers all handlers."""
 
     async def on_login(**_: Any) -> kopf.ConnectionInfo:
-        credentials = await login()
+        current = await credentials()
         return kopf.ConnectionInfo(
-            server=credentials.server,
-            ca_path=credentials.ca_path,
-            insecure=credentials.insecure,
-            scheme="Bearer" if credentials.token else None,
-            token=credentials.token,
-            certificate_path=credentials.certificate_path,
-            private_key_path=credentials.private_key_path,
+            server=current.server,
+            ca_path=current.ca_path,
+            insecure=current.insecure,
+            scheme="Bearer" if current.token else None,
+            token=current.token,
+            certificate_path=current.certificate_path,
+            private_key_path=current.private_key_path,
         )
 
     async def on_run(event: kopf.RawEvent, **_: Any) -> None:

@@ -19,7 +19,12 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD and _is_plain(value)}
+        # a record has a `name` of its own, so ours comes under another one
+        line |= {
+            "name" if key == "object_name" else key: value
+            for key, value in vars(record).items()
+            if key not in _STANDARD and _is_plain(value)
+        }
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

@@ -272,4 +272,4 @@ class _ForeignError(Exception):
 
 def _about(run: Run, **values: Any) -> dict[str, Any]:
     """Fields of a log line."""
-    return {"kind": run.kind.kind, "namespace": run.namespace, "run": run.name, "uid": run.uid, **values}
+    return {"kind": run.kind.kind, "namespace": run.namespace, "object_name": run.name, "uid": run.uid, **values}

@@ -110,7 +110,7 @@ class Settings(Tuning):
     """Port of `/metrics`."""
 
     health_port: Port = 8081
-    """Port of `/healthz`."""
+    """Port of `/healthz` and `/readyz`."""
 
     progress: Progress = Progress()
     """Live progress."""
