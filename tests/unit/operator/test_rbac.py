@@ -47,7 +47,7 @@ def test_pods_are_only_read() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 def test_of_the_resources_only_the_status_is_written(kind) -> None:
     assert allowed(OPERATOR_RULES, "hatchery.dev", kind.plural) == {"get", "list", "watch"}
-    assert allowed(OPERATOR_RULES, "hatchery.dev", f"{kind.plural}/status") == {"get", "patch", "update"}
+    assert allowed(OPERATOR_RULES, "hatchery.dev", f"{kind.plural}/status") == {"patch"}
 
 
 def test_an_operator_of_all_namespaces_has_one_cluster_role() -> None:
