@@ -213,8 +213,8 @@ class NearDedup(Model):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "self.bands * self.rows <= self.permutations",
-                "bands x rows must not be above permutations; lower bands or rows, or raise permutations",
+                "self.bands * self.rows <= 1024",
+                "bands x rows, the hash functions, must not be above 1024; lower one of them",
             )
         )
     )
@@ -222,14 +222,11 @@ class NearDedup(Model):
     ngram: Annotated[int, Field(ge=1, le=32)] = 5
     """Words in a shingle."""
 
-    permutations: Annotated[int, Field(ge=16, le=1024)] = 112
-    """Hash functions of a signature."""
-
     bands: Annotated[int, Field(ge=1, le=256)] = 14
-    """Bands of the signature."""
+    """Bands of a document's signature; two documents with an equal band are compared."""
 
     rows: Annotated[int, Field(ge=1, le=64)] = 8
-    """Hash values in a band."""
+    """Hash values in a band: more make fewer documents meet by chance."""
 
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Smallest Jaccard similarity of the shingle sets that makes two documents duplicates."""

@@ -71,9 +71,9 @@ INVALID = [
     ),
     (
         "CorpusBuild",
-        {"dedup": {"near": {"bands": 64}}},
+        {"dedup": {"near": {"bands": 256}}},
         "spec.dedup.near",
-        "lower bands or rows, or raise permutations",
+        "must not be above 1024; lower one of them",
     ),
     ("CorpusBuild", {"dedup": {"near": {"threshold": 0}}}, "spec.dedup.near.threshold", "greater than 0"),
     ("CorpusBuild", {"split": {"validation": 0.9}}, "spec.split.validation", "less than or equal to 0.5"),
