@@ -73,12 +73,14 @@ def plot(points: Points, rows: int = 8, columns: int = COLUMNS) -> str:
     low, high = min(means), max(means)
     span = (high - low) or 1.0
     heights = [1 + round((mean - low) / span * (rows * 8 - 1)) for mean in means]
+    labels = {0: f"{low:.3f}"} | {rows - 1: f"{high:.3f}"}
+    margin = max(map(len, labels.values()))
     lines = []
     for row in range(rows - 1, -1, -1):
-        label = f"{high:8.3f} " if row == rows - 1 else f"{low:8.3f} " if row == 0 else " " * 9
-        lines.append(label + "".join(_EIGHTHS[min(8, max(0, height - 8 * row))] for height in heights))
-    first, last = finite[0][0], finite[-1][0]
-    lines.append(" " * 9 + f"step {first:g}".ljust(max(0, len(heights) - len(f"{last:g}"))) + f"{last:g}")
+        blocks = "".join(_EIGHTHS[min(8, max(0, height - 8 * row))] for height in heights)
+        lines.append(f"{labels.get(row, ''):>{margin}} {blocks}")
+    first, last = f"step {finite[0][0]:g}", f"{finite[-1][0]:g}"
+    lines.append(" " * (margin + 1) + first + last.rjust(max(len(last) + 1, len(heights) - len(first))))
     return "\n".join(lines)
 
 
