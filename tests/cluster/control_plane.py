@@ -191,6 +191,7 @@ class ControlPlane:
             "--use-service-account-credentials",
             f"--cluster-cidr={POD_CIDR}",
             "--allocate-node-cidrs",
+            f"--flex-volume-plugin-dir={self.state / 'volumeplugins'}",
             "--leader-elect=false",
         ]
 

@@ -5,6 +5,7 @@ names that were there before `up` belong to somebody else and stay.
 """
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterable
 
@@ -88,3 +89,24 @@ def remove_ours(kept: Iterable[tuple[str, str]] = ()) -> int:
             raise ClusterError(msg)
         count += len(chains(saved) - kept)
     return count
+
+
+def tables() -> list[str]:
+    """Return the tables that exist, as `nft` names them; iptables makes one on its first rule and keeps it."""
+    if shutil.which("nft") is None:
+        return []
+    listed = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False)
+    return sorted(line.removeprefix("table ").strip() for line in listed.stdout.splitlines())
+
+
+def remove_empty_tables(kept: Iterable[str]) -> list[str]:
+    """Remove tables that were not there before and hold no rule and no chain but the built-in ones."""
+    saved = {"ip": save("iptables-save"), "ip6": save("ip6tables-save")}
+    removed = []
+    for table in sorted(set(tables()) - set(kept)):
+        family, _, name = table.partition(" ")
+        in_use = family not in saved or any(rule.startswith(f"{name} ") for rule in rules(saved[family]))
+        if not in_use:
+            subprocess.run(["nft", "delete", "table", family, name], capture_output=True, check=False)
+            removed.append(table)
+    return removed

@@ -38,6 +38,7 @@ FOREIGN_FOLDERS = (
     "/run/netns",
     "/opt/containerd",
     "/etc/cni",
+    "/usr/libexec/kubernetes",
 )
 """Paths compiled into the components; `down` removes those that were not there before."""
 
@@ -103,6 +104,7 @@ def snapshot() -> dict[str, list[str]]:
         "packet filter": [
             rule for command in firewall.SAVE_COMMANDS for rule in firewall.rules(firewall.save(command))
         ],
+        "packet filter tables": firewall.tables(),
         "settings": [f"{name}={value}" for name, value in read_sysctls(RESTORED_SYSCTLS).items()],
         "folders": [folder for folder in FOREIGN_FOLDERS if Path(folder).exists()],
         "control groups": [str(path) for path in control_groups()],

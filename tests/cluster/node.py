@@ -66,7 +66,11 @@ def containerd_config(layout: Layout, binaries: Path) -> str:
             "root": str(layout.images / "containerd"),
             "state": str(layout.state / "containerd" / "run"),
             "grpc": {"address": str(layout.containerd_socket)},
-            "plugins": {"io.containerd.cri.v1.images": images, "io.containerd.cri.v1.runtime": runtime},
+            "plugins": {
+                "io.containerd.cri.v1.images": images,
+                "io.containerd.cri.v1.runtime": runtime,
+                "io.containerd.nri.v1.nri": {"disable": True},  # Its socket lies outside our folders.
+            },
         }
     )
 

@@ -14,6 +14,7 @@ from tests.cluster.errors import ClusterError
 from tests.cluster.files import write_if_changed
 from tests.cluster.layout import PROMETHEUS_PORT, Layout
 from tests.cluster.processes import Processes
+from tests.cluster.tools import ensure_tools
 
 SCRAPE_INTERVAL = "2s"
 """Short, so that a test sees a value soon after it exists."""
@@ -21,8 +22,12 @@ SCRAPE_INTERVAL = "2s"
 Config = dict[str, object]
 
 
-def pod_scrape_config(kubeconfig: Path) -> Config:
-    """Return a configuration that scrapes annotated pods, labelled by namespace, pod and run."""
+def pod_scrape_config(targets: Path) -> Config:
+    """Return a configuration that scrapes annotated pods, labelled by namespace, pod and run.
+
+    `targets` is the file that `kube discover` keeps, with the labels of Prometheus's own kubernetes_sd: Debian's
+    build has no kubernetes_sd, so everything but the discovery's source is as it would be in a cluster.
+    """
     meta = "__meta_kubernetes_pod"
     relabel: list[Config] = [
         {"source_labels": [f"{meta}_annotation_prometheus_io_scrape"], "action": "keep", "regex": "true"},
@@ -43,8 +48,8 @@ def pod_scrape_config(kubeconfig: Path) -> Config:
         {"source_labels": [f"{meta}_name"], "target_label": "pod"},
         {"source_labels": [f"{meta}_label_hatchery_dev_name"], "target_label": "run"},
     ]
-    discovery = {"role": "pod", "kubeconfig_file": str(kubeconfig)}
-    job = {"job_name": "pods", "kubernetes_sd_configs": [discovery], "relabel_configs": relabel}
+    discovery = {"files": [str(targets)]}
+    job = {"job_name": "pods", "file_sd_configs": [discovery], "relabel_configs": relabel}
     return {
         "global": {"scrape_interval": SCRAPE_INTERVAL, "scrape_timeout": SCRAPE_INTERVAL},
         "scrape_configs": [job],
@@ -115,6 +120,9 @@ def prometheus(state: Path, config: Config) -> Iterator[Prometheus]:
 
 def ensure_prometheus(layout: Layout) -> Prometheus:
     """Run the cluster's server on its fixed port, scraping annotated pods."""
+    targets = layout.state / "prometheus-targets.json"
+    discovery = [ensure_tools(layout) / "kube", "discover", layout.kubeconfig, targets]
     server = Prometheus(layout.state, PROMETHEUS_PORT)
-    server.start(pod_scrape_config(layout.kubeconfig))
+    server.processes.ensure("discovery", discovery)
+    server.start(pod_scrape_config(targets))
     return server

@@ -38,6 +38,7 @@ var components = map[string]func(){
 	"kubelet":                 func() { run(kubelet.NewKubeletCommand(context.Background())) },
 	"kubectl":                 func() { run(kubectl.NewDefaultKubectlCommand()) },
 	"coredns":                 serveDNS,
+	"discover":                discover,
 	"forward":                 forward,
 	"remove-sandboxes":        removeSandboxes,
 	"pull-image":              pullImage,
