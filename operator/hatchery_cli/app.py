@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,6 +13,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
+from hatchery_api import __version__
 from hatchery_api.base import parse_duration
 from hatchery_api.status import PretrainRunStatus
 from hatchery_cli import curve
@@ -66,7 +66,7 @@ def main(
 ) -> None:
     """Raise language models from raw text: start, watch and sum up runs."""
     if show_version:
-        typer.echo(f"hatchery {version('hatchery')}")
+        typer.echo(f"hatchery {__version__}")
         raise typer.Exit
 
 

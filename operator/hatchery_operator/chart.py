@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from hatchery_api import __version__
 from hatchery_api.base import Model, Quantity, ResourceName
 from hatchery_api.generate import BANNER, dump_yaml
 from hatchery_api.placement import FreeObject, LabelMap, Resources, Toleration
@@ -21,9 +22,9 @@ _SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 class Images(Model):
     """Container images; a digest (`name@sha256:…`) works too."""
 
-    operator: Image = "hatchery/operator:0.1.0"
+    operator: Image = f"hatchery/operator:{__version__}"
     """Image of the operator."""
-    jobs: Image = "hatchery/jobs:0.1.0"
+    jobs: Image = f"hatchery/jobs:{__version__}"
     """Image of the pods that do the work, where a resource sets no `spec.image`."""
     pull_policy: PullPolicy = "IfNotPresent"
     """When nodes pull either image."""

@@ -4,7 +4,6 @@ Numbers about resources are made from the cache when they are asked for, so they
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import version
 from typing import Final
 
 from prometheus_client import (
@@ -19,6 +18,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from hatchery_api import __version__
 from hatchery_api.status import EvalRunStatus, PretrainRunStatus
 from hatchery_operator.objects import Run, parse_time
 
@@ -57,7 +57,7 @@ class Metrics:
             "hatchery_watch_missed", "Changes that a listing showed and no watch had told.", registry=self.registry
         )
         build = Gauge("hatchery_build_info", "The operator's version.", ("version",), registry=self.registry)
-        build.labels(version("hatchery")).set(1)
+        build.labels(__version__).set(1)
 
     def reconciled(self, kind: str, result: str, seconds: float) -> None:
         """Counts a pass."""

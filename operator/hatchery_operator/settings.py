@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from hatchery_api import __version__
 from hatchery_api.base import Model, ResourceName, Url
 from hatchery_api.placement import Resources
 
@@ -100,7 +101,7 @@ class Settings(Tuning):
     namespaces: Annotated[list[ResourceName], Field(max_length=256)] = []
     """Namespaces the operator serves; empty for all."""
 
-    jobs_image: Image = "hatchery/jobs:0.1.0"
+    jobs_image: Image = f"hatchery/jobs:{__version__}"
     """Image of the pods where a resource sets no `spec.image`."""
 
     image_pull_policy: PullPolicy = "IfNotPresent"
