@@ -106,16 +106,12 @@ def find_origin(name: str, spec: HubDataset, endpoint: str) -> HubOrigin:
 
 @contextmanager
 def _endpoint(url: str) -> Iterator[None]:
-    """The client libraries with another Hub; they read their environment once, when they are imported."""
+    """The library with another Hub; it reads its environment once, when it is imported, and has no argument for it."""
     import datasets
-    from huggingface_hub import constants
 
-    wanted = [(datasets.config, "HF_ENDPOINT"), (constants, "ENDPOINT")]
-    before = [getattr(module, name) for module, name in wanted]
+    before = datasets.config.HF_ENDPOINT
+    datasets.config.HF_ENDPOINT = url
     try:
-        for module, name in wanted:
-            setattr(module, name, url)
         yield
     finally:
-        for (module, name), value in zip(wanted, before, strict=True):
-            setattr(module, name, value)
+        datasets.config.HF_ENDPOINT = before

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -92,11 +93,18 @@ def listing_error(what: str, error: Exception) -> JobError:
             f"{what}: no permission to read {error.filename or ''}; make files and folders readable for group 10001 "
             "(fsGroup of the pods), or check the credentials of the store",
         )
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and not _hides_an_outage(error):
         return DataError(Reason.SOURCE_NOT_FOUND, f"{what}: not found; check the path")
     if isinstance(error, ValueError | ImportError):
         return SpecError(Reason.INVALID_SPEC, f"{what}: {error}; use claim://, a path, or a scheme the image knows")
     return RetryableError(Reason.UNREADABLE_INPUT, f"{what}: {error or type(error).__name__}; it is tried again")
+
+
+def _hides_an_outage(error: FileNotFoundError) -> bool:
+    """Over http every failure is "not found"; the cause tells a server that is away from a file that is."""
+    cause = error.__cause__
+    lost = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+    return lost or getattr(cause, "status", 0) >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def is_passing(error: OSError) -> bool:

@@ -135,7 +135,7 @@ class Signer:
 
     def band_keys(self, signatures: U32) -> U64:
         """One key a band (bands, texts): equal keys mean, but for one case in 10^19, equal rows."""
-        grouped = signatures.reshape(len(signatures), self.bands, -1)
+        grouped = signatures.reshape(len(signatures), self.bands, len(self.multipliers) // self.bands)
         keys = np.zeros(grouped.shape[:2], np.uint64)
         for row in range(grouped.shape[2]):
             keys = mix(keys + grouped[:, :, row] + _STEP)
