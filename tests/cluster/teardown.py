@@ -29,9 +29,9 @@ def tear_down(layout: Layout, *, purge: bool) -> list[str]:
     for name in [*(name for name in reversed(processes.names()) if name != RUNTIME), RUNTIME]:
         if processes.stop(name):
             say(f"stopped {name}")
-    _end_containers(layout)
-    _unmount(layout)
     kept = before or {}
+    _end_containers(layout, kept.get("control groups", []))
+    _unmount(layout)
     for name in host.remove_links(kept.get("links", [])):
         say(f"removed link {name}")
     _remove_packet_filter(kept.get("packet filter", []), kept.get("packet filter tables"))
@@ -94,9 +94,12 @@ def shims(layout: Layout) -> set[int]:
     return found
 
 
-def _end_containers(layout: Layout) -> None:
-    """End what a broken runtime left running: members of the kubelet's control groups, then the shims."""
-    members = set().union(*(_processes_of(path) for path in host.control_groups()), set())
+def _end_containers(layout: Layout, kept: list[str]) -> None:
+    """End what a broken runtime left running: members of our kubelet's control groups, then the shims."""
+    members: set[int] = set()
+    for path in host.control_groups():
+        if str(path) not in kept:
+            members |= _processes_of(path)
     for pid in [*members, *shims(layout)]:
         ticks = start_ticks(pid)
         if ticks is not None:
