@@ -4,15 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hatchery_api.conditions import Reason, find_condition
-from hatchery_api.contract import ExitCode, TrainerStatus
-from hatchery_api.status import HubRevision, InputRecord, ProgressMetric, RunStatus
-from hatchery_operator.objects import JobSummary, Run, rfc3339
-from hatchery_operator.observed import Live, Observed
-from hatchery_operator.outcome import Plan
-from hatchery_operator.plan import plan
-from hatchery_operator.pods import Problem
-from hatchery_operator.settings import Settings
 from tests.support.operator_builders import (
     NOW,
     artifact,
@@ -28,6 +19,16 @@ from tests.support.operator_builders import (
     waiting,
     with_status,
 )
+
+from hatchery_api.conditions import Reason, find_condition
+from hatchery_api.contract import ExitCode, TrainerStatus
+from hatchery_api.status import HubRevision, InputRecord, ProgressMetric, RunStatus
+from hatchery_operator.objects import JobSummary, Run, rfc3339
+from hatchery_operator.observed import Live, Observed
+from hatchery_operator.outcome import Plan
+from hatchery_operator.plan import plan
+from hatchery_operator.pods import Problem
+from hatchery_operator.settings import Settings
 
 SETTINGS = Settings()
 

@@ -4,10 +4,11 @@ import asyncio
 import itertools
 
 import pytest
-from hatchery_operator.errors import OperatorError
-from hatchery_operator.queue import FIRST_BACKOFF_SECONDS, JITTER, LONGEST_BACKOFF_SECONDS, Agenda, WorkQueue
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hatchery_operator.errors import OperatorError
+from hatchery_operator.queue import FIRST_BACKOFF_SECONDS, JITTER, LONGEST_BACKOFF_SECONDS, Agenda, WorkQueue
 
 
 def agenda(jitter: float = 0.0) -> Agenda[str]:

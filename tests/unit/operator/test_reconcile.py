@@ -1,0 +1,462 @@
+"""The order in which things are done, against an API server in memory, with the operator dying at every single write."""
+
+import asyncio
+from datetime import datetime
+from typing import Any, cast
+
+import pytest
+from tests.support.operator_builders import NAMESPACE, NOW, later, manifest
+from tests.support.operator_cluster import CrashError, FakeCluster
+
+from hatchery_api.conditions import Reason
+from hatchery_api.contract import ExitCode, Report, TrainerStatus
+from hatchery_operator.cache import Cache
+from hatchery_operator.cluster import Cluster
+from hatchery_operator.errors import ApiError, GoneError, RefusedError, UnreachableError
+from hatchery_operator.handlers import take_job, take_run
+from hatchery_operator.health import Pulse
+from hatchery_operator.metrics import Metrics
+from hatchery_operator.objects import Key, Manifest
+from hatchery_operator.progress import Received
+from hatchery_operator.reconcile import Reconciler
+from hatchery_operator.resync import Resync
+from hatchery_operator.settings import Settings
+
+PIPELINE = (("CorpusBuild", "corpus"), ("TokenizerBuild", "tokenizer"), ("PretrainRun", "model"), ("EvalRun", "eval"))
+FIRST_JOBS = ("corpus-build-a1", "tokenizer-train-a1", "model-encode-a1", "model-train-a1", "eval-evaluate-a1")
+
+
+class World:
+    """An operator over a cluster in memory; `restart` is what a kill leaves: the cluster and nothing else."""
+
+    def __init__(self, cluster: FakeCluster | None = None, progress_ca: str | None = None) -> None:
+        self.cluster = cluster or FakeCluster()
+        self.now: datetime = NOW
+        self.progress_ca = progress_ca
+        self.restart()
+
+    def restart(self) -> None:
+        self.cache, self.woken = Cache(), set[Key]()
+        self.cluster.crash_after = None
+        self.metrics = Metrics()
+        self.reconcile = Reconciler(
+            cast("Cluster", self.cluster),
+            self.cache,
+            Settings(),
+            metrics=self.metrics,
+            now=lambda: self.now,
+            wake=self.woken.add,
+            progress_ca=self.progress_ca,
+        )
+        pulse = Pulse(lambda: 0.0, lambda: 0.0, last_beat=0.0)
+        self.resync = Resync(
+            cast("Cluster", self.cluster),
+            self.cache,
+            namespaces=[],
+            metrics=self.metrics,
+            pulse=pulse,
+            wake=self.woken.add,
+        )
+
+    def tell(self) -> None:
+        """The watches tell all there is."""
+        for found in list(self.cluster.objects.values()):
+            event = {"type": "MODIFIED", "object": found}
+            if found["kind"] == "Job":
+                take_job(self.cache, event)
+            elif found["apiVersion"].startswith("hatchery"):
+                take_run(self.cache, event)
+
+    def settle(self) -> None:
+        """Passes over all resources until no pass writes anything."""
+        for _ in range(20):
+            before = len(self.cluster.writes)
+            self.tell()
+            asyncio.run(self._pass_over_all())
+            if len(self.cluster.writes) == before:
+                return
+        raise AssertionError(f"it never settles: {self.cluster.writes[-8:]}")
+
+    async def _pass_over_all(self) -> None:
+        for key in self.cache.all_keys():
+            await self.reconcile(key)
+
+    def status(self, kind: str, name: str) -> dict[str, Any]:
+        return self.cluster.objects[kind, NAMESPACE, name].get("status", {})
+
+    def reason(self, kind: str, name: str, condition: str = "Succeeded") -> tuple[str, str]:
+        found = next(c for c in self.status(kind, name)["conditions"] if c["type"] == condition)
+        return found["status"], found["reason"]
+
+    def message(self, kind: str, name: str) -> str:
+        return next(c for c in self.status(kind, name)["conditions"] if c["type"] == "Succeeded")["message"]
+
+    def jobs_created(self) -> list[str]:
+        return [write.split()[-1] for write in self.cluster.writes if write.startswith("create Job")]
+
+
+def apply_pipeline(world: World, order: tuple[tuple[str, str], ...] = PIPELINE) -> None:
+    for kind, name in order:
+        world.cluster.add(manifest(kind, name))
+
+
+def play_kubelet(world: World) -> bool:
+    """Lets the oldest unfinished Job run or end; says whether there was one."""
+    for name, job in sorted(world.cluster.of("Job").items()):
+        if "conditions" in job.get("status", {}):
+            continue
+        if "status" in job:
+            world.cluster.end_job(name)
+        else:
+            world.cluster.run_pods(name)
+        return True
+    return False
+
+
+def run_pipeline(world: World) -> None:
+    world.settle()
+    while play_kubelet(world):
+        world.settle()
+
+
+@pytest.mark.parametrize("order", [PIPELINE, PIPELINE[::-1]], ids=["in order", "reversed"])
+def test_a_pipeline_applied_at_once_runs_stage_by_stage(order: tuple[tuple[str, str], ...]) -> None:
+    world = World()
+    apply_pipeline(world, order)
+    run_pipeline(world)
+    assert world.jobs_created() == list(FIRST_JOBS)
+    for kind, name in PIPELINE:
+        assert world.reason(kind, name) == ("True", "Completed")
+    roles = {record["role"]: record["digest"] for record in world.status("EvalRun", "eval")["inputs"]}
+    assert roles == {"model": "d-model-train-a1", "corpus-ppl": "d-corpus-build-a1"}
+
+
+def undisturbed() -> World:
+    world = World()
+    apply_pipeline(world)
+    run_pipeline(world)
+    return world
+
+
+WRITES = len(undisturbed().cluster.writes)
+
+
+@pytest.mark.parametrize("write", range(1, WRITES + 1))
+def test_an_operator_killed_after_any_write_leaves_the_same_end_and_no_second_job(write: int) -> None:
+    world = World()
+    apply_pipeline(world)
+    world.cluster.crash_after = write
+    with pytest.raises(CrashError):
+        run_pipeline(world)
+    world.restart()
+    run_pipeline(world)
+    assert sorted(world.jobs_created()) == sorted(FIRST_JOBS)
+    for kind, name in PIPELINE:
+        assert world.reason(kind, name) == ("True", "Completed")
+        assert world.status(kind, name)["attempts"] == (2 if kind == "PretrainRun" else 1)
+        assert world.status(kind, name)["failures"] == 0
+
+
+def test_a_restart_over_finished_runs_writes_nothing() -> None:
+    world = undisturbed()
+    before = len(world.cluster.writes)
+    world.restart()
+    world.settle()
+    assert len(world.cluster.writes) == before
+
+
+def test_finished_runs_whose_children_are_deleted_stay_as_they_are() -> None:
+    world = undisturbed()
+    for address in [a for a in world.cluster.objects if a[0] in ("Job", "ConfigMap", "Pod")]:
+        del world.cluster.objects[address]
+    before = len(world.cluster.writes)
+    world.restart()
+    world.settle()
+    world.now = later(1_000_000)
+    world.settle()
+    assert world.cluster.writes[before:] == []
+
+
+def test_the_budget_survives_restarts_and_deleted_jobs() -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus", retry={"maxAttempts": 3, "backoff": "30s"}))
+    for attempt in (1, 2, 3):
+        world.settle()
+        world.cluster.end_job(f"corpus-build-a{attempt}", Report(reason=Reason.STORAGE_ERROR, message="full"), 75)
+        world.settle()
+        del world.cluster.objects["Job", NAMESPACE, f"corpus-build-a{attempt}"]
+        world.restart()
+        world.now = later(1000 * attempt)
+    world.settle()
+    assert world.reason("CorpusBuild", "corpus") == ("False", "StorageError")
+    assert world.jobs_created() == ["corpus-build-a1", "corpus-build-a2", "corpus-build-a3"]
+    assert world.status("CorpusBuild", "corpus")["failures"] == 3
+
+
+def test_a_permanent_error_makes_no_second_job() -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.settle()
+    report = Report(reason=Reason.SOURCE_NOT_FOUND, message="nothing matches /data/*.py")
+    world.cluster.end_job("corpus-build-a1", report, ExitCode.SPEC_ERROR)
+    world.settle()
+    assert world.reason("CorpusBuild", "corpus") == ("False", "SourceNotFound")
+    assert world.jobs_created() == ["corpus-build-a1"]
+
+
+def test_a_job_too_new_for_the_cache_is_found_and_not_charged() -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.settle()
+    world.cluster.run_pods("corpus-build-a1")
+    world.settle()
+    world.restart()
+    key = Key("CorpusBuild", NAMESPACE, "corpus")
+    world.cache.put(world.cluster.objects[key])
+    asyncio.run(world.reconcile(key))
+    assert world.status("CorpusBuild", "corpus")["failures"] == 0
+
+
+def test_two_operators_at_once_make_one_job() -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    other = World(world.cluster)
+    world.tell()
+    other.tell()
+    key = Key("CorpusBuild", NAMESPACE, "corpus")
+    for _ in range(4):
+        asyncio.run(world.reconcile(key))
+        asyncio.run(other.reconcile(key))
+    assert world.jobs_created() == ["corpus-build-a1"]
+    assert world.status("CorpusBuild", "corpus")["attempts"] == 1
+
+
+def foreign_job(owner_uid: str | None) -> Manifest:
+    owners = [{"uid": owner_uid, "controller": True}] if owner_uid else []
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "corpus-build-a1", "namespace": NAMESPACE, "uid": "theirs", "ownerReferences": owners},
+        "spec": {"mine": True},
+    }
+
+
+@pytest.mark.parametrize("owner_uid", [None, "a deleted run"])
+def test_a_job_of_somebody_else_is_neither_adopted_nor_changed(owner_uid: str | None) -> None:
+    world = World()
+    world.cluster.put(foreign_job(owner_uid))
+    before = dict(world.cluster.objects["Job", NAMESPACE, "corpus-build-a1"])
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.settle()
+    assert world.reason("CorpusBuild", "corpus") == ("Unknown", "NameConflict")
+    assert "Job corpus-build-a1 exists" in world.message("CorpusBuild", "corpus")
+    assert world.cluster.objects["Job", NAMESPACE, "corpus-build-a1"] == before
+
+    del world.cluster.objects["Job", NAMESPACE, "corpus-build-a1"]
+    world.settle()
+    assert world.reason("CorpusBuild", "corpus") == ("Unknown", "Pending")
+    assert world.status("CorpusBuild", "corpus")["attempts"] == 1
+
+
+@pytest.mark.parametrize(("status", "reason"), [(403, "PodRefused"), (422, "InvalidSpec")])
+def test_a_job_the_api_server_refuses_is_said_with_its_words(status: int, reason: str) -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+
+    def refuse(verb: str, target: Manifest) -> ApiError | None:
+        return RefusedError("POST", "exceeded quota: jobs", status) if target["kind"] == "Job" else None
+
+    world.cluster.refuse = refuse
+    world.settle()
+    assert world.reason("CorpusBuild", "corpus") == ("Unknown", reason)
+    assert world.reason("CorpusBuild", "corpus", "Degraded") == ("True", reason)
+    assert "exceeded quota" in world.message("CorpusBuild", "corpus")
+    world.cluster.refuse = lambda _verb, _target: None
+    world.settle()
+    assert world.reason("CorpusBuild", "corpus", "Degraded") == ("False", "UpToDate")
+    assert world.jobs_created() == ["corpus-build-a1"]
+
+
+def test_pods_that_are_refused_are_found_in_the_events_of_the_job() -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.settle()
+    uid = world.cluster.of("Job")["corpus-build-a1"]["metadata"]["uid"]
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": "e", "namespace": NAMESPACE},
+        "involvedObject": {"uid": uid},
+        "reason": "FailedCreate",
+        "message": "violates PodSecurity",
+    }
+    world.cluster.put(event)
+    world.now = later(6)
+    world.settle()
+    assert world.reason("CorpusBuild", "corpus") == ("Unknown", "PodRefused")
+    assert "violates PodSecurity" in world.message("CorpusBuild", "corpus")
+
+
+def test_a_plan_made_from_an_old_version_is_not_written() -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.tell()
+    key = Key("CorpusBuild", NAMESPACE, "corpus")
+    stored = world.cluster.objects[key]
+    world.cluster.put({**stored, "spec": {**stored["spec"], "suspend": True}})
+    assert asyncio.run(world.reconcile(key)) is not None
+    assert world.jobs_created() == []
+    asyncio.run(world.reconcile(key))
+    assert world.reason("CorpusBuild", "corpus") == ("Unknown", "Suspended")
+
+
+def test_a_resource_deleted_meanwhile_is_forgotten() -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.tell()
+    key = Key("CorpusBuild", NAMESPACE, "corpus")
+    del world.cluster.objects[key]
+    assert asyncio.run(world.reconcile(key)) is None
+    assert world.cache.get(key) is None
+    assert world.cluster.of("Job") == {}
+
+
+def test_a_resource_made_again_under_the_same_name_starts_from_nothing() -> None:
+    world = undisturbed()
+    key = Key("CorpusBuild", NAMESPACE, "corpus")
+    del world.cluster.objects[key]
+    for address in [a for a in world.cluster.objects if "corpus-build" in a[2]]:
+        del world.cluster.objects[address]
+    take_run(world.cache, {"type": "DELETED", "object": {**manifest(*PIPELINE[0], version=10_000)}})
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.settle()
+    assert world.status("CorpusBuild", "corpus")["attempts"] == 1
+    assert world.jobs_created().count("corpus-build-a1") == 2
+
+
+def test_an_error_of_the_api_server_is_raised_for_the_queue_to_back_off() -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.tell()
+    world.cluster.refuse = lambda _verb, _target: UnreachableError("PATCH", "no answer")
+    with pytest.raises(UnreachableError):
+        asyncio.run(world.reconcile(Key("CorpusBuild", NAMESPACE, "corpus")))
+    text = world.metrics.text().decode()
+    assert 'hatchery_reconcile_total{kind="CorpusBuild",result="error"} 1.0' in text
+
+
+def test_finishing_wakes_those_who_wait() -> None:
+    world = World()
+    apply_pipeline(world)
+    world.settle()
+    world.cluster.end_job("corpus-build-a1")
+    world.tell()
+    world.woken.clear()
+    asyncio.run(world.reconcile(Key("CorpusBuild", NAMESPACE, "corpus")))
+    assert {key.name for key in world.woken} == {"tokenizer", "model", "eval"}
+
+
+def test_suspending_holds_the_job_by_a_field_manager_of_its_own() -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.settle()
+    stored = world.cluster.objects["CorpusBuild", NAMESPACE, "corpus"]
+    world.cluster.put({**stored, "spec": {**stored["spec"], "suspend": True}})
+    world.settle()
+    job = world.cluster.of("Job")["corpus-build-a1"]
+    assert job["spec"]["suspend"] is True
+    assert job["spec"]["template"]
+    assert world.reason("CorpusBuild", "corpus", "Suspended")[0] == "True"
+    stored = world.cluster.objects["CorpusBuild", NAMESPACE, "corpus"]
+    world.cluster.put({**stored, "spec": {**stored["spec"], "suspend": False}})
+    world.settle()
+    assert world.cluster.of("Job")["corpus-build-a1"]["spec"]["suspend"] is False
+    assert world.jobs_created() == ["corpus-build-a1"]
+
+
+def test_children_go_after_their_time_and_the_resource_stays() -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus", ttlSecondsAfterFinished=60))
+    world.settle()
+    world.cluster.end_job("corpus-build-a1")
+    world.settle()
+    assert "corpus-build-a1" in world.cluster.of("Job")
+    world.now = later(61)
+    world.settle()
+    assert (world.cluster.of("Job"), world.cluster.of("ConfigMap")) == ({}, {})
+    assert world.reason("CorpusBuild", "corpus") == ("True", "Completed")
+
+
+def test_live_progress_reaches_the_status_only_from_pods_of_this_very_resource() -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.settle()
+    world.cluster.run_pods("corpus-build-a1")
+    world.settle()
+    uid = world.cluster.objects["CorpusBuild", NAMESPACE, "corpus"]["metadata"]["uid"]
+
+    def report(uid: str, percentage: int) -> None:
+        status = TrainerStatus(progress_percentage=percentage)
+        world.reconcile.take_progress(Received("CorpusBuild", NAMESPACE, "corpus", uid, "corpus-build-a1-0-x", status))
+        world.settle()
+
+    report("of a deleted run", 90)
+    assert "progress" not in world.status("CorpusBuild", "corpus")
+    report(uid, 40)
+    assert world.status("CorpusBuild", "corpus")["progress"]["percentage"] == 40
+
+
+def test_the_progress_certificate_is_in_a_namespace_before_its_first_pods_and_written_once() -> None:
+    world = World(progress_ca="PEM")
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.settle()
+    kinds = [write for write in world.cluster.writes if "hatchery-progress-ca" in write or "Job" in write]
+    assert kinds == ["apply ConfigMap hatchery-progress-ca", "create Job corpus-build-a1"]
+    assert world.cluster.of("ConfigMap")["hatchery-progress-ca"]["data"] == {"ca.crt": "PEM"}
+
+
+def test_a_resync_finds_what_watches_have_missed() -> None:
+    world = undisturbed()
+    fresh = World(world.cluster)
+    asyncio.run(fresh.resync.load())
+    assert {key.name for key in fresh.cache.all_keys()} == {"corpus", "tokenizer", "model", "eval"}
+    assert {job.name for job in fresh.cache.jobs()} == set(FIRST_JOBS)
+
+    del world.cluster.objects["EvalRun", NAMESPACE, "eval"]
+    del world.cluster.objects["Job", NAMESPACE, "eval-evaluate-a1"]
+    corpus = world.cluster.objects["CorpusBuild", NAMESPACE, "corpus"]
+    world.cluster.put({**corpus, "metadata": {**corpus["metadata"], "generation": 7}})
+    rounds = 0
+
+    async def sleep(_: float) -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 3:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(fresh.resync.run(300, sleep))
+    key = Key("CorpusBuild", NAMESPACE, "corpus")
+    run = fresh.cache.get(key)
+    assert run
+    assert run.generation == 7
+    assert fresh.cache.get(Key("EvalRun", NAMESPACE, "eval")) is None
+    assert "eval-evaluate-a1" not in {job.name for job in fresh.cache.jobs()}
+    assert {key, Key("EvalRun", NAMESPACE, "eval"), Key("PretrainRun", NAMESPACE, "model")} <= fresh.woken
+    assert "hatchery_watch_missed_total 2.0" in fresh.metrics.text().decode()
+
+
+def test_a_lost_event_is_no_reason_to_fail() -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+
+    create = world.cluster.create
+
+    async def lose_events(target: Manifest) -> Manifest:
+        if target["kind"] == "Event":
+            raise GoneError("POST", "namespace is being deleted", 404)
+        return await create(target)
+
+    world.cluster.create = lose_events  # type: ignore[method-assign]
+    world.settle()
+    assert world.jobs_created() == ["corpus-build-a1"]
