@@ -218,7 +218,9 @@ def test_the_least_spec_is_accepted(api, kind) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "manifests/samples").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_sample_is_accepted(control_plane, path) -> None:
-    control_plane.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", str(path))
+    command = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", str(path)]
+    accepted = control_plane.kubectl(*command).splitlines()
+    assert len(accepted) == path.read_text().count("\nkind: ")
 
 
 @pytest.mark.parametrize(
@@ -275,6 +277,15 @@ def test_after_the_start_a_field_that_was_absent_may_not_appear(api, stored) -> 
     status, body = patch_spec(api, kind, {"image": "other"})
     assert status == UNPROCESSABLE
     assert f"spec.image is fixed once the run has started; create a new {kind} instead" in body["message"]
+
+
+def test_after_the_start_a_field_that_was_set_may_not_go(api, stored) -> None:
+    kind, _ = stored
+    assert patch_spec(api, kind, {"image": "chosen"})[0] == OK
+    start(api, kind)
+    status, body = patch_spec(api, kind, {"image": None})
+    assert status == UNPROCESSABLE
+    assert "spec.image is fixed once the run has started" in body["message"]
 
 
 def test_after_the_start_a_default_may_not_change(api, stored) -> None:
