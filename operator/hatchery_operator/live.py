@@ -17,6 +17,9 @@ TEXT_CHARACTERS: Final = 128
 """Longest progress text."""
 
 _TEXT = "text"
+_PAIRS: Final = (("done", "total"), ("step", "steps"), ("current_step", "total_steps"))
+"""Names of the metrics that count: of our own jobs, of the protocol's examples, of transformers' callback."""
+
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 
@@ -39,11 +42,10 @@ def _text(reported: TrainerStatus) -> str:
     share = "" if reported.progress_percentage is None else f"{reported.progress_percentage}%"
     if _TEXT in values:
         return values[_TEXT]
-    # transformers' own callback says current_step and total_steps
-    step = values.get("step") or values.get("current_step")
-    steps = values.get("steps") or values.get("total_steps")
-    if step and steps:
-        return f"{step}/{steps} ({share})" if share else f"{step}/{steps}"
+    for done, total in _PAIRS:
+        if done in values and total in values:
+            count = f"{values[done]}/{values[total]} {values.get('unit', '')}".rstrip()
+            return f"{count} ({share})" if share else count
     return share
 
 
