@@ -51,6 +51,8 @@ class Filtered:
     """Identity of each."""
     digests: U64
     """`content_digest` of each as two numbers (N, 2)."""
+    funnel: Funnel
+    """Where the others went."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,11 @@ def run(context: Context[CorpusBuildSpec]) -> Outcome:
 def _build(context: Context[CorpusBuildSpec], origins: list[Origin], draft: Draft) -> CorpusResult:
     spec = context.job.spec
     _clear(draft.folder)
-    steps = [item.step for item in compile_filters(spec.filters)]
-    steps += ["exactDuplicate"] * spec.dedup.exact.enabled + ["nearDuplicate"] * (spec.dedup.near is not None)
-    funnel = Funnel([*steps, "split"])
     with storage_errors(str(context.scratch)):
-        filtered = _read_and_filter(context, origins, draft.folder, funnel)
-        _require_documents(len(filtered.spool), funnel)
-        groups = _deduplicate(context, filtered, funnel)
+        filtered = _read_and_filter(context, origins, draft.folder)
+        groups = _deduplicate(context, filtered)
+    funnel = filtered.funnel
+    funnel.then("split")
     plans = _split(spec, filtered, groups)
     columns = {"id": filtered.identities, "cluster": groups.clusters}
     splits = write_shards(draft.folder, filtered.spool, plans, columns, _ticker(context, funnel))
@@ -113,12 +113,11 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _read_and_filter(
-    context: Context[CorpusBuildSpec], origins: list[Origin], folder: Path, funnel: Funnel
-) -> Filtered:
+def _read_and_filter(context: Context[CorpusBuildSpec], origins: list[Origin], folder: Path) -> Filtered:
     """Reads everything once; what passes the filters goes to the spool, its digests stay in memory."""
     spec = context.job.spec
     filters = compile_filters(spec.filters)
+    funnel = Funnel([item.step for item in filters])
     aside = Quarantine(folder / "quarantine.jsonl")
     lenient = {s.name: aside for s in spec.sources if s.files is not None and s.files.on_bad_row == "quarantine"}
     identities, digests = array("Q"), bytearray()
@@ -132,12 +131,11 @@ def _read_and_filter(
                 digests += content_digest(document, spec.dedup.exact.normalize)
             writer.append(passed)
             tick(files_done, total, "files read")
-        funnel.set_aside = aside.count
-        return Filtered(
-            writer.finish(),
-            np.frombuffer(identities, np.uint64),
-            np.frombuffer(digests, np.uint64).reshape(-1, 2),
-        )
+    tick(total, total, "files read")
+    funnel.set_aside = aside.count
+    _require_documents(len(identities), funnel)
+    numbers = np.frombuffer(identities, np.uint64)
+    return Filtered(writer.open(), numbers, np.frombuffer(digests, np.uint64).reshape(-1, 2), funnel)
 
 
 def _batches(documents: Iterator[tuple[int, Document]]) -> Iterator[tuple[int, list[Document]]]:
@@ -162,7 +160,7 @@ def _passes(document: Document, filters: list[Filter], funnel: Funnel) -> bool:
     return drop is None
 
 
-def _deduplicate(context: Context[CorpusBuildSpec], filtered: Filtered, funnel: Funnel) -> Groups:
+def _deduplicate(context: Context[CorpusBuildSpec], filtered: Filtered) -> Groups:
     """Decides who stays; exact duplicates first, so that near-duplicates are sought among different texts only."""
     spec, spool = context.job.spec.dedup, filtered.spool
     everyone = np.arange(len(spool), dtype=np.int64)
@@ -170,15 +168,14 @@ def _deduplicate(context: Context[CorpusBuildSpec], filtered: Filtered, funnel: 
     kept = exact == everyone
     first = everyone
     if spec.near is not None:
-        first = near_clusters(spool, kept, spec.near, context.scratch, _ticker(context, funnel))
+        first = near_clusters(spool, kept, spec.near, context.scratch, _ticker(context, filtered.funnel))
     first = first[exact]  # an exact duplicate belongs to the cluster of the document kept in its place
     best = keepers(np.where(kept, first, everyone), spool.sizes, filtered.identities)
     stays = kept & (best == everyone)
-    number = len(funnel.steps) - 1 - spec.exact.enabled - (spec.near is not None)
     if spec.exact.enabled:
-        funnel.drop(number, "exact_duplicate", *_sum(~kept, spool))
+        filtered.funnel.then("exactDuplicate", "exact_duplicate", *_sum(~kept, spool))
     if spec.near is not None:
-        funnel.drop(number + spec.exact.enabled, "near_duplicate", *_sum(kept & ~stays, spool))
+        filtered.funnel.then("nearDuplicate", "near_duplicate", *_sum(kept & ~stays, spool))
     return Groups(stays, _smallest(first, filtered.identities), _count(kept, stays, first))
 
 
@@ -224,6 +221,7 @@ def _ticker(context: Context[CorpusBuildSpec], funnel: Funnel) -> Tick:
     """Progress after every batch, and the place where a pod that is asked to end stops."""
 
     def tick(done: int, total: int, unit: str) -> None:
+        """Called after every batch."""
         context.progress.update(done, total, unit, {"documents": funnel.rows})
         if context.stop.is_set():
             raise Interrupted(f"the corpus build was asked to end at {done} of {total} {unit}; it starts again")

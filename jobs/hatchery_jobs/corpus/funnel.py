@@ -11,7 +11,7 @@ class Funnel:
     """Documents and bytes on their way through the steps, in the order of the steps."""
 
     steps: list[str]
-    """Names of the steps after `read`; a name that occurs twice gets a number."""
+    """Names of the steps after `read`; a later one of the same name gets a number."""
     rows: int = 0
     """Documents read."""
     text_bytes: int = 0
@@ -35,6 +35,11 @@ class Funnel:
         self.dropped[step] += rows
         self.dropped_bytes[step] += size
         self.reasons[reason] += rows
+
+    def then(self, step: str, reason: str = "", rows: int = 0, size: int = 0) -> None:
+        """Adds a step that has looked at all documents, and what it dropped."""
+        self.steps.append(step)
+        self.drop(len(self.steps) - 1, reason, rows, size)
 
     def table(self) -> list[FunnelStep]:
         """The documents after each step."""

@@ -55,9 +55,8 @@ class SpoolWriter:
         self._ends.append(self._ends[-1] + len(documents))
         self._sizes.extend(len(document.utf8) for document in documents)
 
-    def finish(self) -> "Spool":
-        """Closes the file and opens it for reading."""
-        self._writer.close()
+    def open(self) -> "Spool":
+        """The closed file for reading."""
         return Spool(self._path, np.array(self._ends, np.int64), np.frombuffer(self._sizes, np.int64))
 
 

@@ -42,9 +42,9 @@ def planted(folder, order=1):
     families = []
     for family in range(10):
         base = words(family, 200 + family)
-        near = [" ".join([*base[:-4], *words((family, member).__hash__(), 4)]) for member in range(4)]
+        near = [" ".join([*base[:-4], *words(100 * family + member + 100, 4)]) for member in range(4)]
         families.append([*near, near[0], near[1].replace(" ", "\n")])
-    alone = [" ".join(words(1000 + number, 150)) for number in range(10)]
+    alone = [" ".join(words(10_000 + number, 150)) for number in range(10)]
     everything = [text for family in families for text in family] + alone
     random.Random(order).shuffle(everything)
     for start in range(0, len(everything), 9):

@@ -117,7 +117,10 @@ def test_signatures_are_the_smallest_values_of_each_text():
     hashes, counts, _ = shingle_hashes([b"a b c", b"d", b"e f"], 1)
     parts = np.split(hashes >> np.uint64(32), np.cumsum(counts)[:-1])
     expected = [
-        [min((int(h) * int(m) + int(a)) % 2**32 for h in part) for m, a in zip(signer.multipliers, signer.addends)]
+        [
+            min((int(h) * int(m) + int(a)) % 2**32 for h in part)
+            for m, a in zip(signer.multipliers, signer.addends, strict=True)
+        ]
         for part in parts
     ]
     assert signer.signatures(hashes, counts).tolist() == expected

@@ -22,10 +22,10 @@ def quiet(_done, _total, _unit):
 
 
 def spool_of(texts, folder, batch=7):
-    writer = SpoolWriter(folder / "spool.arrow")
-    for start in range(0, len(texts), batch):
-        writer.append([Document("s", f"{n}", 1, text) for n, text in enumerate(texts[start : start + batch])])
-    return writer.finish()
+    with SpoolWriter(folder / "spool.arrow") as writer:
+        for start in range(0, len(texts), batch):
+            writer.append([Document("s", f"{n}", 1, text) for n, text in enumerate(texts[start : start + batch])])
+    return writer.open()
 
 
 def families(seed, count, members):
