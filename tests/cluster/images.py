@@ -55,7 +55,12 @@ IMAGES = (
     Source(
         "jobs",
         "images/jobs/Dockerfile",
-        ("requirements/bootstrap.txt", "requirements/jobs.txt", "operator/hatchery_api", "jobs/hatchery_jobs"),
+        (
+            "requirements/bootstrap.txt",
+            "requirements/jobs.txt",
+            "operator/hatchery_api",
+            "jobs/hatchery_jobs",
+        ),
     ),
 )
 
@@ -150,7 +155,9 @@ def _superfluous(image: Source, layout: Layout) -> list[str]:
         for tag in tags
         if (other := registry.manifest(image.repository, tag)) is not None and _largest_layer(other) == shared
     ][:KEPT_TAGS]
-    return [tag for tag in tags if tag not in kept]
+    # Two tags may name one manifest (a changed comment changes the tag only), and it is the manifest that is deleted.
+    needed = {registry.digest(image.repository, tag) for tag in kept}
+    return [tag for tag in tags if registry.digest(image.repository, tag) not in needed]
 
 
 def _largest_layer(manifest: dict[str, Any]) -> str:

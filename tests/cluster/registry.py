@@ -81,9 +81,13 @@ def tags_newest_first(layout: Layout, name: str) -> list[str]:
     return [link.parts[-3] for link in links]
 
 
+def digest(name: str, tag: str) -> str | None:
+    """Return the digest of the manifest that a tag names, None if there is none."""
+    answer = request("HEAD", f"{name}/manifests/{tag}")
+    return None if answer is None else answer[1]["Docker-Content-Digest"]
+
+
 def remove_tag(name: str, tag: str) -> bool:
     """Delete the manifest that a tag names; its blobs go with the next garbage collection."""
-    answer = request("HEAD", f"{name}/manifests/{tag}")
-    if answer is None:
-        return False
-    return request("DELETE", f"{name}/manifests/{answer[1]['Docker-Content-Digest']}") is not None
+    found = digest(name, tag)
+    return found is not None and request("DELETE", f"{name}/manifests/{found}") is not None
