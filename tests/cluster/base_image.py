@@ -18,8 +18,6 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 PACKAGES = ("ca-certificates", "git", "libpython3.13-testsuite", "python3", "python3-venv")
 """git for libraries that ask for revisions; the test suite is most of the standard library's source files."""
 
-_DEFAULT_MIRROR = "http://deb.debian.org/debian"
-
 
 def mirror(sources: Path = Path("/etc/apt")) -> str:
     """Return the Debian mirror that this machine's apt uses, so that a proxy or a local mirror is kept to."""
@@ -31,7 +29,8 @@ def mirror(sources: Path = Path("/etc/apt")) -> str:
         for address in re.findall(r"^(?:URIs:|deb(?:\s+\[[^]]*])?)\s+(\S+)", text, flags=re.MULTILINE):
             if address.rstrip("/").endswith("/debian"):
                 return str(address).rstrip("/")
-    return _DEFAULT_MIRROR
+    msg = f"no Debian mirror found in {sources}: on another system, build the images with its own base and tools"
+    raise ClusterError(msg)
 
 
 def ensure_base(buildah: Buildah) -> str:

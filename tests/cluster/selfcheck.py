@@ -96,7 +96,9 @@ def check_pod(cluster: Cluster, image: str) -> str:
         _check_refusal(cluster, image)
     finally:
         cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=90s")
-    if cluster.recycle() < 1:
+    cluster.recycle()
+    claims = "--output=jsonpath={.items[*].spec.claimRef.namespace}"
+    if NAMESPACE in cluster.kubectl("get", "persistentvolumes", claims).split():
         msg = "the volume of the deleted claim was not recycled"
         raise ClusterError(msg)
     return output.strip()
