@@ -26,6 +26,7 @@ def test_the_folder_is_a_tokenizer_with_its_measures(make: Callable[..., Any], p
     assert len(tokenizer) == outcome.result.vocab_size == 600
     assert (tokenizer.eos_token, tokenizer.bos_token, tokenizer.pad_token) == ("<|endoftext|>",) * 3
     assert tokenizer.unk_token is None
+    assert tokenizer.clean_up_tokenization_spaces is False
     for probe in (*PROBES, *programs[:5]):
         assert tokenizer.decode(tokenizer(probe)["input_ids"]) == probe
     assert outcome.result.documents == len(programs) - 20
