@@ -27,7 +27,7 @@ from hatchery_jobs.corpus.read import Origin, Quarantine, open_origins, read_doc
 from hatchery_jobs.corpus.shards import Plan, write_shards
 from hatchery_jobs.corpus.split import SPLITS, in_validation
 from hatchery_jobs.corpus.spool import Positions, Spool, SpoolWriter
-from hatchery_jobs.errors import DataError, Interrupted
+from hatchery_jobs.errors import DataError, Interrupted, SpecError
 
 CODE_VERSION: Final = "corpus-1"
 """Changes whenever equal input would give other bytes."""
@@ -204,6 +204,11 @@ def _split(spec: CorpusBuildSpec, filtered: Filtered, groups: Groups) -> list[Pl
     positions = np.flatnonzero(groups.kept)
     chosen = in_validation(spec.split, filtered.identities[positions], groups.clusters[positions])
     size = int(parse_quantity(spec.output.shard_bytes))
+    if size < 1:
+        raise SpecError(
+            Reason.INVALID_SPEC,
+            f"spec.output.shardBytes: {spec.output.shard_bytes} is less than one byte; write for example 256Mi",
+        )
     sides = (positions[~chosen], positions[chosen])
     return [Plan.make(name, side, filtered.spool.sizes, size) for name, side in zip(SPLITS, sides, strict=True)]
 

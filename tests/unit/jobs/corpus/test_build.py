@@ -12,7 +12,7 @@ import yaml
 from hatchery_api.conditions import Reason
 from hatchery_jobs.artifacts import verify
 from hatchery_jobs.corpus import build
-from hatchery_jobs.errors import DataError, Interrupted
+from hatchery_jobs.errors import DataError, Interrupted, SpecError
 
 
 def lines(*texts, **more):
@@ -121,6 +121,12 @@ def test_no_cluster_is_on_both_sides(folder, make):
     sides = [{row["cluster"] for row in rows(outcome, name)} for name in ("train", "validation")]
     assert all(sides)
     assert not sides[0] & sides[1]
+
+
+def test_shards_of_no_size_are_refused(folder, make):
+    (folder / "a.txt").write_text("x")
+    with pytest.raises(SpecError, match=r"spec.output.shardBytes: 500m"):
+        make(output={"shardBytes": "500m"})
 
 
 @pytest.mark.parametrize("shard_bytes", [1, 300, 10**6])
