@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import yaml
 
+from hatchery_api import __version__
 from hatchery_api.evaluate import EvalMeasure, EvalResult, EvalRunSpec, EvalSample
 from hatchery_jobs.evaluate.measures import TaskResult, number, text
 from hatchery_jobs.evaluate.model import Loaded, Source
@@ -25,7 +26,7 @@ PROMPT_CHARS: Final = 80
 COMPLETION_CHARS: Final = 160
 """Characters of a continuation in the status."""
 
-LIBRARIES: Final = ("torch", "transformers", "tokenizers", "hatchery")
+LIBRARIES: Final = ("torch", "transformers", "tokenizers")
 """Whose versions are recorded."""
 
 Results = Mapping[str, TaskResult]
@@ -41,7 +42,7 @@ def results_json(spec: EvalRunSpec, source: Source, loaded: Loaded, results: Res
         "n-samples": {task: {m.metric: m.n for m in found.measures} for task, found in results.items()},
         "definitions": {task: found.definition for task, found in results.items()},
         "configs": {task.name: task.wire() for task in spec.tasks},
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {"hatchery": __version__} | {name: version(name) for name in LIBRARIES},
         "config": {
             "model": source.name,
             "model_sha": source.digest,
