@@ -94,13 +94,7 @@ class RunView:
     def progress(self) -> str:
         """How far the current stage is."""
         progress = self.status.progress
-        if progress is None:
-            return NOTHING
-        share = "" if progress.percentage is None else f"{progress.percentage}%"
-        done, total, unit = (self.live(name) for name in ("done", "total", "unit"))
-        if progress.text in ("", share) and done and total:
-            return f"{done}/{total} {unit or ''}".rstrip() + (f" ({share})" if share else "")
-        return progress.text or share or NOTHING
+        return (progress.text if progress else "") or NOTHING
 
     @property
     def loss(self) -> float | None:

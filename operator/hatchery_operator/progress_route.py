@@ -13,9 +13,6 @@ CA_CONFIG_MAP: Final = "hatchery-progress-ca"
 CA_KEY: Final = "ca.crt"
 """Key of the certificate in `CA_CONFIG_MAP`."""
 
-PROGRESS_PORT: Final = 9443
-"""Port of the endpoint in the operator's pod."""
-
 KIND_LABEL: Final = f"{GROUP}/kind"
 """Label of every pod: kind of its resource, CamelCase."""
 

@@ -33,7 +33,7 @@ def running(kind: str = "PretrainRun", name: str = "tiny", **status: Any) -> Obj
         "tokens_per_second": "4100",
     }
     progress = {
-        "text": "45%",
+        "text": "90/200 steps (45%)",
         "percentage": 45,
         "eta": "1m10s",
         "metrics": [{"name": k, "value": v} for k, v in metrics.items()],

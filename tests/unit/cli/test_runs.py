@@ -42,11 +42,6 @@ def test_the_numbers_of_a_finished_run_are_those_of_its_result():
     assert (model.loss, model.tokens_per_second, model.progress) == (3.0, 4100.4, "done")
 
 
-def test_progress_as_the_trainer_of_transformers_reports_it_is_shown_as_it_is():
-    made = running(progress={"text": "90/200 (45%)", "percentage": 45, "metrics": []})
-    assert RunView.of(made).progress == "90/200 (45%)"
-
-
 @pytest.mark.parametrize("value", ["nan?", ""])
 def test_a_number_that_is_none_is_not_shown(value):
     made = running()
