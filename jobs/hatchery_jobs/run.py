@@ -27,7 +27,7 @@ from hatchery_jobs.progress import Progress, serve_metrics
 
 STAGES: Final = {
     ("CorpusBuild", "build"): "hatchery_jobs.corpus.build",
-    ("TokenizerBuild", "train"): "hatchery_jobs.tokenizer.train",
+    ("TokenizerBuild", "vocabulary"): "hatchery_jobs.tokenizer.train",
     ("PretrainRun", "encode"): "hatchery_jobs.pretrain.encode",
     ("PretrainRun", "train"): "hatchery_jobs.pretrain.train",
     ("EvalRun", "evaluate"): "hatchery_jobs.evaluate.evaluate",
@@ -36,7 +36,7 @@ STAGES: Final = {
 
 REPO_TYPES: Final[dict[tuple[str, str], Literal["dataset", "model"]]] = {
     ("CorpusBuild", "build"): "dataset",
-    ("TokenizerBuild", "train"): "model",
+    ("TokenizerBuild", "vocabulary"): "model",
     ("PretrainRun", "train"): "model",
     ("EvalRun", "evaluate"): "dataset",
 }

@@ -51,7 +51,7 @@ class Kind:
     result: type[Record]
     """Model of what a finished run reports."""
     stages: tuple[str, ...]
-    """Stages in their order; each is one Job."""
+    """Stages in their order; each is one Job. No two kinds share a stage name: names of Jobs are made from it."""
     columns: tuple[Column, ...]
     """Columns of `kubectl get`."""
 
@@ -98,7 +98,7 @@ KINDS: Final[tuple[Kind, ...]] = (
         TokenizerBuildSpec,
         TokenizerBuildStatus,
         TokenizerResult,
-        ("train",),
+        ("vocabulary",),
         _columns(Column("Vocabulary", ".status.vocabSize", "integer", description="Tokens in the vocabulary.")),
     ),
     Kind(

@@ -65,7 +65,7 @@ class StageResources(Model):
         """Resources of one stage of a kind."""
         by_stage = {
             ("CorpusBuild", "build"): self.corpus,
-            ("TokenizerBuild", "train"): self.tokenizer,
+            ("TokenizerBuild", "vocabulary"): self.tokenizer,
             ("PretrainRun", "encode"): self.encode,
             ("PretrainRun", "train"): self.pretrain,
             ("EvalRun", "evaluate"): self.evaluate,

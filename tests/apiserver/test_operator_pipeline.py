@@ -16,7 +16,7 @@ pytestmark = pytest.mark.apiserver
 
 PIPELINE = (("CorpusBuild", "corpus"), ("TokenizerBuild", "tokenizer"), ("PretrainRun", "model"), ("EvalRun", "eval"))
 TEAMS = itertools.count()
-JOBS = ("corpus-build-a1", "tokenizer-train-a1", "model-encode-a1", "model-train-a1", "eval-evaluate-a1")
+JOBS = ("corpus-build-a1", "tokenizer-vocabulary-a1", "model-encode-a1", "model-train-a1", "eval-evaluate-a1")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_pipeline_applied_in_reverse_runs_to_its_end(team: Team, operator: Ope
     assert status["attempts"] == 2
     assert {record["role"]: record["digest"] for record in status["inputs"]} == {
         "corpus": "d-corpus-build-a1",
-        "tokenizer": "d-tokenizer-train-a1",
+        "tokenizer": "d-tokenizer-vocabulary-a1",
     }
     assert status["artifact"]["digest"] == "d-model-train-a1"
     assert events(team, "model") == [
@@ -94,7 +94,7 @@ def test_a_gang_has_a_service_and_is_accepted_by_the_api_server(team: Team) -> N
     team.apply("CorpusBuild", "corpus")
     team.apply("TokenizerBuild", "tokenizer")
     team.apply("PretrainRun", "model", parallelism={"nodes": 2})
-    play(team, "corpus-build-a1", "tokenizer-train-a1", "model-encode-a1")
+    play(team, "corpus-build-a1", "tokenizer-vocabulary-a1", "model-encode-a1")
     job = team.wait_job("model-train-a1")
     assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (2, 2)
     assert job["spec"]["successPolicy"] == {"rules": [{"succeededIndexes": "0"}]}
@@ -199,7 +199,7 @@ def test_suspending_and_resuming_keeps_the_job_and_the_attempt(team: Team) -> No
 def test_a_corpus_that_is_built_again_makes_its_dependents_stale_and_nothing_more(team: Team) -> None:
     team.apply("CorpusBuild", "corpus")
     team.apply("TokenizerBuild", "tokenizer")
-    play(team, "corpus-build-a1", "tokenizer-train-a1")
+    play(team, "corpus-build-a1", "tokenizer-vocabulary-a1")
     team.wait_reason("TokenizerBuild", "tokenizer", "Completed")
     team.send("DELETE", team.path("CorpusBuild", "corpus"), {"propagationPolicy": "Background"})
     for path in (
@@ -213,7 +213,7 @@ def test_a_corpus_that_is_built_again_makes_its_dependents_stale_and_nothing_mor
     team.end_job("corpus-build-a1", Report(artifact=artifact("another digest")))
     team.wait_reason("TokenizerBuild", "tokenizer", "ReferenceChanged", "Stale")
     assert team.condition("TokenizerBuild", "tokenizer") == ("True", "Completed")
-    assert sorted(team.jobs()) == ["corpus-build-a1", "tokenizer-train-a1"]
+    assert sorted(team.jobs()) == ["corpus-build-a1", "tokenizer-vocabulary-a1"]
 
 
 def test_a_job_of_somebody_else_is_left_alone_and_named(team: Team) -> None:

@@ -83,7 +83,7 @@ def reports(tmp_path_factory):
         assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-4000:]
         done[kind, stage] = Report.model_validate_json((folder / "report").read_text())
 
-    corpus, tokenizer, tokens = ("CorpusBuild", "build"), ("TokenizerBuild", "train"), ("PretrainRun", "encode")
+    corpus, tokenizer, tokens = ("CorpusBuild", "build"), ("TokenizerBuild", "vocabulary"), ("PretrainRun", "encode")
     model = ("PretrainRun", "train")
     stage(*corpus)
     stage(*tokenizer, ("corpus", corpus))
@@ -101,7 +101,7 @@ def test_what_a_stage_reports_is_what_the_status_takes(reports, kind):
 
 
 def test_a_trained_tokenizer_has_the_size_that_was_asked_for(reports):
-    assert reports["TokenizerBuild", "train"].result["vocabSize"] == 512
+    assert reports["TokenizerBuild", "vocabulary"].result["vocabSize"] == 512
 
 
 def test_the_model_has_that_vocabulary_and_begins_by_guessing(reports):

@@ -89,7 +89,7 @@ def operator(cluster: Cluster, kube: Kube, images: dict[str, str]) -> str:
             f"--set=image.jobs={images['jobs']}",
             f"--set=settings.hubEndpoint={HUB_URL}",
             "--wait",
-            "--timeout=5m",
+            "--timeout=3m",
         ],
         check=True,
         env={**os.environ, "KUBECONFIG": str(kube.kubeconfig)},

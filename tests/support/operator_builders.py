@@ -100,7 +100,7 @@ def job(owner: Run, name: str = "code-build-a1", **changes: Any) -> JobSummary:
         "owner": owner.key,
         "owner_uid": owner.uid,
         "version": 1,
-        "created_at": rfc3339(NOW),
+        "since": rfc3339(NOW),
     }
     return JobSummary(**{**values, **changes})
 

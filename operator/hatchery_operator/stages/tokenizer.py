@@ -15,5 +15,5 @@ def _shape(spec: TokenizerBuildSpec) -> Shape:
     )
 
 
-STAGES = (Stage("train", _needs, _shape),)
+STAGES = (Stage("vocabulary", _needs, _shape),)
 """Stages of a TokenizerBuild."""

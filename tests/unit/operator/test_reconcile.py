@@ -23,7 +23,7 @@ from hatchery_operator.resync import Resync
 from hatchery_operator.settings import Settings
 
 PIPELINE = (("CorpusBuild", "corpus"), ("TokenizerBuild", "tokenizer"), ("PretrainRun", "model"), ("EvalRun", "eval"))
-FIRST_JOBS = ("corpus-build-a1", "tokenizer-train-a1", "model-encode-a1", "model-train-a1", "eval-evaluate-a1")
+FIRST_JOBS = ("corpus-build-a1", "tokenizer-vocabulary-a1", "model-encode-a1", "model-train-a1", "eval-evaluate-a1")
 
 
 class World:

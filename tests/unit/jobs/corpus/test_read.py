@@ -201,6 +201,20 @@ def test_a_claim_is_read_where_it_is_mounted_and_named_as_a_claim(folder, monkey
         assert [f.url for f in list_files("a", files(url))] == ["claim://data/x/a.py"]
 
 
+def test_links_and_names_that_are_no_text_are_read(folder, tmp_path):
+    (folder / "deep").mkdir()
+    (folder / "deep" / "a.py").write_text("x")
+    (folder / "deep" / "b.py").symlink_to("a.py")
+    (folder / "deep" / "loop").symlink_to(folder)
+    with open(os.fsencode(f"{folder}/deep/") + b"\xff.py", "w") as stream:
+        stream.write("y")
+    (tmp_path / "link").symlink_to(folder)
+    spec = files(f"{tmp_path}/link/**/*.py")
+    found = list_files("a", spec)
+    assert [f.url.removeprefix(f"{tmp_path}/link/deep/") for f in found] == ["\\xff.py", "a.py", "b.py"]
+    assert [item for file in found for item in read_file(file, spec)] == [(1, "y"), (1, "x"), (1, "x")]
+
+
 def test_remote_stores_are_read_through_fsspec():
     store = fsspec.filesystem("memory")
     store.pipe({"/in/b.txt": b"b", "/in/a/c.txt": b"c"})

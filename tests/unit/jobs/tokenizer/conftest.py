@@ -57,13 +57,13 @@ def make(tmp_path: Path) -> Make:
             namespace="team",
             name="py",
             uid="u",
-            stage="train",
+            stage="vocabulary",
             attempt=1,
             spec=TokenizerBuildSpec.model_validate({"corpusRef": {"name": "c"}, **spec}),
             inputs=[InputRecord(role="corpus", kind="CorpusBuild", name="c", uri=artifact.uri, digest=artifact.digest)],
             output=Output(root=str(tmp_path / root)),
             hub=HubTarget(endpoint=endpoint),
         )
-        return Context(job=job, progress=Progress("train"), scratch=tmp_path / "scratch")
+        return Context(job=job, progress=Progress("vocabulary"), scratch=tmp_path / "scratch")
 
     return make
