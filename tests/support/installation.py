@@ -80,6 +80,7 @@ def hub_objects(image: str) -> list[Object]:
     }
     pod = {
         "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 1,  # the first process of a container ignores the signal, and nothing is lost
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,
