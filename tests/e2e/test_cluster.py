@@ -1,3 +1,5 @@
+"""The local cluster itself."""
+
 import pytest
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import ensure_images
