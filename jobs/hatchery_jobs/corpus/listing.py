@@ -72,8 +72,8 @@ def list_files(name: str, files: Files) -> list[SourceFile]:
         if not matches:
             raise DataError(
                 Reason.SOURCE_NOT_FOUND,
-                f"{field}: {url} matches no file; check the path (`*` stays within a folder, `**` descends) and that "
-                "the claim or bucket holds the data",
+                f"{field}: {url} matches no file; check the path (`*` stays within a folder, `**` descends, a folder "
+                "needs `/**/*`) and that the claim or bucket holds the data",
             )
         found |= {file.url: file for file in matches}
     return [found[url] for url in sorted(found)]
@@ -153,6 +153,7 @@ def _walk(pattern: str) -> Iterator[str]:
     """Files that match; a folder that cannot be listed is an error, which file systems' own globs pass over.
 
     Hidden folders are left out: `**` means the user's files, not those of version control or of a mounted ConfigMap.
+    Links to folders are not followed below the fixed part of the pattern, so that no loop is entered.
     """
     fixed = pattern[: min(pattern.find(c) for c in _MAGIC if c in pattern)].rpartition("/")[0]
     matches = re.compile(glob_translate(pattern)).match
@@ -169,7 +170,7 @@ def _raise_unless_gone(error: OSError) -> None:
 
 def _is_there(path: str) -> bool:
     """Whether it is a file, or a link to nowhere, which reading will complain about."""
-    return os.path.isfile(path) or os.path.islink(path)  # noqa: PTH113, PTH114 - millions of them
+    return os.path.isfile(path) or os.path.islink(path)  # noqa: PTH113, PTH114 - Path costs more, files are many
 
 
 def _digest(path: str) -> str:
@@ -184,6 +185,6 @@ def _digest(path: str) -> str:
 
 def _as_written(url: str, path: str) -> str:
     """The URL of a match in the terms of the pattern, so that it does not depend on where claims are mounted."""
-    if not url.startswith(CLAIM_SCHEME):
-        return path
-    return CLAIM_SCHEME + os.path.relpath(path, str(local_path(CLAIM_SCHEME)))
+    if url.startswith(CLAIM_SCHEME):
+        path = CLAIM_SCHEME + os.path.relpath(path, str(local_path(CLAIM_SCHEME)))
+    return os.fsencode(path).decode("utf-8", "backslashreplace")  # names on disk may be no text

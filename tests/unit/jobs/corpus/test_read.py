@@ -206,8 +206,7 @@ def test_links_and_names_that_are_no_text_are_read(folder, tmp_path):
     (folder / "deep" / "a.py").write_text("x")
     (folder / "deep" / "b.py").symlink_to("a.py")
     (folder / "deep" / "loop").symlink_to(folder)
-    with open(os.fsencode(f"{folder}/deep/") + b"\xff.py", "w") as stream:
-        stream.write("y")
+    (folder / "deep" / os.fsdecode(b"\xff.py")).write_text("y")
     (tmp_path / "link").symlink_to(folder)
     spec = files(f"{tmp_path}/link/**/*.py")
     found = list_files("a", spec)
