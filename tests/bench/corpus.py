@@ -60,9 +60,9 @@ def sign(texts: list[bytes], signer: Signer) -> None:
 
 
 def seconds(work) -> float:
-    """CPU time of the better of two calls: other processes share the machine."""
+    """CPU time of the best of four calls: other processes share the caches of the machine."""
     times = []
-    for _ in range(2):
+    for _ in range(4):
         start = time.process_time()
         work()
         times.append(time.process_time() - start)
