@@ -31,7 +31,7 @@ from hatchery_operator.errors import (
 )
 from hatchery_operator.objects import MANAGER, Manifest
 
-PAGE_OBJECTS: Final = 500
+PAGE_OBJECTS: Final = 100
 """Objects in one page of a listing."""
 
 REQUEST_SECONDS: Final = 30.0

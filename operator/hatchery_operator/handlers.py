@@ -32,7 +32,10 @@ RECONNECT_SECONDS: Final = 2.0
 REQUEST_SECONDS: Final = 60.0
 """Longest listing."""
 
-PAGE_OBJECTS: Final = 500
+IDLE_SECONDS: Final = 1.0
+"""How long kopf keeps a task for an object that nothing happens to; one task an object is much memory at start."""
+
+PAGE_OBJECTS: Final = 100
 """Objects in one page of kopf's listings."""
 
 
@@ -73,6 +76,7 @@ def register(
 async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     """Kopf's settings: watches that notice when they are dead, and nothing ever written to an object."""
     settings.posting.enabled = False
+    settings.queueing.idle_timeout = IDLE_SECONDS
     settings.watching.server_timeout = SERVER_TIMEOUT_SECONDS
     settings.watching.client_timeout = CLIENT_TIMEOUT_SECONDS
     settings.watching.connect_timeout = CONNECT_TIMEOUT_SECONDS

@@ -138,7 +138,8 @@ class JobSummary:
     owner: Key
     owner_uid: str
     version: int
-    created_at: str
+    since: str
+    """When it was created, or last resumed."""
     deleting: bool = False
     suspended: bool = False
     active: int = 0
@@ -167,7 +168,7 @@ def summarize_job(manifest: Mapping[str, Any]) -> JobSummary | None:
         owner=Key(labels[KIND_LABEL], metadata["namespace"], labels.get(NAME_LABEL, "")),
         owner_uid=owner_uid,
         version=resource_version(manifest),
-        created_at=metadata.get("creationTimestamp", ""),
+        since=status.get("startTime") or metadata["creationTimestamp"],
         deleting="deletionTimestamp" in metadata,
         suspended=bool(spec.get("suspend")),
         active=status.get("active", 0),

@@ -46,7 +46,7 @@ def _is_stuck(job: JobSummary, now: datetime) -> bool:
     """Whether a Job should have a running pod by now and has none."""
     if job.end or job.suspended or job.ready or job.deleting:
         return False
-    return (now - parse_time(job.created_at)).total_seconds() >= SETTLE_SECONDS
+    return (now - parse_time(job.since)).total_seconds() >= SETTLE_SECONDS
 
 
 async def _pods(job: JobSummary, cluster: Cluster, now: datetime) -> tuple[Manifest, ...]:

@@ -6,7 +6,7 @@ attempt is started twice.
 """
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from hatchery_api.base import parse_duration
@@ -28,7 +28,13 @@ LONGEST_BACKOFF_SECONDS: Final = 600.0
 """Longest wait between two attempts."""
 
 LOOK_AGAIN_SECONDS: Final = 10.0
-"""Time after which a Job whose pods do not run is asked again why."""
+"""Time after which a Job whose pods do not run is first asked again why."""
+
+LOOK_AGAIN_SHARE: Final = 0.25
+"""Later times, as a share of the Job's age: a thousand Jobs that wait for hours must cost next to nothing."""
+
+LOOK_AGAIN_MOST_SECONDS: Final = 300.0
+"""Longest time between two such questions."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +186,14 @@ def _working(case: _Case, job: JobSummary) -> Step:
         stage=_in_state(case, "Pending"),
         problem=problem,
         suspends=suspends,
-        requeue_after=LOOK_AGAIN_SECONDS,
+        requeue_after=_patience(job, case.seen.now),
     )
+
+
+def _patience(job: JobSummary, now: datetime) -> float:
+    """When to ask again why no pod runs; that one runs is told by the Job without asking."""
+    age = (now - parse_time(job.since)).total_seconds()
+    return min(LOOK_AGAIN_MOST_SECONDS, max(LOOK_AGAIN_SECONDS, LOOK_AGAIN_SHARE * age))
 
 
 def _completed(case: _Case, job: JobSummary) -> Step:
