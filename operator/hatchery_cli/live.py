@@ -19,6 +19,9 @@ from hatchery_cli.runs import RunView, chosen
 POLL_SECONDS: Final = 2.0
 """Time between two looks; live progress in the status changes every ten seconds at most."""
 
+PATIENCE_SECONDS: Final = 60.0
+"""Longest time the cluster may not answer: an API server that restarts does not end a watch of hours."""
+
 QUIET_SECONDS: Final = 30.0
 """Longest silence about a working run where there is no terminal."""
 
@@ -36,11 +39,13 @@ class Watch:
     sleep: Callable[[float], None] = time.sleep
     losses: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Loss by step of each run, as far as it was seen."""
+    answered: float = field(init=False, default=0.0)
+    """When the cluster last answered."""
 
     def run(self) -> Exit:
         """Shows the runs until all have ended; gives how the command ends."""
-        began = self.monotonic()
         runs = self._look()
+        began = self.answered = self.monotonic()
         if not runs:
             raise CommandError(f"no runs in namespace {self.namespace}; start one: hatchery apply -f FILE")
         shower = _Table(self) if self.console.is_terminal else _Lines(self)
@@ -50,9 +55,20 @@ class Watch:
                 if self.timeout_seconds is not None and self.monotonic() - began > self.timeout_seconds:
                     return self._timed_out(runs)
                 self.sleep(POLL_SECONDS)
-                runs = self._look()
+                runs = self._look_patiently(runs)
                 shower.show(runs)
         return self._ended(runs)
+
+    def _look_patiently(self, before: list[RunView]) -> list[RunView]:
+        """The runs as they are, or as they were last seen while the cluster does not answer."""
+        try:
+            runs = self._look()
+        except CommandError as error:
+            if error.code != Exit.FAILED or self.monotonic() - self.answered > PATIENCE_SECONDS:
+                raise
+            return before
+        self.answered = self.monotonic()
+        return runs
 
     def _look(self) -> list[RunView]:
         runs = chosen(map(RunView.of, self.cluster.list(self.namespace)), self.names)

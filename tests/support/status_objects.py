@@ -147,7 +147,7 @@ def pipeline() -> list[Object]:
 class FakeCluster:
     """Gives one state after the other; the last one stays."""
 
-    states: Sequence[list[Object]]
+    states: Sequence[list[Object] | Exception]
     namespace: str = "team"
     looks: int = 0
     asked: list[str | None] = field(default_factory=list)
@@ -158,6 +158,8 @@ class FakeCluster:
         self.asked.append(namespace)
         state = self.states[min(self.looks, len(self.states) - 1)]
         self.looks += 1
+        if isinstance(state, Exception):
+            raise state
         return state
 
     def apply(self, resource: Object, namespace: str, *, dry_run: bool) -> Object:

@@ -104,6 +104,23 @@ def test_it_gives_up_after_the_timeout_and_says_what_still_goes_on():
     assert "not ended after 1m30s: pretrainrun/tiny; they go on" in text
 
 
+AWAY = CommandError("list pretrainruns: the cluster does not answer", Exit.FAILED)
+
+
+def test_an_api_server_that_restarts_does_not_end_it():
+    assert watch([running()], AWAY, AWAY, [completed("PretrainRun")])[0] == Exit.OK
+
+
+def test_a_cluster_that_stays_away_ends_it():
+    with pytest.raises(CommandError, match="does not answer"):
+        watch([running()], AWAY, seconds=10)
+
+
+def test_a_run_that_is_deleted_meanwhile_ends_it():
+    with pytest.raises(CommandError, match="no such run"):
+        watch([running()], [], names=["tiny"])
+
+
 def test_an_empty_namespace_is_an_error():
     with pytest.raises(CommandError, match="no runs in namespace team"):
         watch([])
