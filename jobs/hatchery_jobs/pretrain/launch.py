@@ -61,7 +61,7 @@ class Gang:
         return cls(
             nodes=int(environment.get("HATCHERY_NODES", parallelism.nodes)),
             processes=int(environment.get("HATCHERY_PROCESSES_PER_NODE", 1 if wanted == "auto" else wanted)),
-            index=int(environment.get("JOB_COMPLETION_INDEX", 0)),
+            index=int(environment.get("HATCHERY_NODE_INDEX") or 0),
             endpoint=environment.get("HATCHERY_RENDEZVOUS_ENDPOINT", f"localhost:{RENDEZVOUS_PORT}"),
             rendezvous=environment.get("HATCHERY_RENDEZVOUS_ID", "hatchery"),
         )

@@ -114,7 +114,7 @@ class Bench:
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("HATCHERY_METRICS_PORT", "0")
-    for name in ("HATCHERY_NODES", "HATCHERY_PROCESSES_PER_NODE", "JOB_COMPLETION_INDEX"):
+    for name in ("HATCHERY_NODES", "HATCHERY_PROCESSES_PER_NODE", "HATCHERY_NODE_INDEX"):
         monkeypatch.delenv(name, raising=False)
     return Bench(tmp_path)
 

@@ -128,7 +128,9 @@ def test_dropout_too_is_resumed_exactly(orders, monkeypatch):
 
 
 def test_it_agrees_with_an_independent_loop(orders):
-    order = orders("run", batch={"sequences": 4, "perDevice": 4}, schedule={"steps": 40, "warmupSteps": 4, "peakLr": 3e-3})
+    order = orders(
+        "run", batch={"sequences": 4, "perDevice": 4}, schedule={"steps": 40, "warmupSteps": 4, "peakLr": 3e-3}
+    )
     train(order)
     ours = [line for line in read_curve(order.folder / CURVE) if "loss" in line]
     reference = plain_loop(order, steps=40, warmup=4, peak=3e-3)

@@ -125,7 +125,9 @@ def test_a_pod_asked_to_end_leaves_a_checkpoint_and_exit_code_143(bench, inputs,
     job.write_text(json.dumps(context.job.wire()))
     settings = {"HATCHERY_REPORT_PATH": str(report), "HATCHERY_METRICS_PORT": str(unused_port)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "hatchery_jobs", "--input", str(job)], env=os.environ | settings, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "hatchery_jobs", "--input", str(job)],
+        env=os.environ | settings,
+        stdout=subprocess.DEVNULL,
     )
     try:
         curve = context.draft(train.CODE_VERSION).folder / CURVE
@@ -232,7 +234,7 @@ def test_the_command_line_of_a_gang(monkeypatch):
     environment = {
         "HATCHERY_NODES": "3",
         "HATCHERY_PROCESSES_PER_NODE": "8",
-        "JOB_COMPLETION_INDEX": "2",
+        "HATCHERY_NODE_INDEX": "2",
         "HATCHERY_RENDEZVOUS_ENDPOINT": "run-0.run:29500",
         "HATCHERY_RENDEZVOUS_ID": "uid-2",
     }
