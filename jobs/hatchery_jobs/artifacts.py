@@ -191,7 +191,7 @@ def open_draft(root: str, key: str, facts: Mapping[str, Any], scratch: Path) -> 
     with storage_errors(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
-        (folder / ".writable").unlink()
+        (folder / ".writable").unlink(missing_ok=True)  # the other pods of a gang do the same
     return Draft(key=key, uri=uri, folder=folder, cache=scratch, facts=facts)
 
 
