@@ -1,6 +1,6 @@
 """Objects as the API server gives them, and a cluster that holds them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -167,11 +167,3 @@ class FakeCluster:
             raise self.refuse
         self.applied.append((resource, namespace, dry_run))
         return resource
-
-
-def ticks(step: float) -> Iterator[float]:
-    """A clock that moves on with every look at it."""
-    now = 0.0
-    while True:
-        yield now
-        now += step

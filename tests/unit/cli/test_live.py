@@ -2,19 +2,18 @@ import io
 
 import pytest
 from rich.console import Console
-from tests.support.status_objects import FakeCluster, blocked, completed, failed, resource, running, ticks
+from tests.support.status_objects import FakeCluster, blocked, completed, failed, resource, running
 
 from hatchery_cli.errors import CommandError, Exit
 from hatchery_cli.live import Watch
 
 
 def watch(*states, names=(), tty=False, timeout=None, seconds=1.0):
-    """What a watch over some states prints and how it ends; the clock moves on by `seconds` at each look at it."""
+    """What a watch over some states prints and how it ends; `seconds` pass between two looks."""
     page = io.StringIO()
     console = Console(file=page, force_terminal=tty, width=160, highlight=False, color_system=None)
-    clock = ticks(seconds)
     cluster = FakeCluster(states)
-    code = Watch(cluster, console, "team", names, timeout, lambda: next(clock), lambda _: None).run()
+    code = Watch(cluster, console, "team", names, timeout, lambda: cluster.looks * seconds, lambda _: None).run()
     return code, page.getvalue(), cluster
 
 
