@@ -74,14 +74,16 @@ def run(job: JobInput[Any], stop: threading.Event, scratch: Path) -> Report:
     stage: Callable[[Context[Any]], Outcome] = import_module(STAGES[job.kind, job.stage]).run
     context = Context(job=job, progress=Progress(job.stage), scratch=scratch, stop=stop)
     outcome = stage(context)
+    first_pod = int(os.environ.get("HATCHERY_NODE_INDEX") or 0) == 0  # the others of a gang end with the same artifact
     report = Report(
         artifact=outcome.artifact,
         result=outcome.result.wire(),
-        hub=_push(job, outcome),
+        hub=_push(job, outcome) if first_pod else None,
         cached=outcome.cached,
         seconds=round(time.monotonic() - started, 3),
     )
-    write_atomically(outcome.folder / "report.json", report.model_dump_json(by_alias=True, indent=1).encode())
+    if first_pod:
+        write_atomically(outcome.folder / "report.json", report.model_dump_json(by_alias=True, indent=1).encode())
     return report
 
 
