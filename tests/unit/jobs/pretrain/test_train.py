@@ -208,7 +208,7 @@ def test_an_error_of_a_worker_itself_ends_the_run(order, monkeypatch):
 
 def test_pods_that_never_meet_give_up(order, monkeypatch):
     script([[]] * launch.FRUITLESS_LAUNCHES, order, monkeypatch)
-    with pytest.raises(RetryableError, match="2 pods did not meet at run-0.run:29500"):
+    with pytest.raises(RetryableError, match=r"2 pods did not meet at run-0\.run:29500"):
         launch.run_workers(order, GANG, threading.Event())
 
 
