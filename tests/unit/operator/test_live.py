@@ -1,48 +1,40 @@
-from datetime import UTC, datetime, timedelta
+"""From a pod's report to the progress people read."""
 
 import pytest
+from tests.support.operator_builders import NOW
 
 from hatchery_api.contract import TrainerStatus
 from hatchery_api.status import ProgressMetric
-from hatchery_operator.live import WRITE_SECONDS, duration_text, progress_status
-
-NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-
-
-def reported(share=None, left=None, **numbers):
-    metrics = [ProgressMetric(name=name, value=value) for name, value in numbers.items()]
-    return TrainerStatus(progress_percentage=share, estimated_remaining_seconds=left, metrics=metrics)
+from hatchery_operator.live import duration_text, progress_status
 
 
 @pytest.mark.parametrize(
-    ("status", "text"),
-    [
-        (reported(45, done="90", total="200", unit="steps"), "90/200 steps (45%)"),
-        (reported(45, current_step="90", total_steps="200"), "90/200 (45%)"),
-        (reported(45, step="90", steps="200"), "90/200 (45%)"),
-        (reported(None, done="90", total="200", unit="files"), "90/200 files"),
-        (reported(45, total_steps="200"), "45%"),
-        (reported(45, text="shard 3 of 7", done="1", total="2"), "shard 3 of 7"),
-        (reported(), ""),
-    ],
+    ("seconds", "text"),
+    [(0, "0s"), (59, "59s"), (60, "1m00s"), (3599, "59m59s"), (3600, "1h00m"), (86_399, "23h59m"), (90_000, "1d01h")],
 )
-def test_progress_for_people(status, text):
-    assert progress_status(status, NOW, None).text == text
-
-
-def test_long_words_of_a_pod_are_cut_to_what_the_api_takes():
-    assert len(progress_status(reported(1, done="9" * 64, total="9" * 64, unit="x" * 64), NOW, None).text) == 128
-
-
-def test_progress_is_written_every_ten_seconds_at_most():
-    before = progress_status(reported(1), NOW, None)
-    soon = progress_status(reported(2), NOW + timedelta(seconds=WRITE_SECONDS - 1), before)
-    later = progress_status(reported(3), NOW + timedelta(seconds=WRITE_SECONDS), before)
-    assert (soon.percentage, later.percentage) == (1, 3)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0s"), (59, "59s"), (61, "1m01s"), (3599, "59m59s"), (4320, "1h12m"), (90_000, "1d01h")]
-)
-def test_a_duration_shows_its_two_largest_units(seconds, text):
+def test_durations(seconds: int, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+def shown(percentage: int | None = None, **metrics: str) -> tuple[str, list[str]]:
+    values = [ProgressMetric(name=name, value=value) for name, value in metrics.items()]
+    found = progress_status(TrainerStatus(progress_percentage=percentage, metrics=values), NOW, None)
+    assert found
+    return found.text, [metric.name for metric in found.metrics]
+
+
+def test_texts() -> None:
+    assert shown(45, step="9", steps="20", loss="2") == ("9/20 (45%)", ["step", "steps", "loss"])
+    assert shown(45, current_step="9", total_steps="20")[0] == "9/20 (45%)"
+    assert shown(45, text="read 9 files") == ("read 9 files", [])
+    assert shown(45)[0] == "45%"
+    assert shown(None, step="1", steps="2")[0] == "1/2"
+    assert shown()[0] == ""
+
+
+def test_a_status_stays_small_however_much_a_pod_reports() -> None:
+    found = progress_status(
+        TrainerStatus(metrics=[ProgressMetric(name=f"m{n}", value="x" * 64) for n in range(256)]), NOW, None
+    )
+    assert found
+    assert len(found.metrics) == 32

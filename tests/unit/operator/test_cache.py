@@ -1,0 +1,160 @@
+"""What the operator knows: the newest version wins, dependents are told, and kopf's events only keep it current."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.support.operator_builders import NAMESPACE, artifact, condition, job, manifest, run
+
+from hatchery_operator.cache import Cache
+from hatchery_operator.handlers import take_job, take_run
+from hatchery_operator.objects import Key, Manifest, summarize_job
+from hatchery_operator.resync import put_or_complain
+
+CORPUS = Key("CorpusBuild", NAMESPACE, "corpus")
+TOKENIZER = Key("TokenizerBuild", NAMESPACE, "tokenizer")
+
+
+def corpus(version: int, digest: str | None = None, **metadata: Any) -> Manifest:
+    found = manifest("CorpusBuild", "corpus", version=version)
+    found["metadata"] |= metadata
+    if digest:
+        done = condition("Succeeded", "True", "Completed")
+        found["status"] = {"conditions": [done], "artifact": artifact(digest).wire()}
+    return found
+
+
+def with_dependent() -> Cache:
+    cache = Cache()
+    cache.put(manifest("TokenizerBuild", "tokenizer"))
+    return cache
+
+
+def test_an_older_version_never_replaces_a_newer_one() -> None:
+    cache = Cache()
+    cache.put(corpus(5, "new"))
+    cache.put(corpus(4, "old"))
+    found = cache.get(CORPUS)
+    assert found
+    assert found.status.artifact
+    assert found.status.artifact.digest == "new"
+    assert cache.version(CORPUS) == 5
+
+
+def test_those_who_wait_are_told_of_what_concerns_them_and_of_nothing_else() -> None:
+    cache = with_dependent()
+    assert cache.put(corpus(1)) == {TOKENIZER}
+    assert cache.put(corpus(2, annotations={"a": "b"})) == frozenset()
+    assert cache.put(corpus(3, "d1")) == {TOKENIZER}
+    assert cache.put(corpus(4, "d1")) == frozenset()
+    assert cache.put(corpus(5, "d2")) == {TOKENIZER}
+    assert cache.put(corpus(6, "d2", deletionTimestamp="2026-01-01T00:00:00Z")) == {TOKENIZER}
+    assert cache.remove(CORPUS) == {TOKENIZER}
+    assert cache.remove(CORPUS) == frozenset()
+
+
+def test_a_spec_that_changes_changes_whom_it_waits_for() -> None:
+    cache = with_dependent()
+    cache.put(manifest("TokenizerBuild", "tokenizer", version=2, corpusRef={"name": "other"}))
+    assert cache.put(corpus(3)) == frozenset()
+    assert cache.put(manifest("CorpusBuild", "other", version=4)) == {TOKENIZER}
+
+
+def test_a_late_deletion_does_not_remove_what_was_made_since() -> None:
+    cache = Cache()
+    cache.put(corpus(9))
+    cache.remove(CORPUS, version=8)
+    assert cache.get(CORPUS)
+    cache.remove(CORPUS, version=9)
+    assert cache.get(CORPUS) is None
+
+
+def test_jobs_are_found_by_their_owner_and_kept_in_their_newest_version() -> None:
+    cache, owner = Cache(), run()
+    cache.put_job(job(owner, "a", version=2, ready=1))
+    cache.put_job(job(owner, "a", version=1, ready=0))
+    cache.put_job(job(owner, "b"))
+    assert cache.jobs_of(owner.uid)["a"].ready == 1
+    assert set(cache.jobs_of(owner.uid)) == {"a", "b"}
+    assert cache.jobs_of("another") == {}
+
+
+def test_removing_a_job_spares_one_of_the_same_name_made_since() -> None:
+    cache, owner = Cache(), run()
+    cache.put_job(job(owner, "a", uid="new"))
+    cache.remove_job(job(owner, "a", uid="old"))
+    assert "a" in cache.jobs_of(owner.uid)
+    cache.remove_job(job(owner, "a", uid="new"))
+    assert cache.jobs() == []
+
+
+def test_a_job_made_again_replaces_the_one_before_whatever_its_version() -> None:
+    cache, owner = Cache(), run()
+    cache.put_job(job(owner, "a", uid="old", version=9))
+    cache.put_job(job(owner, "a", uid="new", version=3))
+    assert cache.jobs_of(owner.uid)["a"].uid == "new"
+
+
+def test_events_keep_the_cache_current_and_name_who_must_look_again() -> None:
+    cache = with_dependent()
+    assert take_run(cache, {"type": "ADDED", "object": corpus(1)}) == [CORPUS, TOKENIZER]
+    assert take_run(cache, {"type": "MODIFIED", "object": corpus(2)}) == [CORPUS]
+    assert take_run(cache, {"type": "DELETED", "object": corpus(3)}) == [CORPUS, TOKENIZER]
+    assert cache.get(CORPUS) is None
+
+
+def job_manifest(**metadata: Any) -> Manifest:
+    labels = {"hatchery.dev/uid": "u", "hatchery.dev/kind": "CorpusBuild", "hatchery.dev/name": "corpus"}
+    return {
+        "metadata": {
+            "name": "corpus-build-a1",
+            "namespace": NAMESPACE,
+            "uid": "j",
+            "resourceVersion": "7",
+            "creationTimestamp": "2026-03-01T12:00:00Z",
+            "labels": labels,
+            "ownerReferences": [{"uid": "u", "controller": True}],
+            **metadata,
+        },
+        "spec": {"completions": 2},
+        "status": {"active": 2, "ready": 1},
+    }
+
+
+def test_events_of_jobs_wake_their_owner() -> None:
+    cache = Cache()
+    assert take_job(cache, {"type": "ADDED", "object": job_manifest()}) == CORPUS
+    assert cache.jobs_of("u")["corpus-build-a1"].ready == 1
+    assert take_job(cache, {"type": "DELETED", "object": job_manifest()}) == CORPUS
+    assert cache.jobs() == []
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"ownerReferences": []},
+        {"ownerReferences": [{"uid": "other", "controller": True}]},
+        {"ownerReferences": [{"uid": "u"}]},
+        {"labels": {"hatchery.dev/uid": "u", "hatchery.dev/kind": "Nonsense"}},
+    ],
+)
+def test_a_job_that_only_looks_like_ours_is_ignored(metadata: dict[str, Any]) -> None:
+    assert take_job(Cache(), {"type": "ADDED", "object": job_manifest(**metadata)}) is None
+
+
+def test_a_job_is_old_since_it_was_last_resumed() -> None:
+    resumed = job_manifest()
+    resumed["status"]["startTime"] = "2026-03-02T00:00:00Z"
+    found, created = summarize_job(resumed), summarize_job(job_manifest())
+    assert found
+    assert created
+    assert (created.since, found.since) == ("2026-03-01T12:00:00Z", "2026-03-02T00:00:00Z")
+    assert replace(found, since=created.since) == created
+
+
+def test_a_status_that_cannot_be_read_is_named_and_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    cache, broken = Cache(), corpus(1)
+    broken["status"] = {"attempts": "many"}
+    assert put_or_complain(cache, broken) == frozenset()
+    assert "CorpusBuild team/corpus has a status that cannot be read" in caplog.text
+    assert cache.get(CORPUS) is None

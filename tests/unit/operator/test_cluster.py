@@ -1,0 +1,263 @@
+"""Requests, retries and errors of the API client, against a server that says what the case is about."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from hatchery_operator.cluster import JOBS, RUNS, Cluster, ResourceType, api_error, kubeconfig_from_environment
+from hatchery_operator.errors import (
+    AlreadyExistsError,
+    ApiError,
+    ConflictError,
+    GoneError,
+    RefusedError,
+    UnreachableError,
+)
+
+Answer = tuple[int, dict[str, Any], dict[str, str]]
+MANIFEST = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j", "namespace": "n"}}
+
+
+class Server:
+    """Answers in turn, the last one for ever, and remembers what it was asked."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.seen: list[web.Request] = []
+        self.bodies: list[str] = []
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.seen.append(request)
+        self.bodies.append(await request.text())
+        status, body, headers = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return web.json_response(body, status=status, headers=headers)
+
+
+class Case:
+    """A client of a server, with a clock that sleeping moves."""
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.server, self.folder = server, folder
+        self.slept: list[float] = []
+        self.counted: list[tuple[str, int]] = []
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+    def kubeconfig(self, url: str, token: str = "t1") -> Path:
+        path = self.folder / "kubeconfig"
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": {"server": url}}],
+            "users": [{"name": "u", "user": {"token": token}}],
+        }
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    def run(self, work: Callable[[Cluster], Awaitable[Any]]) -> Any:
+        async def scenario() -> Any:
+            app = web.Application()
+            app.router.add_route("*", "/{path:.*}", self.server.answer)
+            async with TestServer(app) as server:
+                self.url = str(server.make_url("")).rstrip("/")
+                path = self.kubeconfig(self.url)
+                cluster = Cluster(path, lambda: 42.0, lambda verb, code: self.counted.append((verb, code)), self._sleep)
+                try:
+                    return await work(cluster)
+                finally:
+                    await cluster.close()
+
+        return asyncio.run(scenario())
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Callable[..., Case]:
+    return lambda *answers: Case(Server(*answers), tmp_path)
+
+
+def ok(body: dict[str, Any] | None = None) -> Answer:
+    return 200, body or {}, {}
+
+
+def refusal(status: int, reason: str = "", message: str = "no", **headers: str) -> Answer:
+    return status, {"kind": "Status", "reason": reason, "message": message}, headers
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (JOBS, "/apis/batch/v1/namespaces/n/jobs/x/status"),
+        (ResourceType("", "v1", "pods", "Pod"), "/api/v1/namespaces/n/pods/x/status"),
+        (RUNS["EvalRun"], "/apis/hatchery.dev/v1alpha1/namespaces/n/evalruns/x/status"),
+    ],
+)
+def test_paths(kind: ResourceType, expected: str) -> None:
+    assert kind.path("n", "x", "status") == expected
+    assert kind.path(None) == expected.replace("/namespaces/n", "").removesuffix("/x/status")
+
+
+def test_an_object_is_read_with_the_token_and_the_answer_is_counted(case: Callable[..., Case]) -> None:
+    one = case(ok({"metadata": {"name": "j"}}))
+    assert one.run(lambda cluster: cluster.get(JOBS, "n", "j")) == {"metadata": {"name": "j"}}
+    [request] = one.server.seen
+    assert (request.method, request.path) == ("GET", "/apis/batch/v1/namespaces/n/jobs/j")
+    assert request.headers["Authorization"] == "Bearer t1"
+    assert one.counted == [("GET", 200)]
+
+
+def test_an_object_that_does_not_exist_is_none(case: Callable[..., Case]) -> None:
+    assert case(refusal(404, "NotFound")).run(lambda cluster: cluster.get(JOBS, "n", "j")) is None
+
+
+def test_a_listing_goes_page_by_page_and_says_what_its_items_are(case: Callable[..., Case]) -> None:
+    one = case(
+        ok({"metadata": {"continue": "next"}, "items": [{"metadata": {"name": "a"}}]}),
+        ok({"metadata": {}, "items": [{"metadata": {"name": "b"}}]}),
+    )
+
+    async def names(cluster: Cluster) -> list[tuple[str, str]]:
+        return [(item["metadata"]["name"], item["kind"]) async for item in cluster.list(JOBS, None, "x=y", "f=g")]
+
+    assert one.run(names) == [("a", "Job"), ("b", "Job")]
+    first, second = one.server.seen
+    assert first.path == "/apis/batch/v1/jobs"
+    assert (first.query["labelSelector"], first.query["fieldSelector"], first.query["limit"]) == ("x=y", "f=g", "100")
+    assert "continue" not in first.query
+    assert second.query["continue"] == "next"
+
+
+def test_an_apply_says_who_applies(case: Callable[..., Case]) -> None:
+    one = case(ok())
+    one.run(lambda cluster: cluster.apply(MANIFEST, "hatchery-status", "status"))
+    [request] = one.server.seen
+    assert (request.method, request.path) == ("PATCH", "/apis/batch/v1/namespaces/n/jobs/j/status")
+    assert request.headers["Content-Type"] == "application/apply-patch+yaml"
+    assert dict(request.query) == {"fieldManager": "hatchery-status", "force": "true"}
+    assert json.loads(one.server.bodies[0]) == MANIFEST
+
+
+def test_a_delete_takes_children_along_and_only_the_object_that_is_meant(case: Callable[..., Case]) -> None:
+    one = case(ok())
+    one.run(lambda cluster: cluster.delete(JOBS, "n", "j", "u1"))
+    options = json.loads(one.server.bodies[0])
+    assert (options["propagationPolicy"], options["preconditions"]) == ("Background", {"uid": "u1"})
+
+
+@pytest.mark.parametrize("status", [404, 409])
+def test_deleting_what_is_gone_or_another_by_now_is_no_error(case: Callable[..., Case], status: int) -> None:
+    case(refusal(status, "Conflict")).run(lambda cluster: cluster.delete(JOBS, "n", "j", "u1"))
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "error"),
+    [
+        (404, "NotFound", GoneError),
+        (409, "Conflict", ConflictError),
+        (409, "AlreadyExists", AlreadyExistsError),
+        (400, "BadRequest", RefusedError),
+        (403, "Forbidden", RefusedError),
+        (422, "Invalid", RefusedError),
+        (401, "Unauthorized", UnreachableError),
+        (429, "TooManyRequests", UnreachableError),
+        (500, "InternalError", UnreachableError),
+        (503, "ServiceUnavailable", UnreachableError),
+    ],
+)
+def test_the_class_of_an_error_says_what_to_do(status: int, reason: str, error: type[ApiError]) -> None:
+    body = json.dumps({"reason": reason, "message": "because"}).encode()
+    found = api_error("GET /x", status, {}, body)
+    assert type(found) is error
+    assert str(found) == "GET /x: because"
+    assert found.status == status
+
+
+def test_an_answer_that_is_no_json_is_still_an_error_with_its_text() -> None:
+    assert "bad gateway" in str(api_error("GET /x", 502, {}, b"<html>bad gateway"))
+
+
+def test_a_busy_server_is_given_the_time_it_asks_for(case: Callable[..., Case]) -> None:
+    one = case(refusal(429, **{"Retry-After": "7"}), refusal(503, **{"Retry-After": "3"}), ok({"metadata": {}}))
+    assert one.run(lambda cluster: cluster.get(JOBS, "n", "j")) == {"metadata": {}}
+    assert one.slept == [7, 3]
+
+
+def test_no_server_is_waited_for_without_end(case: Callable[..., Case]) -> None:
+    one = case(refusal(429, **{"Retry-After": "3600"}))
+    with pytest.raises(UnreachableError):
+        one.run(lambda cluster: cluster.get(JOBS, "n", "j"))
+    assert one.slept == [30, 30, 30, 30]
+
+
+def test_an_error_of_the_server_is_left_to_the_queue(case: Callable[..., Case]) -> None:
+    one = case(refusal(500))
+    with pytest.raises(UnreachableError):
+        one.run(lambda cluster: cluster.get(JOBS, "n", "j"))
+    assert (one.slept, len(one.server.seen)) == ([], 1)
+
+
+def test_credentials_that_are_refused_are_read_again(case: Callable[..., Case]) -> None:
+    one = case(ok({}), refusal(401), ok({"metadata": {}}))
+
+    async def rotate(cluster: Cluster) -> Any:
+        await cluster.ping()
+        one.kubeconfig(one.url, token="t2")
+        return await cluster.get(JOBS, "n", "j")
+
+    assert one.run(rotate) == {"metadata": {}}
+    tokens = [request.headers["Authorization"] for request in one.server.seen]
+    assert tokens == ["Bearer t1", "Bearer t1", "Bearer t2"]
+
+
+def test_no_answer_is_an_error_of_its_own_and_counted(tmp_path: Path) -> None:
+    one = Case(Server(ok()), tmp_path)
+    path = one.kubeconfig("http://127.0.0.1:1")
+    cluster = Cluster(path, lambda: 0.0, lambda verb, code: one.counted.append((verb, code)), one._sleep)
+
+    async def scenario() -> None:
+        try:
+            await cluster.ping()
+        finally:
+            await cluster.close()
+
+    with pytest.raises(UnreachableError, match="no answer"):
+        asyncio.run(scenario())
+    assert one.counted == [("GET", 0)]
+
+
+def test_silence_is_measured_from_the_last_good_answer(case: Callable[..., Case]) -> None:
+    async def scenario(cluster: Cluster) -> list[float]:
+        cluster.last_success = 0.0
+        with pytest.raises(RefusedError):
+            await cluster.ping()
+        before = cluster.last_success
+        await cluster.ping()
+        return [before, cluster.last_success]
+
+    assert case(refusal(403), ok({})).run(scenario) == [0.0, 42.0]
+
+
+def test_kopf_gets_the_same_credentials(case: Callable[..., Case]) -> None:
+    one = case(ok())
+    found = one.run(lambda cluster: cluster.credentials())
+    assert (found.server, found.token, found.insecure) == (one.url, "t1", False)
+
+
+def test_which_kubeconfig_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert kubeconfig_from_environment({"KUBECONFIG": "/a:/b"}) == Path("/a")
+    assert kubeconfig_from_environment({}) is None
+    default = tmp_path / ".kube" / "config"
+    default.parent.mkdir()
+    default.touch()
+    assert kubeconfig_from_environment({}) == default
+    assert kubeconfig_from_environment({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}) is None
