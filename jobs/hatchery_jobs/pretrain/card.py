@@ -86,7 +86,7 @@ def _training(spec: PretrainRunSpec, result: PretrainResult) -> str:
         f"GPT-2 family, {spec.model.size} preset, initial weights from seed {spec.model.init_seed}. "
         f"AdamW (betas {optimizer.beta1} and {optimizer.beta2}, weight decay {optimizer.weight_decay} on matrices "
         f"only), gradient clipped at {optimizer.clip_norm}. Learning rate: {schedule.warmup_steps:,} updates of "
-        f"warm-up to {schedule.peak_lr:g}, then {schedule.type} to {schedule.min_lr:g} over {schedule.steps:,} updates. "
+        f"warm-up to {schedule.peak_lr:g}, then {schedule.type} to {schedule.min_lr:g} in {schedule.steps:,} updates. "
         f"{batch.sequences} sequences ({result.tokens_per_step:,} tokens) in an update, {spec.precision}, "
         f"order from seed {spec.data.shuffle.seed}."
     )

@@ -15,10 +15,11 @@ from typing import Final
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
 from hatchery_api.base import Record
-from hatchery_jobs.artifacts import sha256_file, sync_folder, write_atomically
+from hatchery_jobs.artifacts import sha256_file, storage_errors, sync_folder, write_atomically
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.run import log
 
@@ -50,7 +51,18 @@ class Checkpoints:
         return self.folder / f"step-{step:08d}"
 
     def save(self, state: RunState, model: torch.nn.Module, optimizer: dict[str, object]) -> None:
-        """Writes a checkpoint and then removes the oldest ones beyond `keep`."""
+        """Writes a checkpoint and then removes the oldest ones beyond `keep`.
+
+        Raises:
+            RetryableError: the store cannot be written or is full; the earlier checkpoints stay.
+        """
+        with storage_errors(str(self.path(state.step))):
+            try:
+                self._save(state, model, optimizer)
+            except (SafetensorError, RuntimeError) as error:  # what the two libraries make of a full disk
+                raise OSError(str(error)) from error
+
+    def _save(self, state: RunState, model: torch.nn.Module, optimizer: dict[str, object]) -> None:
         for stale in self.folder.glob(".step-*"):
             shutil.rmtree(stale)
         target = self.path(state.step)

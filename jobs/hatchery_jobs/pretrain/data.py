@@ -98,7 +98,7 @@ class TokenStore:
         return max(0, self.index.splits[split].tokens - 1) // self._length
 
     def rows(self, split: Split, sequences: Sequence[int] | Tokens) -> Tokens:
-        """Sequences by number, (rows, sequence_tokens + 1): all columns but the last are inputs, all but the first targets."""
+        """Sequences by number, (rows, tokens + 1): inputs are all columns but the last, targets all but the first."""
         return np.stack([self._read(split, int(n) * self._length, self._length + 1) for n in sequences])
 
     def _read(self, split: Split, start: int, count: int) -> Tokens:

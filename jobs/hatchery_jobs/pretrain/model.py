@@ -27,7 +27,8 @@ def gpt2_config(shape: Shape, eos_id: int) -> GPT2Config:
 def build_model(shape: Shape, eos_id: int, seed: int, *, gradient_checkpointing: bool = False) -> GPT2LMHeadModel:
     """A model with fresh weights that depend on shape and seed alone."""
     torch.manual_seed(seed)
-    model = GPT2LMHeadModel._from_config(gpt2_config(shape, eos_id), attn_implementation="sdpa")  # noqa: SLF001 - no public one
+    config = gpt2_config(shape, eos_id)
+    model = GPT2LMHeadModel._from_config(config, attn_implementation="sdpa")  # noqa: SLF001 - there is no public one
     if gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     return model.train()

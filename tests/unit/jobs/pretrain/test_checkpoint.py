@@ -7,7 +7,11 @@ import sys
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
+from hatchery_api.conditions import Reason
+from hatchery_jobs.errors import RetryableError
+from hatchery_jobs.pretrain import checkpoint
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.curve import Curve, read_curve
 from hatchery_jobs.pretrain.state import RunState
@@ -71,6 +75,20 @@ def test_a_torn_one_is_replaced_when_its_step_comes_again(tmp_path):
     (tmp_path / "step-00000010" / "optimizer.pt").unlink()
     save(tmp_path, 10)
     assert checkpoints.newest().step == 10
+
+
+@pytest.mark.parametrize("full", ["model", "optimizer"])
+def test_a_full_disk_is_reported_and_the_earlier_ones_stay(tmp_path, monkeypatch, full):
+    checkpoints = save(tmp_path, 5)
+
+    def fails(*_, **__):
+        raise (SafetensorError if full == "model" else RuntimeError)("No space left on device")
+
+    monkeypatch.setattr(*((checkpoint, "save_model") if full == "model" else (torch, "save")), fails)
+    with pytest.raises(RetryableError, match="step-00000010: No space left on device") as e:
+        save(tmp_path, 10)
+    assert e.value.reason == Reason.STORAGE_ERROR
+    assert checkpoints.newest().step == 5
 
 
 KILLED = """
