@@ -44,7 +44,7 @@ def register(
 ) -> None:
     """Registers all handlers."""
 
-    async def on_login(**_: Any) -> kopf.ConnectionInfo:
+    async def _login(**_: Any) -> kopf.ConnectionInfo:
         current = await credentials()
         return kopf.ConnectionInfo(
             server=current.server,
@@ -56,21 +56,19 @@ def register(
             private_key_path=current.private_key_path,
         )
 
-    async def on_run(event: kopf.RawEvent, **_: Any) -> None:
+    async def _run(event: kopf.RawEvent, **_: Any) -> None:
         for key in take_run(cache, cast("dict[str, Any]", event)):
             wake(key)
 
-    async def on_job(event: kopf.RawEvent, **_: Any) -> None:
+    async def _job(event: kopf.RawEvent, **_: Any) -> None:
         if key := take_job(cache, cast("dict[str, Any]", event)):
             wake(key)
 
     kopf.on.startup(registry=registry, id="hatchery-settings")(configure)
-    kopf.on.login(registry=registry, id="hatchery-login")(on_login)
+    kopf.on.login(registry=registry, id="hatchery-login")(_login)
     for kind in KINDS:
-        kopf.on.event(GROUP, VERSION, kind.plural, registry=registry, id=f"hatchery-{kind.plural}")(on_run)
-    kopf.on.event("batch", "v1", "jobs", labels={UID_LABEL: kopf.PRESENT}, registry=registry, id="hatchery-jobs")(
-        on_job
-    )
+        kopf.on.event(GROUP, VERSION, kind.plural, registry=registry, id=f"hatchery-{kind.plural}")(_run)
+    kopf.on.event("batch", "v1", "jobs", labels={UID_LABEL: kopf.PRESENT}, registry=registry, id="hatchery-jobs")(_job)
 
 
 async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:

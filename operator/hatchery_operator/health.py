@@ -67,27 +67,27 @@ async def beat(pulse: Pulse, clock: Callable[[], float]) -> None:
 def health_app(pulse: Pulse, clock: Callable[[], float]) -> web.Application:
     """`/healthz` for liveness, `/readyz` for readiness."""
 
-    async def live(_: web.Request) -> web.Response:
+    async def _live(_: web.Request) -> web.Response:
         complaints = pulse.complaints(clock())
         return web.Response(text="\n".join(complaints) or "ok", status=503 if complaints else 200)
 
-    async def ready(_: web.Request) -> web.Response:
+    async def _ready(_: web.Request) -> web.Response:
         return web.Response(text="ok" if pulse.is_loaded else "loading", status=200 if pulse.is_loaded else 503)
 
     app = web.Application()
-    app.router.add_get("/healthz", live)
-    app.router.add_get("/readyz", ready)
+    app.router.add_get("/healthz", _live)
+    app.router.add_get("/readyz", _ready)
     return app
 
 
 def metrics_app(metrics: Metrics) -> web.Application:
     """`/metrics`."""
 
-    async def text(_: web.Request) -> web.Response:
+    async def _text(_: web.Request) -> web.Response:
         return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     app = web.Application()
-    app.router.add_get("/metrics", text)
+    app.router.add_get("/metrics", _text)
     return app
 
 

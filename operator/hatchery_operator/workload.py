@@ -129,14 +129,14 @@ def _job(work: Work, settings: Settings) -> Manifest:
 def failure_rules() -> list[Manifest]:
     """What the Job controller does when a pod fails, from the exit codes; the first rule that matches counts."""
 
-    def on_exit(action: str, *codes: ExitCode) -> Manifest:
+    def _on_exit(action: str, *codes: ExitCode) -> Manifest:
         values = sorted(int(code) for code in codes)
         return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": values}}
 
     return [
-        on_exit("FailJob", *PERMANENT),
+        _on_exit("FailJob", *PERMANENT),
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        on_exit("Ignore", ExitCode.INTERRUPTED),
+        _on_exit("Ignore", ExitCode.INTERRUPTED),
     ]
 
 

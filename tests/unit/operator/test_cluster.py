@@ -155,7 +155,9 @@ def test_a_delete_takes_children_along_and_only_the_object_that_is_meant(case: C
 
 @pytest.mark.parametrize("status", [404, 409])
 def test_deleting_what_is_gone_or_another_by_now_is_no_error(case: Callable[..., Case], status: int) -> None:
-    case(refusal(status, "Conflict")).run(lambda cluster: cluster.delete(JOBS, "n", "j", "u1"))
+    one = case(refusal(status, "Conflict"))
+    one.run(lambda cluster: cluster.delete(JOBS, "n", "j", "u1"))
+    assert one.counted == [("DELETE", status)]
 
 
 @pytest.mark.parametrize(

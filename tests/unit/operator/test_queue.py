@@ -155,22 +155,22 @@ async def run_until(queue: WorkQueue[str], condition: asyncio.Event) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-def test_workers_run_side_by_side_but_no_more_than_allowed() -> None:
+def test_as_many_workers_run_side_by_side_as_allowed_and_no_more() -> None:
     async def scenario() -> int:
         active, most, finished = 0, 0, itertools.count(1)
-        done = asyncio.Event()
+        done, together = asyncio.Event(), asyncio.Barrier(3)
 
         async def work(_: str) -> None:
             nonlocal active, most
             active += 1
             most = max(most, active)
-            await asyncio.sleep(0)
+            await together.wait()
             active -= 1
-            if next(finished) == 10:
+            if next(finished) == 9:
                 done.set()
 
         queue: WorkQueue[str] = WorkQueue(work, 3, Clock(), lambda: 0.0)
-        for number in range(10):
+        for number in range(9):
             queue.add(f"k{number}")
         await run_until(queue, done)
         return most
@@ -220,9 +220,13 @@ def test_a_key_can_ask_to_be_looked_at_again_later() -> None:
     assert asyncio.run(scenario()) == 2
 
 
+async def nothing(_: str) -> None:
+    return None
+
+
 def test_depth_and_age_tell_of_keys_that_wait() -> None:
     clock = Clock()
-    queue: WorkQueue[str] = WorkQueue(lambda _: asyncio.sleep(0), 1, clock, lambda: 0.0)
+    queue: WorkQueue[str] = WorkQueue(nothing, 1, clock, lambda: 0.0)
     assert (queue.depth, queue.oldest_seconds) == (0, 0.0)
     queue.add("a")
     clock.now = 7.0
