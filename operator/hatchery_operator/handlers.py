@@ -32,6 +32,9 @@ RECONNECT_SECONDS: Final = 2.0
 REQUEST_SECONDS: Final = 60.0
 """Longest listing."""
 
+RETRY_SECONDS: Final = (1.0, 2.0, 4.0, *[8.0] * 450)
+"""Waits of kopf while the API server is away: after an hour the operator gives up and is started afresh."""
+
 IDLE_SECONDS: Final = 1.0
 """How long kopf keeps a task for an object that nothing happens to; one task an object is much memory at start."""
 
@@ -83,6 +86,7 @@ async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     # unlike a handler's filter this one works at the API server: foreign Jobs cost nothing
     settings.watching.label_selectors["batch", "v1", "jobs"] = UID_LABEL
     settings.networking.request_timeout = REQUEST_SECONDS
+    settings.networking.error_backoffs = RETRY_SECONDS
     settings.networking.connect_timeout = CONNECT_TIMEOUT_SECONDS
     # only handlers that kopf stores nothing for are used; should that ever change, it is under our name
     settings.persistence.finalizer = f"{GROUP}/finalizer"

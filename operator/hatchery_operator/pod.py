@@ -142,6 +142,8 @@ def _torchrun(work: Work) -> list[Manifest]:
     return [
         _value("HATCHERY_NODES", str(work.shape.nodes)),
         _value("HATCHERY_PROCESSES_PER_NODE", str(work.shape.processes)),
+        # rounded up; more threads than processors that are the pod's own make a gang on one node wait for itself
+        {"name": "HATCHERY_CPUS", "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1"}}},
         _value("HATCHERY_RENDEZVOUS_ENDPOINT", f"{host}:{RENDEZVOUS_PORT}"),
         # pods of an attempt that is going must never meet those of the next one
         _value("HATCHERY_RENDEZVOUS_ID", f"{work.run.uid}-{work.attempt}"),

@@ -131,6 +131,8 @@ class Reconciler:
         return True
 
     def _live_of(self, run: Run) -> Live | None:
+        if run.status.completion_time:
+            self._live.pop(run.key, None)
         uid, live = self._live.get(run.key, ("", None))
         return live if uid == run.uid else None
 
@@ -180,8 +182,7 @@ class Reconciler:
     async def _act(self, run: Run, decided: Plan) -> Problem | None:
         """Does what is beside the status; returns why a child cannot be made."""
         for child in decided.deletes:
-            await self._cluster.delete(_CHILD_TYPES[child.kind], run.namespace, child.name, child.uid)
-            LOG.info("child deleted", extra=_about(run, child=f"{child.kind}/{child.name}"))
+            await self._delete(run, child)
         for child, suspend in decided.suspends:
             await self._suspend(run, child, suspend=suspend)
         if decided.creates or stage_in_flight(decided.status):
@@ -210,6 +211,17 @@ class Reconciler:
             LOG.info("child created", extra=_about(run, child=f"{kind.kind}/{name}"))
         if kind is JOBS and (job := summarize_job(created)):
             self._cache.put_job(job)
+
+    async def _delete(self, run: Run, child: Child) -> None:
+        """Deletes a child; one that is known by its name only is looked at first, since the name may be another's."""
+        kind, uid = _CHILD_TYPES[child.kind], child.uid
+        if uid is None:
+            found = await self._cluster.get(kind, run.namespace, child.name)
+            if found is None or controller_uid(found) != run.uid:
+                return
+            uid = found["metadata"]["uid"]
+        await self._cluster.delete(kind, run.namespace, child.name, uid)
+        LOG.info("child deleted", extra=_about(run, child=f"{child.kind}/{child.name}"))
 
     async def _suspend(self, run: Run, child: Child, *, suspend: bool) -> None:
         metadata = {"name": child.name, "namespace": run.namespace, "uid": child.uid}

@@ -387,6 +387,18 @@ def test_children_go_after_their_time_and_the_resource_stays() -> None:
     assert world.reason("CorpusBuild", "corpus") == ("True", "Completed")
 
 
+def test_what_only_has_the_name_of_a_child_is_spared_when_children_go() -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus", ttlSecondsAfterFinished=0))
+    theirs = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "corpus-build-a1", "namespace": NAMESPACE}}
+    asyncio.run(world.cluster.create(theirs))
+    world.settle()
+    world.cluster.end_job("corpus-build-a1")
+    world.settle()
+    assert (world.cluster.of("Job"), world.cluster.of("ConfigMap")) == ({}, {})
+    assert list(world.cluster.of("Service")) == ["corpus-build-a1"]
+
+
 def test_live_progress_reaches_the_status_only_from_pods_of_this_very_resource() -> None:
     world = World()
     world.cluster.add(manifest("CorpusBuild", "corpus"))
