@@ -30,7 +30,8 @@ class Resources(Model):
     """Compute resources of every pod of the resource, as in a container."""
 
     requests: ResourceMap | None = None
-    """Guaranteed amounts; default: the operator's settings for this kind of stage."""
+    """Guaranteed amounts; default: the operator's settings for this kind of stage. Training
+    on CPUs runs as many threads."""
 
     limits: ResourceMap | None = None
     """Upper amounts; ask for devices here, for example `nvidia.com/gpu: 8`."""

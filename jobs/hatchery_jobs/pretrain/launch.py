@@ -176,15 +176,5 @@ def _lost(gang: Gang, code: int) -> RetryableError:
 
 def worker_environment(environment: Mapping[str, str], processes: int) -> dict[str, str]:
     """The environment of the workers: each computes with its share of the pod's processors unless told otherwise."""
-    threads = str(max(1, int(available_cpus()) // processes))
-    return {"OMP_NUM_THREADS": threads, **environment}
-
-
-def available_cpus(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
-    """Processors of this pod: its limit, else those of the machine."""
-    cpus = float(len(os.sched_getaffinity(0)))
-    try:
-        limit, period = quota.read_text().split()
-    except (OSError, ValueError):
-        return cpus
-    return cpus if limit == "max" else min(cpus, int(limit) / int(period))
+    cpus = int(environment.get("HATCHERY_CPUS", "0")) or len(os.sched_getaffinity(0))
+    return {"OMP_NUM_THREADS": str(max(1, cpus // processes)), **environment}

@@ -252,12 +252,11 @@ def test_the_command_line_of_a_gang(monkeypatch):
     assert "--standalone" in alone.command(Path("order.json"))
 
 
-def test_processors_are_shared_by_the_processes_of_a_pod(tmp_path):
-    quota = tmp_path / "cpu.max"
-    quota.write_text("150000 100000\n")
-    assert launch.available_cpus(quota) == min(1.5, len(os.sched_getaffinity(0)))
-    quota.write_text("max 100000\n")
-    assert launch.available_cpus(quota) == len(os.sched_getaffinity(0))
-    assert launch.available_cpus(tmp_path / "none") == len(os.sched_getaffinity(0))
-    assert launch.worker_environment({"OMP_NUM_THREADS": "7"}, 2)["OMP_NUM_THREADS"] == "7"
-    assert int(launch.worker_environment({}, 64)["OMP_NUM_THREADS"]) >= 1
+def test_processors_are_shared_by_the_processes_of_a_pod():
+    def threads(processes, **environment):
+        return launch.worker_environment(environment, processes)["OMP_NUM_THREADS"]
+
+    assert threads(2, HATCHERY_CPUS="8") == "4"
+    assert threads(4, HATCHERY_CPUS="1") == "1"
+    assert threads(1, HATCHERY_CPUS="0") == str(len(os.sched_getaffinity(0)))  # nothing was asked for
+    assert threads(2, HATCHERY_CPUS="8", OMP_NUM_THREADS="7") == "7"
