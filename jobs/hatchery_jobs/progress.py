@@ -115,7 +115,7 @@ class ProgressClient:
 
     def _post(self, status: TrainerStatus) -> None:
         try:
-            # both files change while the pod runs: the token expires, its certificate is renewed at every start
+            # both files change while the pod runs: the token expires, the operator has a new certificate at every start
             context = ssl.create_default_context(cafile=str(self.ca_file))
             request = urllib.request.Request(  # noqa: S310 - the URL is the operator's
                 self.url,
