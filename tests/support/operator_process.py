@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from tests.support.operator_builders import SPECS, artifact
 
 from hatchery_api.contract import Report
 from hatchery_api.kinds import BY_KIND
+from hatchery_operator import rbac
 
-ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = "hatchery-system"
 ACCOUNT = "hatchery-operator"
 WAIT_SECONDS = 60.0
@@ -30,28 +30,29 @@ Request = Callable[..., tuple[int, Object]]
 """`method, path, body` to status code and body, as administrator."""
 
 
-def install(plane: ControlPlane) -> None:
-    """The operator's account with exactly the permissions of the manifests."""
+def install(plane: ControlPlane, account: str = ACCOUNT, namespaces: Sequence[str] = ()) -> None:
+    """The operator's account with exactly its permissions: those of the manifests, or those for some namespaces."""
     plane.apply(
         [
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}},
-            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": SYSTEM}},
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": SYSTEM}},
         ]
     )
-    plane.apply(list(yaml.safe_load_all((ROOT / "manifests/rbac/operator.yaml").read_text())))
+    roles = rbac.operator_roles(account, namespaces)
+    plane.apply([*roles, *(rbac.binding(role, account, SYSTEM) for role in roles)])
 
 
 class OperatorProcess:
     """`python -m hatchery_operator` under its own account."""
 
-    def __init__(self, plane: ControlPlane, folder: Path, **settings: Any) -> None:
+    def __init__(self, plane: ControlPlane, folder: Path, account: str = ACCOUNT, **settings: Any) -> None:
         ports = Ports.free()
         self.health, self.metrics = ports.api, ports.etcd
         self._log = folder / "operator.log"
         self._settings = folder / "settings.yaml"
         values = {"healthPort": self.health, "metricsPort": self.metrics, "resyncSeconds": 600, **settings}
         self._settings.write_text(yaml.safe_dump(values))
-        kubeconfig = plane.service_account_kubeconfig(SYSTEM, ACCOUNT, folder / "kubeconfig")
+        kubeconfig = plane.service_account_kubeconfig(SYSTEM, account, folder / "kubeconfig")
         self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
         self._process: subprocess.Popen[bytes] | None = None
 
