@@ -68,6 +68,9 @@ class Watch:
                 raise
             return before
         self.answered = self.monotonic()
+        gone = {run.label for run in before} - {run.label for run in runs}
+        if gone:
+            raise CommandError(f"deleted while it was watched: {', '.join(sorted(gone))}", Exit.FAILED)
         return runs
 
     def _look(self) -> list[RunView]:

@@ -120,6 +120,13 @@ def test_a_run_that_is_deleted_meanwhile_ends_it():
         watch([running()], [], names=["tiny"])
 
 
+@pytest.mark.parametrize("left", [[], [completed("CorpusBuild", "a")]], ids=["all of them", "one of two"])
+def test_runs_that_are_deleted_while_all_are_watched_are_no_success(left):
+    with pytest.raises(CommandError, match=r"deleted while it was watched: .*pretrainrun/tiny") as caught:
+        watch([running(), completed("CorpusBuild", "a")], left)
+    assert caught.value.code == Exit.FAILED
+
+
 def test_an_empty_namespace_is_an_error():
     with pytest.raises(CommandError, match="no runs in namespace team"):
         watch([])
