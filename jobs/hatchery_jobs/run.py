@@ -76,6 +76,7 @@ def run(job: JobInput[Any], stop: threading.Event, scratch: Path) -> Report:
     outcome = stage(context)
     first_pod = int(os.environ.get("HATCHERY_NODE_INDEX") or 0) == 0  # the others of a gang end with the same artifact
     report = Report(
+        reason=Reason.COMPLETED,
         artifact=outcome.artifact,
         result=outcome.result.wire(),
         hub=_push(job, outcome) if first_pod else None,

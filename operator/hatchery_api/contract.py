@@ -112,8 +112,8 @@ class JobInput(Model, Generic[SpecT]):
 class Report(Record):
     """How a stage ended."""
 
-    reason: Reason = Reason.COMPLETED
-    """Completed, or why not."""
+    reason: Reason
+    """Completed, or why not. It has no default: the last log lines of a killed container are JSON too, but no report."""
     message: str = ""
     """For a failure: what, where (file, row, field) and what to do."""
     artifact: Artifact | None = None

@@ -210,7 +210,7 @@ def test_a_corpus_that_is_built_again_makes_its_dependents_stale_and_nothing_mor
         team.send("DELETE", path, {"propagationPolicy": "Background", "gracePeriodSeconds": 0})
     team.apply("CorpusBuild", "corpus")
     team.run_pods("corpus-build-a1")
-    team.end_job("corpus-build-a1", Report(artifact=artifact("another digest")))
+    team.end_job("corpus-build-a1", Report(reason=Reason.COMPLETED, artifact=artifact("another digest")))
     team.wait_reason("TokenizerBuild", "tokenizer", "ReferenceChanged", "Stale")
     assert team.condition("TokenizerBuild", "tokenizer") == ("True", "Completed")
     assert sorted(team.jobs()) == ["corpus-build-a1", "tokenizer-vocabulary-a1"]

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hatchery_api.base import API_VERSION
+from hatchery_api.conditions import Reason
 from hatchery_api.contract import Report
 from hatchery_api.kinds import BY_KIND
 from hatchery_api.status import Artifact
@@ -129,4 +130,4 @@ def waiting(reason: str, message: str = "", **pod_values: Any) -> Manifest:
 
 def report(**values: Any) -> str:
     """A termination message."""
-    return Report(**{"artifact": artifact(), **values}).termination_message()
+    return Report(**{"reason": Reason.COMPLETED, "artifact": artifact(), **values}).termination_message()

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.support.operator_builders import NAMESPACE, NOW, artifact
 
+from hatchery_api.conditions import Reason
 from hatchery_api.contract import Report
 from hatchery_operator.cluster import ResourceType
 from hatchery_operator.errors import AlreadyExistsError, ConflictError, GoneError
@@ -114,7 +115,7 @@ class FakeCluster:
 
     def end_job(self, name: str, report: Report | None = None, code: int = 0) -> None:
         """The Job's pod ends with a report and an exit code."""
-        report = report or Report(artifact=artifact(f"d-{name}"))
+        report = report or Report(reason=Reason.COMPLETED, artifact=artifact(f"d-{name}"))
         found = self.objects["Job", NAMESPACE, name]
         labels = {**found["spec"]["template"]["metadata"]["labels"], "batch.kubernetes.io/job-name": name}
         labels["batch.kubernetes.io/job-completion-index"] = "0"

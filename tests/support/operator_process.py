@@ -17,6 +17,7 @@ from tests.cluster.console import wait_for
 from tests.cluster.control_plane import ControlPlane, Ports
 from tests.support.operator_builders import SPECS, artifact
 
+from hatchery_api.conditions import Reason
 from hatchery_api.contract import Report
 from hatchery_api.kinds import BY_KIND
 from hatchery_operator import rbac
@@ -215,7 +216,7 @@ class Team:
 
     def end_job(self, name: str, report: Report | None = None, code: int = 0) -> None:
         """Ends a Job's pod with a report and an exit code, and then the Job."""
-        report = report or Report(artifact=artifact(f"d-{name}"))
+        report = report or Report(reason=Reason.COMPLETED, artifact=artifact(f"d-{name}"))
         if code:
             report = report.model_copy(update={"artifact": None})
         ended = {

@@ -37,12 +37,12 @@ def test_a_termination_message_fits_and_is_still_a_report(message, result) -> No
 
 
 def test_a_report_that_fits_is_told_whole() -> None:
-    report = Report(message="done", artifact=ARTIFACT, result={"funnel": [1, 2]}, seconds=1.5, cached=True)
+    report = Report(reason=Reason.COMPLETED, message="done", artifact=ARTIFACT, result={"funnel": [1, 2]}, seconds=1.5, cached=True)
     assert Report.model_validate_json(report.termination_message()) == report
 
 
 def test_the_longest_part_of_the_result_goes_first_and_the_message_last() -> None:
-    report = Report(message="x" * 2000, result={"long": "y" * 3000, "short": "z"})
+    report = Report(reason=Reason.COMPLETED, message="x" * 2000, result={"long": "y" * 3000, "short": "z"})
     read = Report.model_validate_json(report.termination_message())
     assert read.result == {"short": "z"}
     assert read.message == report.message

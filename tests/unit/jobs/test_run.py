@@ -130,12 +130,12 @@ def test_an_error_after_a_termination_signal_is_an_interruption(job):
 
 
 def test_a_long_report_fits_the_termination_message_and_keeps_the_artifact():
-    report = Report(message="x" * 9000, result={"big": "y" * 9000, "small": 1})
+    report = Report(reason=Reason.ATTEMPT_FAILED, message="x" * 9000, result={"big": "y" * 9000, "small": 1})
     text = report.termination_message()
     assert len(text.encode()) <= REPORT_LIMIT_BYTES
-    short = Report(result={"big": "y" * 9000, "small": 1}).termination_message()
+    short = Report(reason=Reason.COMPLETED, result={"big": "y" * 9000, "small": 1}).termination_message()
     assert json.loads(short)["result"] == {"small": 1}
 
 
 def test_a_long_message_of_wide_characters_still_fits():
-    assert len(Report(message="ä" * 9000).termination_message().encode()) <= REPORT_LIMIT_BYTES
+    assert len(Report(reason=Reason.ATTEMPT_FAILED, message="ä" * 9000).termination_message().encode()) <= REPORT_LIMIT_BYTES

@@ -392,6 +392,8 @@ def test_a_refused_child_is_said_and_tried_again() -> None:
     ("pods", "reason", "words"),
     [
         ((ended(137, reason="OOMKilled"),), "OutOfMemory", "spec.placement.resources"),
+        # a log line of a killed container was once taken for its report
+        ((ended(137, '{"event": "started", "kind": "CorpusBuild"}', reason="OOMKilled"),), "OutOfMemory", "resources"),
         ((ended(1, "Traceback\nKeyError: 'x'"),), "AttemptFailed", "KeyError"),
         ((), "AttemptFailed", "BackoffLimitExceeded"),
         ((ended(ExitCode.INTERRUPTED),), "AttemptFailed", "BackoffLimitExceeded"),
