@@ -6,7 +6,6 @@ next run; the namespace, its volume and the Hub's repositories are new each time
 stands in for work. After a failure everything is left for inspection.
 """
 
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +20,8 @@ from tests.cluster.images import ensure_images
 from tests.cluster.layout import REPOSITORY
 from tests.cluster.prometheus import Prometheus, ensure_prometheus
 from tests.cluster.tools import ensure_tools
-from tests.support.installation import HUB_NAMESPACE, HUB_TOKEN, HUB_URL, TOKEN_SECRET, hub_objects, namespace_objects
+from tests.support.deploy import install_chart, start_hub
+from tests.support.installation import HUB_NAMESPACE, HUB_TOKEN, HUB_URL, TOKEN_SECRET, namespace_objects
 from tests.support.kube import Kube
 
 from hatchery_cli.app import console, show_summary
@@ -31,7 +31,6 @@ from hatchery_cli.errors import CommandError, Exit
 from hatchery_cli.live import Watch
 from hatchery_cli.runs import RunView, chosen
 
-OPERATOR_NAMESPACE = "hatchery-system"
 NAMESPACE = "demo"
 SAMPLE = REPOSITORY / "manifests/samples/pipeline.yaml"
 REPOSITORIES = {
@@ -57,35 +56,11 @@ def phase(what: str, why: str) -> Iterator[None]:
     say(f"    {what}: {time.monotonic() - began:.1f} s")
 
 
-def start_hub(kube: Kube, jobs_image: str) -> None:
-    """Starts the Hub-compatible server, or keeps the one that runs: each demo pushes to an organisation of its own."""
-    kube.apply(*hub_objects(jobs_image))
-    kube.kubectl("rollout", "status", "-n", HUB_NAMESPACE, "deployment/hub", "--timeout=300s")
-
-
 def fresh_namespace(cluster: Cluster, kube: Kube) -> None:
     """Removes what an earlier demo left, then makes the namespace of the runs with a claim and the Hub's token."""
     kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait", "--timeout=120s")
     cluster.recycle()
     kube.apply(*namespace_objects(NAMESPACE))
-
-
-def install_chart(cluster: Cluster, kube: Kube, images: dict[str, str]) -> None:
-    """Installs or upgrades the operator and waits until it is ready."""
-    command = [
-        *(str(ensure_tools(cluster.layout) / "helm"), "upgrade", "--install", "hatchery"),
-        str(REPOSITORY / "charts/hatchery"),
-        *(f"--kubeconfig={kube.kubeconfig}", f"--namespace={OPERATOR_NAMESPACE}", "--create-namespace"),
-        *(f"--set=image.operator={images['operator']}", f"--set=image.jobs={images['jobs']}"),
-        *(f"--set=settings.hubEndpoint={HUB_URL}", "--wait", "--timeout=3m"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pods = kube.kubectl("get", "pods", "-n", OPERATOR_NAMESPACE, "-o", "wide", check=False)
-        logs = kube.kubectl(
-            *("logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/part-of=hatchery", "--tail=30"), check=False
-        )
-        raise DemoError(f"the chart cannot be installed: {done.stderr.strip()}\n{pods}\n{logs}")
 
 
 def pipeline_with_hub(folder: Path, organisation: str) -> Path:

@@ -1,21 +1,16 @@
 """One cluster, one operator, one Hub for all end-to-end tests; a namespace for each module."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import ensure_images
 from tests.cluster.prometheus import ensure_prometheus
 from tests.cluster.tools import ensure_tools
-from tests.support.installation import HUB_NAMESPACE, HUB_TOKEN, HUB_URL, hub_objects, namespace_objects
+from tests.support.deploy import OPERATOR_NAMESPACE, install_chart, start_hub
+from tests.support.installation import HUB_NAMESPACE, HUB_TOKEN, HUB_URL, namespace_objects
 from tests.support.kube import Kube
-
-ROOT = Path(__file__).parents[2]
-OPERATOR_NAMESPACE = "hatchery-system"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -66,8 +61,7 @@ def images(cluster: Cluster, kube: Kube) -> dict[str, str]:
 def hub(kube: Kube, images: dict[str, str]) -> Iterator[Hub]:
     """A fresh Hub in the cluster."""
     kube.kubectl("delete", "namespace", HUB_NAMESPACE, "--ignore-not-found", "--wait")
-    kube.apply(*hub_objects(images["jobs"]))
-    kube.kubectl("rollout", "status", "-n", HUB_NAMESPACE, "deployment/hub", "--timeout=600s")
+    start_hub(kube, images["jobs"])
     with kube.forward(HUB_NAMESPACE, "service/hub", 80) as address:
         yield Hub(url=f"http://{address}", endpoint=HUB_URL, token=HUB_TOKEN)
 
@@ -75,25 +69,7 @@ def hub(kube: Kube, images: dict[str, str]) -> Iterator[Hub]:
 @pytest.fixture(scope="session")
 def operator(cluster: Cluster, kube: Kube, images: dict[str, str]) -> str:
     """The chart, installed; gives the operator's namespace."""
-    subprocess.run(
-        [
-            str(ensure_tools(cluster.layout) / "helm"),
-            "upgrade",
-            "--install",
-            "hatchery",
-            str(ROOT / "charts/hatchery"),
-            f"--kubeconfig={kube.kubeconfig}",
-            f"--namespace={OPERATOR_NAMESPACE}",
-            "--create-namespace",
-            f"--set=image.operator={images['operator']}",
-            f"--set=image.jobs={images['jobs']}",
-            f"--set=settings.hubEndpoint={HUB_URL}",
-            "--wait",
-            "--timeout=3m",
-        ],
-        check=True,
-        env={**os.environ, "KUBECONFIG": str(kube.kubeconfig)},
-    )
+    install_chart(cluster, kube, images)
     return OPERATOR_NAMESPACE
 
 

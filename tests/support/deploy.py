@@ -1,0 +1,36 @@
+"""Puts the product into a cluster, as the demo and the end-to-end tests need it."""
+
+import subprocess
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.layout import REPOSITORY
+from tests.cluster.tools import ensure_tools
+from tests.support.installation import HUB_NAMESPACE, HUB_URL, hub_objects
+from tests.support.kube import Kube, WaitedInVainError
+
+OPERATOR_NAMESPACE = "hatchery-system"
+"""Where the chart is installed."""
+
+
+def start_hub(kube: Kube, jobs_image: str) -> None:
+    """Starts the Hub-compatible server; one that runs with the same sources stays."""
+    kube.apply(*hub_objects(jobs_image))
+    kube.kubectl("rollout", "status", "-n", HUB_NAMESPACE, "deployment/hub", "--timeout=300s")
+
+
+def install_chart(cluster: Cluster, kube: Kube, images: dict[str, str]) -> None:
+    """Installs or upgrades the operator and waits until it is ready."""
+    command = [
+        *(str(ensure_tools(cluster.layout) / "helm"), "upgrade", "--install", "hatchery"),
+        str(REPOSITORY / "charts/hatchery"),
+        *(f"--kubeconfig={kube.kubeconfig}", f"--namespace={OPERATOR_NAMESPACE}", "--create-namespace"),
+        *(f"--set=image.operator={images['operator']}", f"--set=image.jobs={images['jobs']}"),
+        *(f"--set=settings.hubEndpoint={HUB_URL}", "--wait", "--timeout=3m"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pods = kube.kubectl("get", "pods", "-n", OPERATOR_NAMESPACE, "-o", "wide", check=False)
+        logs = kube.kubectl(
+            *("logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/part-of=hatchery", "--tail=30"), check=False
+        )
+        raise WaitedInVainError(f"the chart cannot be installed: {done.stderr.strip()}\n{pods}\n{logs}")
