@@ -92,8 +92,9 @@ def failure(pods: Sequence[Manifest]) -> Failure | None:
 
 
 def disrupted(pods: Sequence[Manifest]) -> int:
-    """Pods that were evicted, preempted or drained, or that were asked to end and saved their state."""
-    return sum(_is_disrupted(pod) for pod in pods)
+    """Pods that were evicted, preempted or drained, or that were asked to end before the work was done."""
+    done = min((end.finished_at for end in _ends(pods) if end.code == ExitCode.DONE), default="9999")
+    return sum(_is_disrupted(pod, done) for pod in pods)
 
 
 def blocked(pods: Sequence[Manifest]) -> Problem | None:
@@ -143,10 +144,11 @@ def _unscheduled(name: str, message: str) -> Problem:
     return Problem(Reason.UNSCHEDULABLE, f"pod {name} fits on no node: {message}")
 
 
-def _is_disrupted(pod: Manifest) -> bool:
+def _is_disrupted(pod: Manifest, done: str) -> bool:
+    """Peers of a pod that has done the work are asked to end as well; that is no disruption."""
     conditions = pod.get("status", {}).get("conditions", [])
     targeted = any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in conditions)
-    return targeted or any(end.code == ExitCode.INTERRUPTED for end in _ends([pod]))
+    return targeted or any(end.code == ExitCode.INTERRUPTED and end.finished_at < done for end in _ends([pod]))
 
 
 def _index(pod: Manifest) -> int:

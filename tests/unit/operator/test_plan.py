@@ -204,6 +204,7 @@ def test_the_next_attempt_has_its_own_job_and_forgets_nothing() -> None:
     decided = decide(subject, now=later(30), **seen)
     assert stage(decided) == ("Waiting", 2)
     assert decided.status.stages[0].job == "code-build-a2"
+    assert decided.status.stages[0].retry_at is None
     assert (decided.status.attempts, decided.status.failures) == (2, 1)
     assert decided.status.start_time == subject.status.start_time
     assert [note.reason for note in decided.notes] == ["AttemptStarted"]
@@ -425,7 +426,9 @@ def test_a_permanent_error_is_permanent_even_when_no_pod_is_left_to_say_so() -> 
 def test_lost_pods_are_counted_as_disruptions_once_the_attempt_is_over() -> None:
     subject = running()
     evicted = pod(conditions=[{"type": "DisruptionTarget", "status": "True"}])
-    pods = (evicted, ended(ExitCode.INTERRUPTED), ended(0, report()))
+    drained = ended(ExitCode.INTERRUPTED, at="2026-03-01T11:00:00Z")
+    peer_told_to_end = ended(ExitCode.INTERRUPTED, at="2026-03-01T12:00:01Z", index=1)
+    pods = (evicted, drained, ended(0, report()), peer_told_to_end)
     decided = decide(subject, pods=pods, **with_job(subject, end="Complete"))
     assert decided.status.disruptions == 2
     assert decided.status.failures == 0
