@@ -12,7 +12,7 @@ from hatchery_operator.progress_route import UID_LABEL
 from hatchery_operator.stages.registry import references
 
 SETTLE_SECONDS: Final = 5.0
-"""Age of a Job from which on it is asked why no pod of it runs."""
+"""Age of a Job from which on it is asked why pods of it do not run."""
 
 JOB_NAME_LABEL: Final = "batch.kubernetes.io/job-name"
 """Label that the Job controller gives to pods."""
@@ -27,7 +27,7 @@ async def observe(run: Run, cache: Cache, cluster: Cluster, now: datetime) -> Ob
         if job:
             jobs[job.name] = job
             pods = await _pods(job, cluster, now)
-            if not pods and _is_stuck(job, now):
+            if len(pods) < job.pods and _is_stuck(job, now):
                 refusal = await _refusal(job, cluster)
     return Observed(now, jobs, _references(run, cache), pods, refusal)
 
@@ -43,8 +43,8 @@ async def _confirm_absence(run: Run, name: str, cache: Cache, cluster: Cluster) 
 
 
 def _is_stuck(job: JobSummary, now: datetime) -> bool:
-    """Whether a Job should have a running pod by now and has none."""
-    if job.end or job.suspended or job.ready or job.deleting:
+    """Whether all pods of a Job should run by now and some do not."""
+    if job.end or job.suspended or job.ready >= job.pods or job.deleting:
         return False
     return (now - parse_time(job.since)).total_seconds() >= SETTLE_SECONDS
 

@@ -176,10 +176,15 @@ def _working(case: _Case, job: JobSummary) -> Step:
         message = f"Job {job.name} waits in queue {case.spec.placement.queue_name}"
         return Step(Reason.QUEUED, message, stage=_in_state(case, "Pending"))
     suspends = ((Child("Job", job.name, job.uid), False),) if job.suspended else ()
-    if job.ready:
-        message = f"{job.ready} of {job.pods} pods of Job {job.name} run"
-        return Step(Reason.RUNNING, message, stage=_in_state(case, "Running"), suspends=suspends)
-    problem = pods.blocked(case.seen.pods) or case.seen.refusal
+    problem = None if job.ready >= job.pods else pods.blocked(case.seen.pods) or case.seen.refusal
+    if job.ready and not problem:
+        return Step(
+            Reason.RUNNING,
+            f"{job.ready} of {job.pods} pods of Job {job.name} run",
+            stage=_in_state(case, "Running"),
+            suspends=suspends,
+            requeue_after=None if job.ready >= job.pods else _patience(job, case.seen.now),
+        )
     return Step(
         problem.reason if problem else Reason.PENDING,
         problem.message if problem else f"pods of Job {job.name} are starting",
@@ -191,7 +196,7 @@ def _working(case: _Case, job: JobSummary) -> Step:
 
 
 def _patience(job: JobSummary, now: datetime) -> float:
-    """When to ask again why no pod runs; that one runs is told by the Job without asking."""
+    """When to ask again why pods do not run; that they run is told by the Job without asking."""
     age = (now - parse_time(job.since)).total_seconds()
     return min(LOOK_AGAIN_MOST_SECONDS, max(LOOK_AGAIN_SECONDS, LOOK_AGAIN_SHARE * age))
 

@@ -580,3 +580,15 @@ def test_transition_times_change_only_when_a_condition_turns() -> None:
     times = {c.type: c.last_transition_time for c in decided.status.conditions}
     assert times["Succeeded"] == rfc3339(NOW)
     assert times["Progressing"] == rfc3339(later(100))
+
+
+def test_a_gang_that_is_not_complete_says_what_the_others_wait_for() -> None:
+    subject = pending()
+    unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient cpu"}
+    others = pod(phase="Pending", index=1, conditions=[unschedulable])
+    decided = decide(subject, pods=(pod(), others), **with_job(subject, active=2, ready=1, pods=2))
+    assert said(decided) == ("Unknown", "Unschedulable")
+    assert "Insufficient cpu" in message(decided)
+    assert decided.requeue_after
+    complete = decide(subject, pods=(), **with_job(subject, active=2, ready=2, pods=2))
+    assert (said(complete), complete.requeue_after) == (("Unknown", "Running"), None)
