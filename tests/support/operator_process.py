@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import Report
 from hatchery_api.kinds import BY_KIND
 from hatchery_operator import rbac
+from hatchery_operator.objects import rfc3339
 
 SYSTEM = "hatchery-system"
 ACCOUNT = "hatchery-operator"
@@ -118,7 +120,8 @@ class Team:
     def __init__(self, request: Request, name: str) -> None:
         self._request = request
         self.name = name
-        self._clock = itertools.count(10)
+        begun = datetime.now(UTC) - timedelta(minutes=1)
+        self._clock = (begun + timedelta(seconds=n) for n in itertools.count())
         self.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
         self.send("POST", f"/api/v1/namespaces/{name}/serviceaccounts", {"metadata": {"name": "default"}})
 
@@ -261,4 +264,5 @@ class Team:
         self.send("PATCH", self.core("pods", name) + "/status", {"status": status})
 
     def _time(self) -> str:
-        return f"2030-01-01T00:00:{next(self._clock):02d}Z"
+        """The next second: what happens later has a later time."""
+        return rfc3339(next(self._clock))
