@@ -177,10 +177,14 @@ def _working(case: _Case, job: JobSummary) -> Step:
         return Step(Reason.QUEUED, message, stage=_in_state(case, "Pending"))
     suspends = ((Child("Job", job.name, job.uid), False),) if job.suspended else ()
     problem = None if job.ready >= job.pods else pods.blocked(case.seen.pods) or case.seen.refusal
-    if job.ready and not problem:
+    # between the end of the pods and the end of the Job no pod is ready, yet none is to start
+    is_ending = not job.ready and case.stage.state == "Running" and not pods.any_pending(case.seen.pods)
+    if (job.ready or is_ending) and not problem:
         return Step(
             Reason.RUNNING,
-            f"{job.ready} of {job.pods} pods of Job {job.name} run",
+            f"pods of Job {job.name} are ending"
+            if is_ending
+            else f"{job.ready} of {job.pods} pods of Job {job.name} run",
             stage=_in_state(case, "Running"),
             suspends=suspends,
             requeue_after=None if job.ready >= job.pods else _patience(job, case.seen.now),

@@ -100,7 +100,7 @@ def disrupted(pods: Sequence[Manifest]) -> int:
 def blocked(pods: Sequence[Manifest]) -> Problem | None:
     """Why pods do not start, as far as pods know."""
     for pod in pods:
-        if pod.get("status", {}).get("phase") == "Pending" and (problem := _pending(pod)):
+        if _is_pending(pod) and (problem := _pending(pod)):
             return problem
     killed = [end for end in _ends(pods) if end.reason == _KILLED_FOR_MEMORY]
     if killed:
@@ -109,6 +109,15 @@ def blocked(pods: Sequence[Manifest]) -> Problem | None:
             f"pod {killed[-1].pod} was killed for memory: raise spec.placement.resources or lower the batch",
         )
     return None
+
+
+def any_pending(pods: Sequence[Manifest]) -> bool:
+    """Whether a pod has not started."""
+    return any(_is_pending(pod) for pod in pods)
+
+
+def _is_pending(pod: Manifest) -> bool:
+    return pod.get("status", {}).get("phase") == "Pending"
 
 
 def refused(events: Sequence[Manifest]) -> Problem | None:

@@ -119,6 +119,15 @@ def test_pods_that_run_make_a_run_running() -> None:
     assert decided.requeue_after is None
 
 
+def test_a_run_whose_pods_have_ended_does_not_look_as_if_they_had_not_started() -> None:
+    subject = running()
+    ending = decide(subject, pods=(ended(0, report()),), **with_job(subject, active=1))
+    assert (said(ending), stage(ending)) == (("Unknown", "Running"), ("Running", 1))
+    assert "are ending" in message(ending)
+    replaced = decide(subject, pods=(ended(1), pod(phase="Pending")), **with_job(subject, active=1))
+    assert said(replaced) == ("Unknown", "Pending")
+
+
 def test_nothing_is_written_when_nothing_changes() -> None:
     subject = running()
     decided = decide(subject, now=later(3600), **with_job(subject, active=1, ready=1))
@@ -584,7 +593,12 @@ def test_transition_times_change_only_when_a_condition_turns() -> None:
 
 def test_a_gang_that_is_not_complete_says_what_the_others_wait_for() -> None:
     subject = pending()
-    unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient cpu"}
+    unschedulable = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "Insufficient cpu",
+    }
     others = pod(phase="Pending", index=1, conditions=[unschedulable])
     decided = decide(subject, pods=(pod(), others), **with_job(subject, active=2, ready=1, pods=2))
     assert said(decided) == ("Unknown", "Unschedulable")
