@@ -75,11 +75,9 @@ def operator(cluster: Cluster, kube: Kube, images: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def namespace(request: pytest.FixtureRequest, kube: Kube, operator: str, hub: Hub) -> Iterator[str]:
-    """A fresh restricted namespace with a volume and the Hub's token; kept when a test of the module failed."""
+    """A fresh restricted namespace with a volume and the Hub's token; its pods must not crowd out the next module's."""
     name = "e2e-" + request.module.__name__.rsplit(".", 1)[-1].removeprefix("test_").replace("_", "-")
     kube.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait")
     kube.apply(*namespace_objects(name))
-    failed_before = request.session.testsfailed
     yield name
-    if request.session.testsfailed == failed_before:
-        kube.kubectl("delete", "namespace", name, "--wait=false")
+    kube.kubectl("delete", "namespace", name, "--wait", "--timeout=180s")
