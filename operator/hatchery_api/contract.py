@@ -113,7 +113,7 @@ class Report(Record):
     """How a stage ended."""
 
     reason: Reason
-    """Completed, or why not. It has no default: the last log lines of a killed container are JSON too, but no report."""
+    """Completed, or why not. Required: the last log lines of a killed container are JSON too, but no report."""
     message: str = ""
     """For a failure: what, where (file, row, field) and what to do."""
     artifact: Artifact | None = None

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,7 +44,7 @@ SPECS = {
 def reports(tmp_path_factory):
     """Report of each stage, by (kind, stage)."""
     folder = tmp_path_factory.mktemp("claims")
-    library = os.path.dirname(os.__file__)
+    library = Path(os.__file__).parent
     urls = [f"{library}/{package}/*.py" for package in SOURCES]
     done = {}
 

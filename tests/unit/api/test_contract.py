@@ -37,7 +37,9 @@ def test_a_termination_message_fits_and_is_still_a_report(message, result) -> No
 
 
 def test_a_report_that_fits_is_told_whole() -> None:
-    report = Report(reason=Reason.COMPLETED, message="done", artifact=ARTIFACT, result={"funnel": [1, 2]}, seconds=1.5, cached=True)
+    report = Report(
+        reason=Reason.COMPLETED, message="done", artifact=ARTIFACT, result={"funnel": [1, 2]}, seconds=1.5, cached=True
+    )
     assert Report.model_validate_json(report.termination_message()) == report
 
 

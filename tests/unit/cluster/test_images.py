@@ -8,6 +8,8 @@ from tests.cluster.layout import REPOSITORY
 
 SOURCE = images.Source("demo", "images/demo/Dockerfile", ("requirements/demo.txt", "code"))
 
+MIRROR = "http://mirror.example.com/debian"
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
@@ -62,10 +64,10 @@ def test_the_mirror_is_the_machines_own(tmp_path: Path) -> None:
     sources.mkdir()
     with pytest.raises(ClusterError, match="no Debian mirror"):
         mirror(tmp_path)
-    (sources / "debian.sources").write_text("Types: deb\nURIs: http://mirror.example.com/debian/\nSuites: bookworm\n")
-    assert mirror(tmp_path) == "http://mirror.example.com/debian"
+    (sources / "debian.sources").write_text(f"Types: deb\nURIs: {MIRROR}/\nSuites: bookworm\n")
+    assert mirror(tmp_path) == MIRROR
 
 
 def test_the_mirror_is_read_from_old_style_lists_too(tmp_path: Path) -> None:
-    (tmp_path / "sources.list").write_text("deb [trusted=yes] https://mirror.example.com/debian bookworm main\n")
-    assert mirror(tmp_path) == "https://mirror.example.com/debian"
+    (tmp_path / "sources.list").write_text(f"deb [trusted=yes] {MIRROR} bookworm main\n")
+    assert mirror(tmp_path) == MIRROR

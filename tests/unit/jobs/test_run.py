@@ -138,4 +138,7 @@ def test_a_long_report_fits_the_termination_message_and_keeps_the_artifact():
 
 
 def test_a_long_message_of_wide_characters_still_fits():
-    assert len(Report(reason=Reason.ATTEMPT_FAILED, message="ä" * 9000).termination_message().encode()) <= REPORT_LIMIT_BYTES
+    assert (
+        len(Report(reason=Reason.ATTEMPT_FAILED, message="ä" * 9000).termination_message().encode())
+        <= REPORT_LIMIT_BYTES
+    )
