@@ -117,7 +117,7 @@ def any_pending(pods: Sequence[Manifest]) -> bool:
 
 
 def _is_pending(pod: Manifest) -> bool:
-    return pod.get("status", {}).get("phase") == "Pending"
+    return bool(pod.get("status", {}).get("phase") == "Pending")
 
 
 def refused(events: Sequence[Manifest]) -> Problem | None:
