@@ -82,7 +82,7 @@ class Tuning(Model):
     hub_endpoint: Url = "https://huggingface.co"
     """Hub where a resource sets no endpoint of its own."""
 
-    workers: Annotated[int, Field(ge=1, le=256)] = 8
+    workers: Annotated[int, Field(ge=1, le=256)] = 16
     """Resources that are reconciled at the same time."""
 
     resync_seconds: Annotated[int, Field(ge=10, le=86_400)] = 300
