@@ -76,11 +76,11 @@ chart: generate ## lint and render the Helm chart
 
 .PHONY: bench-corpus
 bench-corpus: setup ## corpus kernels against the published algorithms
-	$(BIN)/python tests/bench/corpus.py
+	$(BIN)/python -m tests.bench.corpus
 
 .PHONY: bench-pretrain
 bench-pretrain: setup ## the training loop against HF Trainer and a bare loop
-	$(BIN)/python tests/bench/pretrain.py
+	$(BIN)/python -m tests.bench.pretrain
 
 .PHONY: clean
 clean: ## remove the virtual environment and caches of the checkout
