@@ -55,9 +55,16 @@ def train(order: WorkOrder) -> Ending:
             run.recorder.updated(run.state, update)
             if update.stop and run.state.step < steps:
                 return interrupted(run)
+    leave()
     if run.team.leads:
         run.module.save_pretrained(order.folder)
     return ending(run, "done")
+
+
+def leave() -> None:
+    """Ends what binds the workers together; only then does transformers save from a worker of any rank."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def learn(run: Trainer, step: int) -> Update:
@@ -155,8 +162,7 @@ def main(path: Path) -> int:
         return 1
     if local_rank() == 0:
         write_ending(order, end)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    leave()
     return 0
 
 

@@ -27,6 +27,9 @@ CODE_VERSION: Final = "1"
 RESULT: Final = "result.json"
 """The result, written when the model is complete but for the manifest."""
 
+MODEL_FILES: Final = ("config.json", "model.safetensors")
+"""What the lead worker writes when training is done."""
+
 TIMED: Final = frozenset({"tokensPerSecond", "lastCheckpoint", "resumedFrom"})
 """Wire names of results that differ between equal runs, and so are no part of the artifact."""
 
@@ -76,6 +79,9 @@ def _commit(draft: Draft, result: PretrainResult) -> Outcome:
 
 def _finish(context: Context[PretrainRunSpec], folder: Path, tokenizer: Path, result: PretrainResult) -> None:
     """Completes the model's folder; the result comes last, and says that nothing is missing."""
+    absent = [name for name in MODEL_FILES if not (folder / name).is_file()]
+    if absent:
+        raise RetryableError(Reason.ATTEMPT_FAILED, f"{folder}: training is done but {', '.join(absent)} is not there")
     with storage_errors(str(folder)):
         for name in TOKENIZER_FILES:
             if (tokenizer / name).is_file():

@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -280,3 +284,25 @@ def test_the_shares_of_all_workers_are_the_whole_batch(orders):
         shares = [list(replace(team, accelerator=Alone(rank, size)).share(8)) for rank in range(size)]
         assert sorted(n for share in shares for n in share) == list(range(8))
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_the_lead_writes_the_model_whatever_rank_torchrun_gives_it(orders, tmp_path):
+    lead, alone = orders("lead"), orders("alone")
+    other = lead.model_copy(update={"first_node": False, "signs": tmp_path / "other-signs"})
+    other.signs.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+
+    def start(order, rank):
+        path = order.signs / "order.json"
+        path.write_text(order.model_dump_json(by_alias=True))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+        ranks = {"RANK": str(rank), "LOCAL_RANK": "0", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "hatchery_jobs.pretrain.loop", str(path)]
+        return subprocess.Popen(command, env={**os.environ, **meeting, **ranks})
+
+    processes = [start(other, 0), start(lead, 1)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert (lead.folder / "config.json").is_file()
+    train(alone)
+    assert outcome(lead) == outcome(alone)
