@@ -81,7 +81,7 @@ def pipeline(kube, namespace, hub, prometheus):
         model={"pretrainRef": {"name": "model"}},
         tasks=[
             {"name": "perplexity", "perplexity": {"corpusRef": {"name": "corpus", "split": "validation"}}},
-            {"name": "completion", "completion": {"numCompletions": 1}},
+            {"name": "completion", "completion": {"numCompletions": 1, "maxLength": 128}},
         ],
     )
     for one in (evaluation, pretrain_run(namespace, "model", hub), tokenizer, corpus):
