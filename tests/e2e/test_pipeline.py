@@ -14,7 +14,7 @@ from tests.support.installation import TOKEN_SECRET
 from tests.support.kube import condition, succeeded
 
 ORGANISATION = "e2e"
-STEPS = 240
+STEPS = 600
 LABEL = "hatchery.dev/name"
 
 
@@ -41,8 +41,8 @@ def pretrain_run(namespace, name, hub):
         schedule={"steps": STEPS, "warmupSteps": 10, "peakLr": 3e-3},
         batch={"sequences": 16, "perDevice": 8},
         parallelism={"nodes": 2},
-        checkpoint={"everySteps": 40, "keepLast": 2, "gracePeriod": "60s"},
-        evaluate={"everySteps": 80, "batches": 4},
+        checkpoint={"everySteps": 60, "keepLast": 2, "gracePeriod": "60s"},
+        evaluate={"everySteps": 200, "batches": 4},
     )
 
 
@@ -221,7 +221,7 @@ def test_a_run_that_loses_a_pod_and_the_operator_has_the_undisturbed_curve(
         metrics = {m["name"]: m["value"] for m in (status.get("progress") or {}).get("metrics", [])}
         return int(metrics.get("done", 0)) if status.get("currentStage") == "train" else 0
 
-    kube.wait("PretrainRun", namespace, "disturbed", lambda one: step(one) >= 45, 600)
+    kube.wait("PretrainRun", namespace, "disturbed", lambda one: step(one) >= 90, 600)
     pod = kube.wait_pod(
         namespace,
         f"{LABEL}=disturbed,batch.kubernetes.io/job-completion-index=1",

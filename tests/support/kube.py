@@ -62,7 +62,7 @@ class Kube:
         until: Callable[[Object], object],
         timeout_seconds: float,
     ) -> Object:
-        """Watches one of our resources until a condition holds; fails at once when the run ends in failure instead."""
+        """Watches one of our resources until a condition holds; fails at once when the run ends without it."""
         deadline = time.monotonic() + timeout_seconds
         last: Object = {}
         while (left := deadline - time.monotonic()) > 0:
@@ -79,9 +79,9 @@ class Kube:
                 last = event["object"]
                 if until(last):
                     return last
-                if condition(last, "Succeeded").get("status") == "False":
+                if is_terminal(last):
                     break
-            if condition(last, "Succeeded").get("status") == "False":
+            if is_terminal(last):
                 break
         said = json.dumps(last.get("status", {}).get("conditions"), indent=1)
         raise WaitedInVainError(f"{kind} {namespace}/{name} did not get there within {timeout_seconds:.0f} s:\n{said}")
@@ -123,6 +123,11 @@ def condition(resource: Object, kind: str) -> Object:
     """One condition, or an empty object."""
     found = [c for c in resource.get("status", {}).get("conditions", []) if c["type"] == kind]
     return found[0] if found else {}
+
+
+def is_terminal(resource: Object) -> bool:
+    """Whether nothing will change any more."""
+    return condition(resource, "Succeeded").get("status") in ("True", "False")
 
 
 def succeeded(resource: Object) -> bool:
