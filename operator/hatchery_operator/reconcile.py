@@ -139,6 +139,9 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         self._live.pop(key, None)
         self._refusals.pop(key, None)
+        if not any(other.namespace == key.namespace for other in self._cache.all_keys()):
+            # with its last run the namespace itself may have gone; one of the same name starts without certificate
+            self._namespaces_with_ca.discard(key.namespace)
 
     async def _read_again(self, key: Key) -> None:
         manifest = await self._cluster.get(RUNS[key.kind], key.namespace, key.name)

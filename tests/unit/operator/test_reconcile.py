@@ -427,6 +427,19 @@ def test_the_progress_certificate_is_in_a_namespace_before_its_first_pods_and_wr
     assert world.cluster.of("ConfigMap")["hatchery-progress-ca"]["data"] == {"ca.crt": "PEM"}
 
 
+def test_a_namespace_that_was_deleted_and_made_again_gets_the_progress_certificate_again() -> None:
+    world = World(progress_ca="PEM")
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.settle()
+    key = Key("CorpusBuild", NAMESPACE, "corpus")
+    world.cluster.objects.clear()
+    world.cache.remove(key)
+    asyncio.run(world.reconcile(key))
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.settle()
+    assert "hatchery-progress-ca" in world.cluster.of("ConfigMap")
+
+
 def test_a_resync_finds_what_watches_have_missed() -> None:
     world = undisturbed()
     fresh = World(world.cluster)
