@@ -34,7 +34,7 @@ def tear_down(layout: Layout, *, purge: bool) -> list[str]:
     _unmount(layout)
     for name in host.remove_links(kept.get("links", [])):
         say(f"removed link {name}")
-    _remove_packet_filter(kept.get("packet filter", []), kept.get("packet filter tables"))
+    _remove_packet_filter(kept.get("packet filter", []), kept.get("packet filter tables", []))
     _remove_control_groups(kept.get("control groups", []))
     if before is not None:
         _restore_settings(before["settings"])
@@ -124,13 +124,13 @@ def _unmount(layout: Layout) -> None:
         say(f"unmounted {removed} mounts")
 
 
-def _remove_packet_filter(rules_before: list[str], tables_before: list[str] | None) -> None:
+def _remove_packet_filter(rules_before: list[str], tables_before: list[str]) -> None:
     """Remove our chains and the tables made for them, but none that the snapshot already has."""
     kept = {(rule.split()[0], rule.split()[1][1:]) for rule in rules_before if rule.split()[1].startswith(":")}
     count = firewall.remove_ours(kept)
     if count:
         say(f"removed {count} packet filter chains and the rules that led to them")
-    tables = firewall.remove_empty_tables(tables_before) if tables_before is not None else []
+    tables = firewall.remove_empty_tables(tables_before)
     if tables:
         say(f"removed {len(tables)} empty packet filter tables")
 
