@@ -108,7 +108,7 @@ def _end_containers(layout: Layout, kept: list[str]) -> None:
 
 
 def _unmount(layout: Layout) -> None:
-    folders = (layout.state, layout.images / "containerd")
+    folders = (layout.state, layout.images)
     removed = 0
     for _ in range(UNMOUNT_TRIES):
         for point in host.mounts_below(*folders):
@@ -177,7 +177,7 @@ def _remove_folders(kept: list[str]) -> None:
 
 
 def _leftovers(layout: Layout, before: dict[str, list[str]] | None) -> list[str]:
-    lines = [f"mount: {point}" for point in host.mounts_below(layout.state, layout.images / "containerd")]
+    lines = [f"mount: {point}" for point in host.mounts_below(layout.state, layout.images)]
     lines += [f"process: {pid}" for pid in sorted(shims(layout))]
     if before is not None:
         lines += host.difference(before, host.snapshot())
