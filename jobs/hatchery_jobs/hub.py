@@ -98,9 +98,11 @@ class _Target:
 
     @property
     def name(self) -> str:
+        """The repository, its branch and its server."""
         return f"{self.repo_type} repository {self.hub.repo} ({self.hub.revision}) on {self.endpoint}"
 
     def commit_url(self, revision: str) -> str:
+        """The page of a commit."""
         prefix = "datasets/" if self.repo_type == "dataset" else ""
         return f"{self.endpoint}/{prefix}{self.hub.repo}/commit/{revision}"
 

@@ -37,12 +37,12 @@ def serve_metrics(port: int = METRICS_PORT) -> Callable[[], None]:
     """Serves the registry on `/metrics`; returns the function that stops and frees the port."""
     server, thread = start_http_server(port, registry=REGISTRY)
 
-    def stop() -> None:
+    def _stop() -> None:
         server.shutdown()
         server.server_close()
         thread.join()
 
-    return stop
+    return _stop
 
 
 @dataclass
