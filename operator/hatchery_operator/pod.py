@@ -121,6 +121,7 @@ def _environment(work: Work, settings: Settings) -> list[Manifest]:
         _value("HF_HOME", f"{TEMPORARY_PATH}/hf"),
         _value("HF_ENDPOINT", endpoint),
         _value("HF_HUB_DISABLE_TELEMETRY", "1"),
+        _value("HF_UPDATE_DOWNLOAD_COUNTS", "0"),  # datasets would ask a public host, whatever the endpoint
         _value("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
         {"name": "HATCHERY_NODE_INDEX", "valueFrom": {"fieldRef": {"fieldPath": index}}},
     ]

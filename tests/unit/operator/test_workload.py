@@ -234,6 +234,7 @@ def test_only_the_public_hub_is_spoken_to_in_its_own_protocol() -> None:
     assert "HF_HUB_DISABLE_XET" not in environment(work())
     own = environment(work(hub={"repo": "o/m", "endpoint": "http://hub.local"}))
     assert (own["HF_ENDPOINT"], own["HF_HUB_DISABLE_XET"]) == ("http://hub.local", "1")
+    assert own["HF_UPDATE_DOWNLOAD_COUNTS"] == "0"
 
 
 def test_progress_is_reported_with_a_token_that_opens_nothing_else() -> None:
