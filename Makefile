@@ -39,7 +39,7 @@ check: setup ## lint, format, types, import rules, and that generated files are 
 	$(BIN)/python -m hatchery_operator.generate --check
 
 .PHONY: test
-test: setup ## everything: unit, contract, chart, API server, and the pipeline on a real cluster (first run builds it, about 30 min)
+test: setup ## everything: unit, contract, chart, API server, and the pipeline on a real cluster (first run builds it, about 30 min; later ones 12)
 	$(BIN)/python -m pytest tests/unit tests/contract tests/chart tests/apiserver tests/e2e
 
 .PHONY: test-unit
@@ -55,7 +55,7 @@ test-e2e: setup ## the pipeline and its faults on a real cluster
 	$(BIN)/python -m pytest tests/e2e
 
 .PHONY: demo
-demo: setup ## raw text to an evaluated model on a real cluster, live (first run about 30 min, later ones about 5)
+demo: setup ## raw text to an evaluated model on a real cluster, live (first run about 18 min, later ones about 3)
 	$(BIN)/python -m tests.demo
 
 .PHONY: cluster-up

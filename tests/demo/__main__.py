@@ -40,7 +40,7 @@ REPOSITORIES = {
     "EvalRun": "stdlib-evaluation",
 }
 PIPELINE_SECONDS = 1800.0
-"""Longest time the pipeline may take; about five minutes on two cores."""
+"""Longest time the pipeline may take; about two and a half minutes on two cores."""
 
 
 class DemoError(Exception):
@@ -105,7 +105,7 @@ def sum_up(kube: Kube, runs: list[RunView]) -> None:
 def demo() -> None:
     """The phases in their order."""
     cluster = Cluster()
-    with phase("cluster", "a real Kubernetes; the first time it is built from its Go modules, 20 minutes on 2 cores"):
+    with phase("cluster", "a real Kubernetes; the first time it is built from its Go modules, 10 minutes on 2 cores"):
         kubeconfig = cluster.up()
         kube = Kube(kubeconfig, [str(ensure_tools(cluster.layout) / "kube"), "kubectl"])
         # somebody's own cluster has a Prometheus of its own, with targets of its own
