@@ -13,13 +13,8 @@ from typing import Any
 import yaml
 from kubernetes import client, config, watch
 
-GROUP, VERSION = "hatchery.dev", "v1alpha1"
-PLURALS = {
-    "CorpusBuild": "corpusbuilds",
-    "TokenizerBuild": "tokenizerbuilds",
-    "PretrainRun": "pretrainruns",
-    "EvalRun": "evalruns",
-}
+from hatchery_api.base import GROUP, VERSION
+from hatchery_api.kinds import BY_KIND
 
 Object = dict[str, Any]
 
@@ -52,7 +47,7 @@ class Kube:
 
     def get(self, kind: str, namespace: str, name: str) -> Object:
         """One of our resources."""
-        return self.custom.get_namespaced_custom_object(GROUP, VERSION, namespace, PLURALS[kind], name)
+        return self.custom.get_namespaced_custom_object(GROUP, VERSION, namespace, BY_KIND[kind].plural, name)
 
     def wait(
         self,
@@ -71,7 +66,7 @@ class Kube:
                 GROUP,
                 VERSION,
                 namespace,
-                PLURALS[kind],
+                BY_KIND[kind].plural,
                 field_selector=f"metadata.name={name}",
                 timeout_seconds=max(1, int(min(left, 60))),
             )

@@ -9,14 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from hatchery_api.conditions import Reason
-from hatchery_jobs.errors import DataError
-
-BATCH_CHARS: Final = 4_000_000
-"""A batch of documents ends with the one that reaches this; encoded, a character needs some 30 bytes of memory."""
-
-READ_ROWS: Final = 64
-"""Rows read from a file at once."""
+from hatchery_jobs.texts import BATCH_CHARS, read_texts, split_files
 
 _LEAD_BITS: Final = 0xC0
 """Bits of a byte of UTF-8 that tell whether a character begins with it."""
@@ -52,7 +45,7 @@ class Texts:
         """The documents, a batch at a time."""
         batch: list[str] = []
         chars = 0
-        for text in self._rows():
+        for _, _, text in read_texts(self.files):
             batch.append(text)
             chars += len(text)
             if chars >= BATCH_CHARS:
@@ -61,12 +54,6 @@ class Texts:
         if batch:
             yield batch
 
-    def _rows(self) -> Iterator[str]:
-        for path in self.files:
-            with pq.ParquetFile(path) as file:
-                for rows in file.iter_batches(READ_ROWS, columns=["text"]):
-                    yield from rows.column(0).to_pylist()
-
 
 def read_split(corpus: Path, split: str) -> Texts:
     """The documents of a corpus.
@@ -74,11 +61,7 @@ def read_split(corpus: Path, split: str) -> Texts:
     Raises:
         DataError: the corpus has no such split.
     """
-    files = tuple(sorted((corpus / "data").glob(f"{split}-*.parquet")))
-    if not files:
-        raise DataError(
-            Reason.EMPTY_CORPUS, f"{corpus}: no data/{split}-*.parquet; build the corpus with a {split} split"
-        )
+    files = split_files(corpus, split)
     return Texts(files, sum(pq.read_metadata(path).num_rows for path in files))
 
 

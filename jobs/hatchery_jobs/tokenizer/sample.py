@@ -7,19 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import pyarrow.parquet as pq
-
 from hatchery_api.conditions import Reason
 from hatchery_jobs.errors import DataError
+from hatchery_jobs.texts import BATCH_CHARS, read_texts
 
 MAX_CHARS: Final = 2**31 - 1
 """Characters of a sample at most: the tokenizers library counts pairs of tokens in signed 32-bit numbers."""
-
-BATCH_CHARS: Final = 4_000_000
-"""A batch of documents ends with the one that reaches this; encoded, a character needs some 30 bytes of memory."""
-
-READ_ROWS: Final = 64
-"""Rows read from a file at once."""
 
 
 class Document(NamedTuple):
@@ -49,7 +42,7 @@ class Sample:
         """The chosen documents, cut to their length, a batch at a time."""
         batch: list[Document] = []
         chars = 0
-        for file, row, text in _rows(self.files):
+        for file, row, text in read_texts(self.files):
             if (file, row) in self.rows:
                 batch.append(Document(f"{self.files[file].name} row {row}", text[: self.document_chars]))
                 chars += len(batch[-1].text)
@@ -60,20 +53,6 @@ class Sample:
             yield batch
 
 
-def split_files(corpus: Path, split: str) -> tuple[Path, ...]:
-    """The files of a split.
-
-    Raises:
-        DataError: the corpus has no such split.
-    """
-    files = tuple(sorted((corpus / "data").glob(f"{split}-*.parquet")))
-    if not files:
-        raise DataError(
-            Reason.EMPTY_CORPUS, f"{corpus}: no data/{split}-*.parquet; build the corpus with a {split} split"
-        )
-    return files
-
-
 def choose(files: Sequence[Path], documents: int, seed: int, document_chars: int = MAX_CHARS) -> Sample:
     """At most so many non-empty documents: those whose text, hashed with the seed, comes first.
 
@@ -82,10 +61,10 @@ def choose(files: Sequence[Path], documents: int, seed: int, document_chars: int
     Raises:
         DataError: there is no text.
     """
-    ranked = heapq.nsmallest(
-        documents,
-        ((_rank(text, seed), file, row, min(len(text), document_chars)) for file, row, text in _rows(files) if text),
+    ranks = (
+        (_rank(text, seed), file, row, min(len(text), document_chars)) for file, row, text in read_texts(files) if text
     )
+    ranked = heapq.nsmallest(documents, ranks)
     rows: set[tuple[int, int]] = set()
     left_chars = MAX_CHARS
     for _, file, row, chars in ranked:
@@ -100,11 +79,3 @@ def choose(files: Sequence[Path], documents: int, seed: int, document_chars: int
 
 def _rank(text: str, seed: int) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=8, key=seed.to_bytes(8, "big")).digest()
-
-
-def _rows(files: Sequence[Path]) -> Iterator[tuple[int, int, str]]:
-    for index, path in enumerate(files):
-        with pq.ParquetFile(path) as file:
-            batches = file.iter_batches(READ_ROWS, columns=["text"])
-            texts = (text for batch in batches for text in batch.column(0).to_pylist())
-            yield from ((index, row, text) for row, text in enumerate(texts))

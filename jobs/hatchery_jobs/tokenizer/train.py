@@ -14,10 +14,11 @@ from hatchery_api.tokenizer import TokenizerBlocks, TokenizerBuildSpec, Tokenize
 from hatchery_jobs.artifacts import write_atomically
 from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.errors import DataError, Interrupted
+from hatchery_jobs.texts import split_files
 from hatchery_jobs.tokenizer import build, retrain
 from hatchery_jobs.tokenizer.card import card
 from hatchery_jobs.tokenizer.measure import count_ids, measure, missing_words
-from hatchery_jobs.tokenizer.sample import Document, Sample, choose, split_files
+from hatchery_jobs.tokenizer.sample import Document, Sample, choose
 
 CODE_VERSION: Final = "1"
 """Goes into the artifact's key; raised when equal input would give other files."""

@@ -8,8 +8,9 @@ import pytest
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.errors import DataError
+from hatchery_jobs.texts import split_files
 from hatchery_jobs.tokenizer import sample
-from hatchery_jobs.tokenizer.sample import choose, split_files
+from hatchery_jobs.tokenizer.sample import choose
 
 TEXTS = [f"document {i} " + "x" * (i % 13) for i in range(200)]
 
