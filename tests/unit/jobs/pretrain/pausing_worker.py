@@ -1,0 +1,33 @@
+"""The worker of the loop, but it waits before one update until it is asked to end: the end comes at a known step."""
+
+import sys
+import threading
+from pathlib import Path
+
+from hatchery_jobs.pretrain import loop
+from hatchery_jobs.pretrain.orders import Sign, WorkOrder
+
+PAUSE_STEP = 6
+PATIENCE_SECONDS = 100
+
+
+def main(path: Path) -> int:
+    """Entry point of a worker; the others wait for the lead in the update's all-reduce."""
+    order = WorkOrder.model_validate_json(path.read_bytes())
+    learn = loop.learn
+
+    def learn_when_asked(run, step):
+        if step == PAUSE_STEP:
+            never = threading.Event()
+            for _ in range(PATIENCE_SECONDS * 20):
+                if order.sign(Sign.STOP).exists():
+                    break
+                never.wait(0.05)
+        return learn(run, step)
+
+    loop.learn = learn_when_asked
+    return loop.main(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
