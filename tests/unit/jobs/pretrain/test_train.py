@@ -10,6 +10,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from tests.unit.jobs.pretrain import pausing_worker
+from tests.unit.jobs.pretrain.pausing_worker import PAUSE_STEP
 
 from hatchery_api.contract import ExitCode
 from hatchery_api.pretrain import Parallelism
@@ -18,8 +20,6 @@ from hatchery_jobs.pretrain import launch, loop, train
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.launch import Gang
 from hatchery_jobs.pretrain.orders import Ending, Failure, Sign, WorkOrder, write_ending, write_failure
-from tests.unit.jobs.pretrain import pausing_worker
-from tests.unit.jobs.pretrain.pausing_worker import PAUSE_STEP
 
 TIMEOUT_SECONDS = 200
 WORKER, PAUSING = loop.__name__, pausing_worker.__name__
@@ -104,9 +104,10 @@ def test_two_workers_interrupted_and_resumed_give_the_bytes_of_one(bench, inputs
     curve = context.draft(train.CODE_VERSION).folder / CURVE
     object.__setattr__(context, "stop", StopAtLine(curve, 7))
     command = Gang.command
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+    with monkeypatch.context() as patch:
         patch.setattr(Gang, "command", lambda *args: [PAUSING if a == WORKER else a for a in command(*args)])
-        train.run(context)
+        with pytest.raises(Interrupted):
+            train.run(context)
     assert max(line["step"] for line in read_curve(curve)) == PAUSE_STEP + 1
     outcome = train.run(bench.context("train", inputs))
     assert outcome.result.resumed_from is not None
