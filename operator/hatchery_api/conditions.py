@@ -49,6 +49,8 @@ class Reason(StrEnum):
     """A Secret, ConfigMap or PersistentVolumeClaim the pods need does not exist: create it, the pods then start."""
     POD_REFUSED = "PodRefused"
     """The API server refuses the pods: quota, Pod Security or another admission rule; the message says which."""
+    CRD_OUTDATED = "CRDOutdated"
+    """The installed CustomResourceDefinition is older than the operator and drops fields: apply the new one."""
     NAME_CONFLICT = "NameConflict"
     """An object of somebody else, or of a deleted run, has the name of a child: the message says which; delete it."""
     OUT_OF_MEMORY = "OutOfMemory"

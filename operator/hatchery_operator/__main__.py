@@ -18,6 +18,7 @@ from hatchery_operator import handlers
 from hatchery_operator.cache import Cache
 from hatchery_operator.certificate import Certificate, make_certificate
 from hatchery_operator.cluster import Cluster, kubeconfig_from_environment
+from hatchery_operator.definitions import Definitions
 from hatchery_operator.errors import ApiError
 from hatchery_operator.health import Pulse, beat, health_app, metrics_app, serve
 from hatchery_operator.logs import configure_logs
@@ -45,11 +46,13 @@ class Operator:
         self._metrics = Metrics()
         self._cache = Cache()
         self._cluster = Cluster(kubeconfig_from_environment(), time.monotonic, self._metrics.answered)
+        definitions = Definitions(self._cluster, self._metrics)
         self._reconcile = Reconciler(
             self._cluster,
             self._cache,
             settings,
             metrics=self._metrics,
+            definitions=definitions,
             now=lambda: datetime.now(UTC),
             wake=self._wake,
             progress_ca=self._certificate.ca_pem if self._certificate else None,
@@ -63,6 +66,7 @@ class Operator:
             self._cache,
             namespaces=list(settings.namespaces),
             metrics=self._metrics,
+            definitions=definitions,
             pulse=self._pulse,
             wake=self._wake,
         )

@@ -216,6 +216,10 @@ class Cluster:
         status: Manifest = answer.get("status", {})
         return status
 
+    async def read(self, path: str) -> Manifest:
+        """What the API server publishes at a path, such as its OpenAPI documents."""
+        return await self._request("GET", path)
+
     async def ping(self) -> None:
         """Proves that the server answers and still takes the credentials."""
         await self._request("GET", "/version")

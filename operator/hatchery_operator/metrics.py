@@ -56,6 +56,12 @@ class Metrics:
         self.missed_changes = Counter(
             "hatchery_watch_missed", "Changes that a listing showed and no watch had told.", registry=self.registry
         )
+        self._definitions = Gauge(
+            "hatchery_crd_outdated",
+            "1 while the served CustomResourceDefinition lacks fields of this version.",
+            ("kind",),
+            registry=self.registry,
+        )
         build = Gauge("hatchery_build_info", "The operator's version.", ("version",), registry=self.registry)
         build.labels(__version__).set(1)
 
@@ -67,6 +73,10 @@ class Metrics:
     def answered(self, verb: str, code: int) -> None:
         """Counts an answer of the API server."""
         self._requests.labels(verb, str(code)).inc()
+
+    def definition_outdated(self, kind: str, *, outdated: bool) -> None:
+        """Says whether the definition of a kind is older than this version."""
+        self._definitions.labels(kind).set(outdated)
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
         """Adds a gauge that is read when it is asked for."""

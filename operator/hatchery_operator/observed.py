@@ -36,6 +36,8 @@ class Observed:
     """Pods of the current Job, when it has ended or none of them runs."""
     refusal: Problem | None = None
     """Why the API server refuses a child or the pods of a Job."""
+    outdated: Problem | None = None
+    """Why the resource cannot say all it should: its definition is too old."""
     live: Live | None = None
     """The last progress report."""
 

@@ -157,7 +157,7 @@ def _result(run: Run, report: Report) -> dict[str, object]:
 def _with_conditions(run: Run, status: RunStatus, seen: Observed, step: Step) -> RunStatus:
     is_working = step.stage is not None and step.stage.state in ("Pending", "Running")
     is_suspended = step.reason == Reason.SUSPENDED
-    problem = step.problem
+    problem = step.problem or seen.outdated
     values = (
         (ConditionType.SUCCEEDED, step.verdict, step.reason, step.message),
         (ConditionType.PROGRESSING, _truth(is_working), step.reason, ""),

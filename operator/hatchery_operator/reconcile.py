@@ -12,6 +12,7 @@ from hatchery_api.base import API_VERSION
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import CONFIG_MAPS, JOBS, RUNS, SERVICES, TYPES, Cluster
+from hatchery_operator.definitions import Definitions
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
 from hatchery_operator.metrics import Metrics
 from hatchery_operator.objects import MANAGED_BY_LABEL, MANAGER, Key, Manifest, Run, controller_uid, summarize_job
@@ -52,6 +53,7 @@ class Reconciler:
         settings: Settings,
         *,
         metrics: Metrics,
+        definitions: Definitions,
         now: Callable[[], datetime],
         wake: Callable[[Key], None],
         progress_ca: str | None = None,
@@ -63,6 +65,7 @@ class Reconciler:
             cache: what is known of the cluster.
             settings: the operator's settings.
             metrics: where passes are counted.
+            definitions: what is wrong with the installed definitions.
             now: the clock.
             wake: puts a key on the work queue.
             progress_ca: certificate with which pods verify the progress endpoint, if there is one.
@@ -71,6 +74,7 @@ class Reconciler:
         self._cache = cache
         self._settings = settings
         self._metrics = metrics
+        self._definitions = definitions
         self._now = now
         self._wake = wake
         self._progress_ca = progress_ca
@@ -117,7 +121,8 @@ class Reconciler:
     async def _observe(self, run: Run) -> Observed:
         seen = await observe(run, self._cache, self._cluster, self._now())
         refusal = seen.refusal or self._refusals.get(run.key)
-        return replace(seen, live=self._live_of(run), refusal=refusal)
+        outdated = self._definitions.problem(run.kind.kind)
+        return replace(seen, live=self._live_of(run), refusal=refusal, outdated=outdated)
 
     def _is_news(self, run: Run, refusal: Problem | None) -> bool:
         """Keeps a refusal for the next plan; news is only another reason, since messages may hold changing numbers."""

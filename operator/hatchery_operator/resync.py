@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import JOBS, RUNS, Cluster
+from hatchery_operator.definitions import Definitions
 from hatchery_operator.errors import ApiError
 from hatchery_operator.health import Pulse
 from hatchery_operator.metrics import Metrics
@@ -46,6 +47,7 @@ class Resync:
         *,
         namespaces: list[str],
         metrics: Metrics,
+        definitions: Definitions,
         pulse: Pulse,
         wake: Callable[[Key], None],
     ) -> None:
@@ -53,11 +55,13 @@ class Resync:
         self._cache = cache
         self._namespaces: list[str | None] = [*namespaces] or [None]
         self._metrics = metrics
+        self._definitions = definitions
         self._pulse = pulse
         self._wake = wake
 
     async def load(self) -> None:
         """Lists everything into the cache; nothing is reconciled before."""
+        await self._definitions.check()
         self._merge(await self._list())
         self._pulse.is_loaded = True
 
@@ -102,6 +106,7 @@ class Resync:
         while True:
             await sleep(seconds)
             try:
+                await self._definitions.check()
                 listing = await self._list()
             except ApiError as error:
                 LOG.warning("resync failed: %s", error)

@@ -7,17 +7,31 @@ API server adds (schemas, CEL, admission, RBAC) is proven in tests/apiserver.
 import copy
 import itertools
 from collections.abc import AsyncIterator, Callable
+from functools import cached_property
 from typing import Any
 
 from tests.support.operator_builders import NAMESPACE, NOW, artifact
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import Report
+from hatchery_api.crd import custom_resource_definition
+from hatchery_api.kinds import KINDS
 from hatchery_operator.cluster import ResourceType
+from hatchery_operator.definitions import DOCUMENT
 from hatchery_operator.errors import AlreadyExistsError, ConflictError, GoneError
 from hatchery_operator.objects import Manifest, rfc3339
 
 Address = tuple[str, str, str]
+
+
+def served_schemas() -> dict[str, Any]:
+    """The schemas of our definitions as the API server names them."""
+    return {
+        f"dev.hatchery.v1alpha1.{kind.kind}": custom_resource_definition(kind)["spec"]["versions"][0]["schema"][
+            "openAPIV3Schema"
+        ]
+        for kind in KINDS
+    }
 
 
 class CrashError(BaseException):
@@ -37,6 +51,15 @@ class FakeCluster:
         """Number of writes after which the operator dies, before it learns that the last one took effect."""
         self._versions = itertools.count(1)
         self._uids = itertools.count(1)
+
+    @cached_property
+    def schemas(self) -> dict[str, Any]:
+        """What the API server publishes of our group, by name."""
+        return served_schemas()
+
+    async def read(self, path: str) -> Manifest:
+        assert path == DOCUMENT
+        return {"components": {"schemas": self.schemas}}
 
     async def get(self, kind: ResourceType, namespace: str, name: str) -> Manifest | None:
         return copy.deepcopy(self.objects.get((kind.kind, namespace, name)))

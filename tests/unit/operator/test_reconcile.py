@@ -1,6 +1,7 @@
 """The order in which things are done, against an API server in memory, with the operator dying at every single write."""
 
 import asyncio
+import copy
 from datetime import datetime
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode, Report, TrainerStatus
 from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import Cluster
+from hatchery_operator.definitions import Definitions
 from hatchery_operator.errors import ApiError, GoneError, RefusedError, UnreachableError
 from hatchery_operator.handlers import take_job, take_run
 from hatchery_operator.health import Pulse
@@ -39,11 +41,13 @@ class World:
         self.cache, self.woken = Cache(), set[Key]()
         self.cluster.crash_after = None
         self.metrics = Metrics()
+        self.definitions = Definitions(cast("Cluster", self.cluster), self.metrics)
         self.reconcile = Reconciler(
             cast("Cluster", self.cluster),
             self.cache,
             Settings(),
             metrics=self.metrics,
+            definitions=self.definitions,
             now=lambda: self.now,
             wake=self.woken.add,
             progress_ca=self.progress_ca,
@@ -54,6 +58,7 @@ class World:
             self.cache,
             namespaces=[],
             metrics=self.metrics,
+            definitions=self.definitions,
             pulse=pulse,
             wake=self.woken.add,
         )
@@ -485,3 +490,22 @@ def test_a_lost_event_is_no_reason_to_fail() -> None:
     world.cluster.create = lose_events  # type: ignore[method-assign]
     world.settle()
     assert world.jobs_created() == ["corpus-build-a1"]
+
+
+def test_an_outdated_definition_is_said_by_the_resources_and_taken_back_when_it_is_replaced() -> None:
+    world = World()
+    kind = world.cluster.schemas["dev.hatchery.v1alpha1.CorpusBuild"]
+    newest, older = kind["properties"]["status"], copy.deepcopy(kind["properties"]["status"])
+    del older["properties"]["splits"]
+    kind["properties"]["status"] = older
+    asyncio.run(world.definitions.check())
+    apply_pipeline(world)
+    world.settle()
+    assert world.reason("CorpusBuild", "corpus", "Degraded") == ("True", "CRDOutdated")
+    assert world.reason("TokenizerBuild", "tokenizer", "Degraded") == ("False", "UpToDate")
+    assert b'hatchery_crd_outdated{kind="CorpusBuild"} 1.0' in world.metrics.text()
+    kind["properties"]["status"] = newest
+    asyncio.run(world.definitions.check())
+    world.settle()
+    assert world.reason("CorpusBuild", "corpus", "Degraded") == ("False", "UpToDate")
+    assert b'hatchery_crd_outdated{kind="CorpusBuild"} 0.0' in world.metrics.text()

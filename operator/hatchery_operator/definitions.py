@@ -1,0 +1,82 @@
+"""Whether the served CustomResourceDefinitions know every field of this version: an older one drops fields silently.
+
+The API server publishes what it serves as an OpenAPI document that every account may read, so no right on definitions
+is needed, and a namespaced installation notices as well as a cluster-wide one.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from hatchery_api import __version__
+from hatchery_api.base import API_VERSION, GROUP, VERSION
+from hatchery_api.conditions import Reason
+from hatchery_api.crd import custom_resource_definition
+from hatchery_api.kinds import KINDS, Kind
+from hatchery_operator.cluster import Cluster
+from hatchery_operator.metrics import Metrics
+from hatchery_operator.pods import Problem
+
+LOG: Final = logging.getLogger(__name__)
+
+DOCUMENT: Final = f"/openapi/v3/apis/{API_VERSION}"
+"""Where the API server publishes the schemas of our group."""
+
+NAMED_FIELDS: Final = 3
+"""Missing fields named in a message; one is enough to know, and all may be hundreds."""
+
+
+class Definitions:
+    """What is wrong with the served definitions, by kind."""
+
+    def __init__(self, cluster: Cluster, metrics: Metrics) -> None:
+        self._cluster = cluster
+        self._metrics = metrics
+        self._problems: dict[str, Problem] = {}
+
+    def problem(self, kind: str) -> Problem | None:
+        """Why resources of a kind cannot say all they should."""
+        return self._problems.get(kind)
+
+    async def check(self) -> None:
+        """Compares what is served with what this version writes.
+
+        Raises:
+            ApiError: the API server does not answer.
+        """
+        served = (await self._cluster.read(DOCUMENT))["components"]["schemas"]
+        problems = {kind.kind: found for kind in KINDS if (found := outdated(kind, served))}
+        for kind in KINDS:
+            self._metrics.definition_outdated(kind.kind, outdated=kind.kind in problems)
+        for name in problems.keys() - self._problems.keys():
+            LOG.error("definition outdated", extra={"kind": name, "details": problems[name].message})
+        self._problems = problems
+
+
+def outdated(kind: Kind, served: Mapping[str, Any]) -> Problem | None:
+    """The problem of a definition that lacks fields; `served` are the schemas of the document by name."""
+    group = ".".join(reversed(GROUP.split(".")))
+    ours = custom_resource_definition(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    missing = list(missing_fields(ours, served.get(f"{group}.{VERSION}.{kind.kind}", {})))
+    if not missing:
+        return None
+    more = len(missing) - NAMED_FIELDS
+    named = ", ".join(missing[:NAMED_FIELDS]) + (f" and {more} more" if more > 0 else "")
+    return Problem(
+        Reason.CRD_OUTDATED,
+        f"the CustomResourceDefinition {kind.plural}.{GROUP} is older than the operator {__version__} and drops "
+        f"{named}: apply the definitions of this version (the chart does with crds.enabled=true, else manifests/crds)",
+    )
+
+
+def missing_fields(ours: Mapping[str, Any], served: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Paths of the fields that one schema has and the other has not; below a missing field nothing more is named."""
+    for name, schema in ours.get("properties", {}).items():
+        where = f"{path}.{name}" if path else name
+        if name not in served.get("properties", {}):
+            yield where
+        elif where != "metadata":
+            yield from missing_fields(schema, served["properties"][name], where)
+    for values, mark in (("items", "[]"), ("additionalProperties", "{}")):
+        if isinstance(ours.get(values), dict):
+            yield from missing_fields(ours[values], served.get(values) or {}, path + mark)
