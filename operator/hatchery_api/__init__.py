@@ -1,4 +1,4 @@
 """What users write and what operator and pods tell each other: pydantic models, nothing else."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 """Version of everything: the distribution, the images, and the chart."""

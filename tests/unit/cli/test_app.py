@@ -6,6 +6,7 @@ import pytest
 import yaml
 from tests.support.status_objects import FakeCluster, failed, pipeline, resource, running
 
+from hatchery_api import __version__
 from hatchery_cli import app as commands
 from hatchery_cli.client import api_message
 from hatchery_cli.errors import CommandError, Exit
@@ -248,4 +249,4 @@ def test_the_version_is_told_without_loading_the_cluster_client():
     script = "import sys; sys.argv = ['hatchery', '--version']\nfrom hatchery_cli.app import run\n"
     script += "try:\n    run()\nexcept SystemExit as end:\n    print(end.code, 'kubernetes' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["hatchery", "0.1.0", "0", "False"]
+    assert done.stdout.split() == ["hatchery", __version__, "0", "False"]
