@@ -48,7 +48,16 @@ def install(plane: ControlPlane, account: str = ACCOUNT, namespaces: Sequence[st
 class OperatorProcess:
     """`python -m hatchery_operator` under its own account."""
 
-    def __init__(self, plane: ControlPlane, folder: Path, account: str = ACCOUNT, **settings: Any) -> None:
+    def __init__(
+        self,
+        plane: ControlPlane,
+        folder: Path,
+        account: str = ACCOUNT,
+        *,
+        packages: Path | None = None,
+        **settings: Any,
+    ) -> None:
+        """`packages` holds another release of the operator; without it this checkout's is run."""
         ports = Ports.free()
         self.health, self.metrics = ports.api, ports.etcd
         self._log = folder / "operator.log"
@@ -57,6 +66,8 @@ class OperatorProcess:
         self._settings.write_text(yaml.safe_dump(values))
         kubeconfig = plane.service_account_kubeconfig(SYSTEM, account, folder / "kubeconfig")
         self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+        if packages:
+            self._environment["PYTHONPATH"] = str(packages)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
