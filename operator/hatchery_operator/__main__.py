@@ -75,6 +75,7 @@ class Operator:
     def _watch_metrics(self) -> None:
         metrics, queue, pulse = self._metrics, self._queue, self._pulse
         metrics.watch_runs(self._cache.runs)
+        metrics.watch("hatchery_leader", "1 on the replica that acts, 0 on one that stands by.", lambda: 1.0)
         metrics.watch("hatchery_workqueue_depth", "Keys that wait.", lambda: float(queue.depth))
         metrics.watch("hatchery_workqueue_oldest_seconds", "Wait of the oldest key.", lambda: queue.oldest_seconds)
         metrics.watch("hatchery_event_loop_lag_seconds", "How late the last heartbeat was.", lambda: pulse.lag_seconds)
@@ -116,7 +117,7 @@ class Operator:
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
-        handlers.register(registry, self._cache, self._wake, self._cluster.credentials)
+        handlers.register(registry, self._cache, self._wake, self._cluster.credentials, self._metrics.heard)
         settings = kopf.OperatorSettings()
         settings.scanning.disabled = bool(self._settings.namespaces)
         await kopf.operator(

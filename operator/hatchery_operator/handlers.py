@@ -43,9 +43,13 @@ PAGE_OBJECTS: Final = 100
 
 
 def register(
-    registry: kopf.OperatorRegistry, cache: Cache, wake: Wake, credentials: Callable[[], Awaitable[Credentials]]
+    registry: kopf.OperatorRegistry,
+    cache: Cache,
+    wake: Wake,
+    credentials: Callable[[], Awaitable[Credentials]],
+    heard: Callable[[str], None],
 ) -> None:
-    """Registers all handlers."""
+    """Registers all handlers; `heard` is told the kind of every event."""
 
     async def _login(**_: Any) -> kopf.ConnectionInfo:
         current = await credentials()
@@ -60,10 +64,12 @@ def register(
         )
 
     async def _run(event: kopf.RawEvent, **_: Any) -> None:
+        heard(event["object"]["kind"])
         for key in take_run(cache, cast("dict[str, Any]", event)):
             wake(key)
 
     async def _job(event: kopf.RawEvent, **_: Any) -> None:
+        heard("Job")
         if key := take_job(cache, cast("dict[str, Any]", event)):
             wake(key)
 

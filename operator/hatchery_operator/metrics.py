@@ -1,10 +1,9 @@
-"""Prometheus metrics of the operator.
+"""Prometheus metrics of the operator: what it does. Those about the resources are in `run_metrics`."""
 
-Numbers about resources are made from the cache when they are asked for, so they go when the resource goes.
-"""
-
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable
+from functools import partial
+from time import monotonic
+from typing import Final, Literal, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,25 +14,30 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from hatchery_api import __version__
-from hatchery_api.status import EvalRunStatus, PretrainRunStatus
-from hatchery_operator.objects import Run, parse_time
+from hatchery_api.kinds import KINDS
+from hatchery_operator.objects import Run
+from hatchery_operator.run_metrics import RunPage
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """The text format Prometheus reads."""
 
-_PERCENT: Final = 100
-_RUN: Final = ("kind", "namespace", "name")
+Result = Literal["success", "error", "conflict", "gone"]
+"""How a pass ends."""
+
+WATCHED: Final = (*(kind.kind for kind in KINDS), "Job")
+"""Kinds with a watch."""
+
+_ANSWERS: Final = (("GET", 200), ("POST", 201), ("PATCH", 200), ("DELETE", 200))
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
     """All metrics, in a registry of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -62,10 +66,43 @@ class Metrics:
             ("kind",),
             registry=self.registry,
         )
+        self._runs = RunPage(tuple)
+        self._heard: dict[str, float] = {}
+        self._add_watch_ages()
+        self._create_series()
         build = Gauge("hatchery_build_info", "The operator's version.", ("version",), registry=self.registry)
         build.labels(__version__).set(1)
 
-    def reconciled(self, kind: str, result: str, seconds: float) -> None:
+    def _add_watch_ages(self) -> None:
+        ages = Gauge(
+            "hatchery_watch_age_seconds",
+            "Time since a watch told of a change, or a listing proved that there was none to tell.",
+            ("kind",),
+            registry=self.registry,
+        )
+        self.heard(*WATCHED)
+        for kind in WATCHED:
+            ages.labels(kind).set_function(partial(self._silence, kind))
+
+    def _silence(self, kind: str) -> float:
+        return self._clock() - self._heard[kind]
+
+    def _create_series(self) -> None:
+        """Series that are there from the start: the rate of a counter that has just appeared is missing, not 0."""
+        for kind in KINDS:
+            self._seconds.labels(kind.kind)
+            self._definitions.labels(kind.kind)
+            for result in get_args(Result):
+                self._reconciles.labels(kind.kind, result)
+        for verb, code in _ANSWERS:
+            self._requests.labels(verb, str(code))
+            self._requests.labels(verb, "0")
+
+    def heard(self, *kinds: str) -> None:
+        """Watches are known to be alive: they told of a change, or had none to tell."""
+        self._heard |= dict.fromkeys(kinds, self._clock())
+
+    def reconciled(self, kind: str, result: Result, seconds: float) -> None:
         """Counts a pass."""
         self._reconciles.labels(kind, result).inc()
         self._seconds.labels(kind).observe(seconds)
@@ -84,79 +121,8 @@ class Metrics:
 
     def watch_runs(self, runs: Callable[[], Iterable[Run]]) -> None:
         """Adds the numbers about resources."""
-        self.registry.register(_Runs(runs))
+        self._runs = RunPage(runs)
 
     def text(self) -> bytes:
         """All metrics as Prometheus reads them."""
-        return generate_latest(self.registry)
-
-
-class _Runs(Collector):
-    """Numbers about resources, from their status."""
-
-    def __init__(self, runs: Callable[[], Iterable[Run]]) -> None:
-        self._runs = runs
-
-    def describe(self) -> Iterator[Metric]:
-        """The empty families: the registry need not collect to know the names."""
-        return iter(_families().values())
-
-    def collect(self) -> Iterator[Metric]:
-        """The families with a sample for each resource."""
-        families = _families()
-        for run in self._runs():
-            _add_run(families, run)
-        return iter(families.values())
-
-
-def _families() -> dict[str, GaugeMetricFamily]:
-    named = {
-        "condition": (
-            "hatchery_resource_condition",
-            "Conditions as they are now.",
-            (*_RUN, "type", "status", "reason"),
-        ),
-        "attempts": ("hatchery_run_attempts", "Jobs created so far.", _RUN),
-        "failures": ("hatchery_run_failures", "Attempts that failed.", _RUN),
-        "progress": ("hatchery_run_progress_ratio", "Share of the current stage that is done.", _RUN),
-        "heartbeat": (
-            "hatchery_run_last_heartbeat_timestamp_seconds",
-            "When a pod last reported progress.",
-            _RUN,
-        ),
-        "steps": ("hatchery_run_target_steps", "Optimizer steps of the whole run.", _RUN),
-        "loss": ("hatchery_train_loss", "Cross-entropy in nats per token, from the status.", (*_RUN[1:], "split")),
-        "perplexity": ("hatchery_train_perplexity", "On the validation split, from the status.", _RUN[1:]),
-        "eval": ("hatchery_eval_metric", "Results of an EvalRun.", (*_RUN[1:], "task", "metric")),
-    }
-    return {key: GaugeMetricFamily(name, text, labels=labels) for key, (name, text, labels) in named.items()}
-
-
-def _add_run(families: dict[str, GaugeMetricFamily], run: Run) -> None:
-    labels, status = tuple(run.key), run.status
-    for condition in status.conditions:
-        families["condition"].add_metric((*labels, condition.type, condition.status, condition.reason), 1)
-    families["attempts"].add_metric(labels, status.attempts)
-    families["failures"].add_metric(labels, status.failures)
-    progress = status.progress
-    if progress and progress.percentage is not None:
-        families["progress"].add_metric(labels, progress.percentage / _PERCENT)
-    if progress and progress.updated_at:
-        families["heartbeat"].add_metric(labels, parse_time(progress.updated_at).timestamp())
-    if isinstance(status, PretrainRunStatus):
-        _add_pretrain(families, run, status)
-    elif isinstance(status, EvalRunStatus):
-        for measure in status.results:
-            families["eval"].add_metric((*labels[1:], measure.task, measure.metric), float(measure.value))
-
-
-def _add_pretrain(families: dict[str, GaugeMetricFamily], run: Run, status: PretrainRunStatus) -> None:
-    labels = tuple(run.key)[1:]
-    if status.steps is not None:
-        families["steps"].add_metric(tuple(run.key), status.steps)
-    losses = status.loss.model_dump() if status.loss else {}
-    for split, loss in losses.items():
-        if loss is not None:
-            families["loss"].add_metric((*labels, split), loss)
-    if status.perplexity is not None:
-        families["perplexity"].add_metric(labels, status.perplexity)
+        return generate_latest(self.registry) + self._runs.text().encode()

@@ -14,7 +14,7 @@ from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import CONFIG_MAPS, JOBS, RUNS, SERVICES, TYPES, Cluster
 from hatchery_operator.definitions import Definitions
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
-from hatchery_operator.metrics import Metrics
+from hatchery_operator.metrics import Metrics, Result
 from hatchery_operator.objects import MANAGED_BY_LABEL, MANAGER, Key, Manifest, Run, controller_uid, summarize_job
 from hatchery_operator.observe import observe
 from hatchery_operator.observed import Live, Observed, stage_in_flight
@@ -90,7 +90,8 @@ class Reconciler:
 
     async def __call__(self, key: Key) -> float | None:
         """One pass; returns the seconds after which to look again, if nothing happens before."""
-        started, result = perf_counter(), "error"
+        started = perf_counter()
+        result: Result = "error"
         try:
             requeue_after = await self._pass(key)
             result = "success"

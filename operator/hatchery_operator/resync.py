@@ -13,7 +13,7 @@ from hatchery_operator.cluster import JOBS, RUNS, Cluster
 from hatchery_operator.definitions import Definitions
 from hatchery_operator.errors import ApiError
 from hatchery_operator.health import Pulse
-from hatchery_operator.metrics import Metrics
+from hatchery_operator.metrics import WATCHED, Metrics
 from hatchery_operator.objects import JobSummary, Key, Manifest, key_of, resource_version, summarize_job
 from hatchery_operator.progress_route import UID_LABEL
 
@@ -35,6 +35,8 @@ class _Listing:
 
     newer: list[Manifest]
     gone: dict[Key, int]
+    newer_jobs: list[JobSummary]
+    gone_jobs: list[JobSummary]
 
 
 class Resync:
@@ -73,18 +75,29 @@ class Resync:
             async for manifest in self._all_runs()
             if resource_version(manifest) > known.pop(key_of(manifest), -1)
         ]
-        await self._load_jobs(jobs)
-        return _Listing(runs, known)
+        newer_jobs = [job async for job in self._all_jobs() if _is_news(job, jobs.pop(job.uid, None))]
+        return _Listing(runs, known, newer_jobs, list(jobs.values()))
 
-    def _merge(self, listing: "_Listing") -> list[Key]:
-        """Takes what the cache does not have yet; returns whose changes those were."""
-        changed = [m for m in listing.newer if resource_version(m) > self._cache.version(key_of(m))]
+    def _merge(self, listing: "_Listing") -> list[tuple[str, Key]]:
+        """Takes what the cache does not have yet; returns what those changes were in, and whose they are."""
+        cache = self._cache
+        changed = [m for m in listing.newer if resource_version(m) > cache.version(key_of(m))]
         for manifest in changed:
-            put_or_complain(self._cache, manifest)
-        gone = [key for key, version in listing.gone.items() if self._cache.version(key) == version]
+            put_or_complain(cache, manifest)
+        gone = [key for key, version in listing.gone.items() if cache.version(key) == version]
         for key in gone:
-            self._cache.remove(key)
-        return [*(key_of(manifest) for manifest in changed), *gone]
+            cache.remove(key)
+        changed_jobs = [job for job in listing.newer_jobs if _is_news(job, self._known(job))]
+        for job in changed_jobs:
+            cache.put_job(job)
+        gone_jobs = [job for job in listing.gone_jobs if job == self._known(job)]
+        for job in gone_jobs:
+            cache.remove_job(job)
+        runs = (*map(key_of, changed), *gone)
+        return [*((key.kind, key) for key in runs), *((JOBS.kind, job.owner) for job in (*changed_jobs, *gone_jobs))]
+
+    def _known(self, job: JobSummary) -> JobSummary | None:
+        return self._cache.jobs_of(job.owner_uid).get(job.name)
 
     async def _all_runs(self) -> AsyncIterator[Manifest]:
         for kind in RUNS.values():
@@ -92,14 +105,11 @@ class Resync:
                 async for manifest in self._cluster.list(kind, namespace):
                     yield manifest
 
-    async def _load_jobs(self, known: dict[str, JobSummary]) -> None:
+    async def _all_jobs(self) -> AsyncIterator[JobSummary]:
         for namespace in self._namespaces:
             async for manifest in self._cluster.list(JOBS, namespace, UID_LABEL):
                 if job := summarize_job(manifest):
-                    self._cache.put_job(job)
-                    known.pop(job.uid, None)
-        for gone in known.values():
-            self._cache.remove_job(gone)
+                    yield job
 
     async def run(self, seconds: float, sleep: Sleep = asyncio.sleep) -> None:
         """Lists again and again until cancelled, and looks at every resource, whatever watches have told."""
@@ -114,10 +124,11 @@ class Resync:
             await sleep(WATCH_GRACE_SECONDS)
             missed = self._merge(listing)
             self._pulse.misses = self._pulse.misses + 1 if missed else 0
+            self._metrics.heard(*(set(WATCHED) - {kind for kind, _ in missed}))
             if missed:
                 self._metrics.missed_changes.inc(len(missed))
                 LOG.warning("watches missed %d changes", len(missed))
-            for key in {*self._cache.all_keys(), *missed}:
+            for key in {*self._cache.all_keys(), *(key for _, key in missed)}:
                 self._wake(key)
 
     async def ping(self, sleep: Sleep = asyncio.sleep) -> None:
@@ -128,6 +139,10 @@ class Resync:
                 await self._cluster.ping()
             except ApiError as error:
                 LOG.warning("the API server does not answer: %s", error)
+
+
+def _is_news(job: JobSummary, known: JobSummary | None) -> bool:
+    return known is None or job.version > known.version or job.uid != known.uid
 
 
 def put_or_complain(cache: Cache, manifest: Mapping[str, Any]) -> frozenset[Key]:
