@@ -1,12 +1,15 @@
 """Puts the product into a cluster, as the demo and the end-to-end tests need it."""
 
 import subprocess
+from pathlib import Path
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.layout import REPOSITORY
 from tests.cluster.tools import ensure_tools
 from tests.support.installation import HUB_NAMESPACE, HUB_URL, hub_objects
 from tests.support.kube import Kube, WaitedInVainError
+
+CHART = REPOSITORY / "charts/hatchery"
 
 OPERATOR_NAMESPACE = "hatchery-system"
 """Where the chart is installed."""
@@ -18,11 +21,10 @@ def start_hub(kube: Kube, jobs_image: str) -> None:
     kube.kubectl("rollout", "status", "-n", HUB_NAMESPACE, "deployment/hub", "--timeout=300s")
 
 
-def install_chart(cluster: Cluster, kube: Kube, images: dict[str, str]) -> None:
+def install_chart(cluster: Cluster, kube: Kube, images: dict[str, str], chart: Path = CHART) -> None:
     """Installs or upgrades the operator and waits until it is ready."""
     command = [
-        *(str(ensure_tools(cluster.layout) / "helm"), "upgrade", "--install", "hatchery"),
-        str(REPOSITORY / "charts/hatchery"),
+        *(str(ensure_tools(cluster.layout) / "helm"), "upgrade", "--install", "hatchery", str(chart)),
         *(f"--kubeconfig={kube.kubeconfig}", f"--namespace={OPERATOR_NAMESPACE}", "--create-namespace"),
         *(f"--set=image.operator={images['operator']}", f"--set=image.jobs={images['jobs']}"),
         *(f"--set=settings.hubEndpoint={HUB_URL}", "--wait", "--timeout=3m"),
@@ -34,3 +36,9 @@ def install_chart(cluster: Cluster, kube: Kube, images: dict[str, str]) -> None:
             *("logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/part-of=hatchery", "--tail=30"), check=False
         )
         raise WaitedInVainError(f"the chart cannot be installed: {done.stderr.strip()}\n{pods}\n{logs}")
+
+
+def uninstall_chart(cluster: Cluster, kube: Kube) -> None:
+    """Removes what the chart installed and waits until its pods are gone."""
+    command = [str(ensure_tools(cluster.layout) / "helm"), "uninstall", "hatchery", f"--namespace={OPERATOR_NAMESPACE}"]
+    subprocess.run([*command, f"--kubeconfig={kube.kubeconfig}", "--wait", "--timeout=2m"], check=True)
