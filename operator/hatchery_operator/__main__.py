@@ -76,6 +76,8 @@ class Operator:
         metrics, queue, pulse = self._metrics, self._queue, self._pulse
         metrics.watch_runs(self._cache.runs)
         metrics.watch("hatchery_leader", "1 on the replica that acts, 0 on one that stands by.", lambda: 1.0)
+        resync = float(self._settings.resync_seconds)
+        metrics.watch("hatchery_resync_interval_seconds", "Time between two listings of everything.", lambda: resync)
         metrics.watch("hatchery_workqueue_depth", "Keys that wait.", lambda: float(queue.depth))
         metrics.watch("hatchery_workqueue_oldest_seconds", "Wait of the oldest key.", lambda: queue.oldest_seconds)
         metrics.watch("hatchery_event_loop_lag_seconds", "How late the last heartbeat was.", lambda: pulse.lag_seconds)

@@ -8,7 +8,10 @@ from typing import Final
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from hatchery_jobs.pretrain.state import Update
+from hatchery_api import __version__
+from hatchery_api.contract import JobInput
+from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_jobs.pretrain.state import RunState, Update
 from hatchery_jobs.progress import REGISTRY
 
 LABELS: Final = ["namespace", "name"]
@@ -23,6 +26,9 @@ TARGET_STEPS: Final = Gauge(
 STEPS: Final = Counter("hatchery_train_steps", "Optimizer steps since the process began.", LABELS, registry=REGISTRY)
 TOKENS: Final = Counter(
     "hatchery_train_tokens", "Tokens trained on since the process began.", LABELS, registry=REGISTRY
+)
+SAMPLES: Final = Counter(
+    "hatchery_train_samples", "Sequences trained on since the process began.", LABELS, registry=REGISTRY
 )
 STEP_SECONDS: Final = Histogram(
     "hatchery_train_step_duration_seconds",
@@ -50,6 +56,12 @@ LAST_CHECKPOINT: Final = Gauge(
     LABELS,
     registry=REGISTRY,
 )
+CHECKPOINT_STEP: Final = Gauge(
+    "hatchery_train_checkpoint_step", "Step of the newest checkpoint, 0 for none.", LABELS, registry=REGISTRY
+)
+CHECKPOINT_INTERVAL: Final = Gauge(
+    "hatchery_train_checkpoint_interval_steps", "Steps between two checkpoints.", LABELS, registry=REGISTRY
+)
 CHECKPOINT_SECONDS: Final = Histogram(
     "hatchery_train_checkpoint_duration_seconds",
     "Time to write a checkpoint.",
@@ -57,17 +69,23 @@ CHECKPOINT_SECONDS: Final = Histogram(
     registry=REGISTRY,
     buckets=CHECKPOINT_BUCKETS_SECONDS,
 )
+RUN_INFO: Final = Gauge(
+    "hatchery_train_run_info",
+    "1; what is trained, and by which version.",
+    [*LABELS, "model", "precision", "version"],
+    registry=REGISTRY,
+)
 EVERY: Final[tuple[MetricWrapperBase, ...]] = (
     STEP,
     TARGET_STEPS,
     STEPS,
     TOKENS,
+    SAMPLES,
     STEP_SECONDS,
     DATA_SECONDS,
     LEARNING_RATE,
     GRADIENT_NORM,
     NON_FINITE,
-    LAST_STEP,
     CHECKPOINT_SECONDS,
 )
 """Metrics whose series exist from the start, so that a rate over the first minutes is not missing."""
@@ -76,23 +94,28 @@ EVERY: Final[tuple[MetricWrapperBase, ...]] = (
 class RunMetrics:
     """The metrics of one run, by its labels."""
 
-    def __init__(self, namespace: str, name: str, steps: int, tokens_per_step: int) -> None:
-        """Creates the series of a run of `steps` updates."""
-        self._run = (namespace, name)
-        self._tokens_per_step = tokens_per_step
+    def __init__(self, job: JobInput[PretrainRunSpec], state: RunState) -> None:
+        """Creates the series of a run; this process begins at a state of it."""
+        spec = job.spec
+        self._run = (job.namespace, job.name)
+        self._sequences = spec.batch.sequences
+        self._tokens = spec.batch.sequences * spec.data.sequence_length
         for metric in EVERY:
             metric.labels(*self._run)
-        TARGET_STEPS.labels(*self._run).set(steps)
-
-    def resumed(self, step: int) -> None:
-        """A process begins at a step."""
-        STEP.labels(*self._run).set(step)
+        RUN_INFO.labels(*self._run, f"{spec.model.architecture}-{spec.model.size}", spec.precision, __version__).set(1)
+        TARGET_STEPS.labels(*self._run).set(spec.schedule.steps)
+        STEP.labels(*self._run).set(state.step)
+        CHECKPOINT_STEP.labels(*self._run).set(state.step)
+        CHECKPOINT_INTERVAL.labels(*self._run).set(spec.checkpoint.every_steps)
+        # a process that never gets as far as its first step is stalled too
+        LAST_STEP.labels(*self._run).set_to_current_time()
 
     def updated(self, step: int, update: Update) -> None:
         """One update is done."""
         STEP.labels(*self._run).set(step)
         STEPS.labels(*self._run).inc()
-        TOKENS.labels(*self._run).inc(self._tokens_per_step)
+        TOKENS.labels(*self._run).inc(self._tokens)
+        SAMPLES.labels(*self._run).inc(self._sequences)
         LOSS.labels(*self._run, "train").set(update.loss)
         LEARNING_RATE.labels(*self._run).set(update.rate)
         GRADIENT_NORM.labels(*self._run).set(update.norm)
@@ -104,8 +127,9 @@ class RunMetrics:
         """The validation split is measured."""
         LOSS.labels(*self._run, "validation").set(loss)
 
-    def saved(self, seconds: float) -> None:
-        """A checkpoint is complete."""
+    def saved(self, step: int, seconds: float) -> None:
+        """A checkpoint of a step is complete."""
+        CHECKPOINT_STEP.labels(*self._run).set(step)
         CHECKPOINT_SECONDS.labels(*self._run).observe(seconds)
         LAST_CHECKPOINT.labels(*self._run).set_to_current_time()
 

@@ -42,8 +42,7 @@ class Recorder(Silence):
         job = order.job
         self._steps, self._tokens_per_step = job.spec.schedule.steps, tokens_per_step
         self._progress = Progress(job.stage)
-        self._metrics = RunMetrics(job.namespace, job.name, self._steps, tokens_per_step)
-        self._metrics.resumed(state.step)
+        self._metrics = RunMetrics(job, state)
         self._curve = Curve(order.folder / CURVE, state.curve_bytes)
         self._numbers: dict[str, float] = {}
         self._stop_serving = _serve(order.metrics_port)
@@ -71,7 +70,7 @@ class Recorder(Silence):
     def saved(self, state: RunState, began: float) -> None:
         """Says where the run could go on."""
         seconds = time.monotonic() - began
-        self._metrics.saved(seconds)
+        self._metrics.saved(state.step, seconds)
         self._tell(state, checkpoint_step=state.step)
         log("checkpoint", step=state.step, seconds=round(seconds, 3))
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
+from hatchery_api import __version__
 from hatchery_api.conditions import Reason
 from hatchery_jobs.errors import SpecError
 from hatchery_jobs.pretrain import loop
@@ -247,7 +248,9 @@ def test_a_few_rows_are_learnt_by_heart(orders, monkeypatch):
 
 def test_prometheus_sees_the_run(orders):
     labels = {"namespace": "lab", "name": "run"}
-    before = REGISTRY.get_sample_value("hatchery_train_tokens_total", labels) or 0
+    before, sequences = (
+        REGISTRY.get_sample_value(f"hatchery_train_{n}_total", labels) or 0 for n in ("tokens", "samples")
+    )
     result = train(orders("run")).result
 
     def value(name, **more):
@@ -257,6 +260,10 @@ def test_prometheus_sees_the_run(orders):
     assert value("hatchery_train_loss", split="validation") == result.loss.eval
     assert value("hatchery_train_step") == 12 == value("hatchery_train_target_steps")
     assert value("hatchery_train_tokens_total") - before == 12 * 4 * 32 == result.tokens
+    assert value("hatchery_train_samples_total") - sequences == 12 * 4
+    assert value("hatchery_train_checkpoint_step") == result.last_checkpoint.step
+    assert value("hatchery_train_checkpoint_interval_steps") == 5
+    assert value("hatchery_train_run_info", model="gpt2-tiny", precision="fp32", version=__version__) == 1
     assert value("hatchery_train_learning_rate") == pytest.approx(3e-4)
     assert value("hatchery_train_last_step_timestamp_seconds") > 1e9
     assert value("hatchery_train_checkpoint_last_success_timestamp_seconds") > 1e9
