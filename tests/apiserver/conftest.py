@@ -3,7 +3,7 @@
 import http.client
 import json
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -54,3 +54,26 @@ def api(control_plane: ControlPlane) -> Iterator[Api]:
     client = Api(control_plane)
     yield client
     client.close()
+
+
+@pytest.fixture
+def figures(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Records measured figures, which are printed at the end whatever comes of the test."""
+
+    def record(**values: object) -> None:
+        for name, value in values.items():
+            record_property(name, value)
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reports = [
+        r for outcome in ("passed", "failed") for r in terminalreporter.stats.get(outcome, ()) if r.when == "call"
+    ]
+    measured = [report for report in reports if report.user_properties]
+    if measured:
+        terminalreporter.section("figures")
+    for report in measured:
+        values = ", ".join(f"{name}={value}" for name, value in report.user_properties)
+        terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {values}")

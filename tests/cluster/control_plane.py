@@ -223,11 +223,13 @@ class ControlPlane:
         listing = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(listing))
 
-    def service_account_kubeconfig(self, namespace: str, name: str, path: Path, *, duration: str = "2h") -> Path:
+    def service_account_kubeconfig(
+        self, namespace: str, name: str, path: Path, *, duration: str = "2h", server: str = ""
+    ) -> Path:
         """Write a kubeconfig that acts as a ServiceAccount (which has to exist), for tests of its permissions."""
         token = self.kubectl("create", "token", name, f"--namespace={namespace}", f"--duration={duration}").strip()
         say(f"kubeconfig for {namespace}/{name}, valid for {duration}")
-        return self.authority.write_kubeconfig(path, self.server, {"token": token}, namespace)
+        return self.authority.write_kubeconfig(path, server or self.server, {"token": token}, namespace)
 
 
 def run_kubectl(binary: Path, kubeconfig: Path, arguments: Sequence[str], stdin: str | None = None) -> str:

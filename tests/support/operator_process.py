@@ -55,26 +55,35 @@ class OperatorProcess:
         account: str = ACCOUNT,
         *,
         packages: Path | None = None,
+        server: str = "",
         **settings: Any,
     ) -> None:
-        """`packages` holds another release of the operator; without it this checkout's is run."""
+        """Prepares it.
+
+        `packages` holds another release of the operator, without it this checkout's is run; `server` is what it takes
+        for the API server, the real one by default.
+        """
         ports = Ports.free()
         self.health, self.metrics = ports.api, ports.etcd
         self._log = folder / "operator.log"
         self._settings = folder / "settings.yaml"
         values = {"healthPort": self.health, "metricsPort": self.metrics, "resyncSeconds": 600, **settings}
         self._settings.write_text(yaml.safe_dump(values))
-        kubeconfig = plane.service_account_kubeconfig(SYSTEM, account, folder / "kubeconfig")
+        kubeconfig = plane.service_account_kubeconfig(SYSTEM, account, folder / "kubeconfig", server=server)
         self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
         if packages:
             self._environment["PYTHONPATH"] = str(packages)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Starts it and waits until it is ready."""
+    def launch(self) -> None:
+        """Starts it."""
         command = [sys.executable, "-m", "hatchery_operator", "--config", str(self._settings)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+
+    def start(self) -> None:
+        """Starts it and waits until it is ready."""
+        self.launch()
         wait_for(
             "the operator",
             lambda: self.get(self.health, "/readyz")[0] == 200,
@@ -99,8 +108,12 @@ class OperatorProcess:
         self._process = None
         return code
 
+    def exit_code(self) -> int | None:
+        """How it ended by itself, None while it runs."""
+        return self._process.poll() if self._process else None
+
     def _died(self) -> str | None:
-        if self._process and self._process.poll() is not None:
+        if self.exit_code() is not None:
             return f"it ended: {self._log.read_text()[-3000:]}"
         return None
 
@@ -199,8 +212,12 @@ class Team:
         return self.jobs()[name]
 
     def run_pods(self, name: str) -> Object:
-        """Starts a Job's pod, whatever it asks for."""
-        job = self.wait_job(name)
+        """Starts a Job's pod, whatever it asks for, as soon as there is the Job."""
+        return self.start_pod(self.wait_job(name))
+
+    def start_pod(self, job: Object) -> Object:
+        """Starts a Job's pod."""
+        name = job["metadata"]["name"]
         template = job["spec"]["template"]
         labels = {
             **template["metadata"]["labels"],
