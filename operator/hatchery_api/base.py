@@ -20,6 +20,9 @@ API_VERSION: Final = f"{GROUP}/{VERSION}"
 HINT: Final = "x-hint"
 """Schema key of the sentence that explains a pattern; the CRD says it instead of the pattern."""
 
+KEPT: Final = "x-kept"
+"""Schema key of the fields a CRD spells out of a model; the others are only checked by the model itself."""
+
 
 class Model(BaseModel):
     """camelCase on the wire, frozen, unknown keys refused, docstrings are the descriptions."""
@@ -61,6 +64,11 @@ def cel(*rules: tuple[str, str], keyed_list: str | None = None) -> dict[str, Any
 def hint(sentence: str) -> dict[str, str]:
     """Schema extras with the sentence a user reads when the value does not match the field's pattern."""
     return {HINT: sentence}
+
+
+def spelled_out(*fields: str) -> dict[str, Any]:
+    """Schema extras that keep a CRD small: of a model only the wire-named fields are in it."""
+    return {KEPT: list(fields)}
 
 
 def exactly_one(*fields: str) -> tuple[str, str]:
@@ -116,6 +124,9 @@ Quantity = Annotated[
     ),
 ]
 """A Kubernetes quantity: `2`, `500m`, `4Gi`."""
+
+FreeObject = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
+"""A core Kubernetes type passed through as it is; the API server checks it when the Job is created."""
 
 Duration = Annotated[str, Field(pattern=_DURATION, max_length=32, json_schema_extra=hint(_DURATION_HINT))]
 """A Go duration: `30s`, `1h30m`."""

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from hatchery_api.base import GROUP, HINT, VERSION
+from hatchery_api.base import GROUP, HINT, KEPT, VERSION
 from hatchery_api.kinds import Column, Kind
 from hatchery_api.placement import MUTABLE_FIELDS
 
@@ -104,7 +104,9 @@ def structural(schema: dict[str, Any]) -> dict[str, Any]:
 def _convert(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
     node = _resolve(node, defs)
     node = _without_null(node, defs)
-    if node.get("x-kubernetes-preserve-unknown-fields"):
+    if KEPT in node:
+        node = _shortened(node)
+    elif node.get("x-kubernetes-preserve-unknown-fields"):
         return {k: v for k, v in node.items() if k not in ("title", "default")}
     out = {k: v for k, v in node.items() if k not in (*_DROPPED, "$defs", "anyOf", "properties", "items")}
     if "const" in out:
@@ -123,6 +125,16 @@ def _convert(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+def _shortened(node: dict[str, Any]) -> dict[str, Any]:
+    """The node with the fields a CRD spells out; the server takes any others, and the operator judges them."""
+    kept = node[KEPT]
+    short = {k: v for k, v in node.items() if k not in (KEPT, "properties", "required")}
+    if kept:
+        short["properties"] = {name: node["properties"][name] for name in kept}
+        short["required"] = [name for name in node["required"] if name in kept]
+    return {**short, "x-kubernetes-preserve-unknown-fields": True}
+
+
 def _explained_pattern(pattern: str, sentence: str, *, numbers: bool) -> dict[str, Any]:
     """A pattern as a rule, since the server shows a pattern to the user as it is."""
     rule = f"self.matches(r'{pattern}')"
@@ -139,6 +151,8 @@ def _children(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
     for values in ("items", "additionalProperties"):
         if isinstance(node.get(values), dict):
             out[values] = _convert(node[values], defs)
+            # the field that holds them is described, and definitions must stay small
+            out[values].pop("description", None)
     return out
 
 

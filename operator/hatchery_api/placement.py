@@ -1,19 +1,17 @@
 """What all four resources share: retries, pods' placement, storage, and the Hub."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field
 
-from hatchery_api.base import Duration, Model, Quantity, ResourceName, Text, Url, cel, hint
+from hatchery_api.base import Duration, FreeObject, Model, Quantity, ResourceName, Text, Url, cel, hint
+from hatchery_api.pod_overrides import PodOverrides
 
 LabelMap = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)]
 """A map of label names to values."""
 
 ResourceMap = Annotated[dict[str, Quantity], Field(max_length=16)]
 """A map of Kubernetes resource names to quantities."""
-
-FreeObject = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
-"""A core Kubernetes type passed through as it is; the API server checks it when the Job is created."""
 
 
 class Retry(Model):
@@ -79,6 +77,9 @@ class Placement(Model):
 
     runtime_class_name: Annotated[str, Field(max_length=253)] | None = None
     """RuntimeClass of the pods."""
+
+    pod_overrides: PodOverrides = PodOverrides()
+    """Further settings of the pods, from a closed list: docs/reference/podoverrides.md."""
 
 
 class Storage(Model):

@@ -164,7 +164,7 @@ class Parallelism(Model):
     """Pods."""
 
     processes_per_node: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = "auto"
-    """Processes in a pod; auto: one for each GPU asked for, else one."""
+    """Processes in a pod; auto: one for each GPU asked for, without GPUs one with a thread for each processor."""
 
 
 class Checkpoint(Model):

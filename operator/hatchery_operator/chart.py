@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from hatchery_api import __version__
-from hatchery_api.base import Model, Quantity, ResourceName
+from hatchery_api.base import FreeObject, Model, Quantity, ResourceName
 from hatchery_api.generate import BANNER, dump_yaml
-from hatchery_api.placement import FreeObject, LabelMap, Resources, Toleration
+from hatchery_api.placement import LabelMap, Resources, Toleration
 from hatchery_operator import rbac
 from hatchery_operator.settings import Image, PullPolicy, Tuning
 

@@ -19,6 +19,7 @@ from hatchery_operator.objects import JobSummary, Run, parse_time, rfc3339
 from hatchery_operator.observed import Observed, stage_in_flight
 from hatchery_operator.outcome import Child, Plan, Step, conclude
 from hatchery_operator.pods import Failure, Problem
+from hatchery_operator.resources import misfit
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.registry import STAGES
 from hatchery_operator.work import Work, job_name
@@ -89,6 +90,8 @@ def _step(case: _Case) -> Step:
 def _between_attempts(case: _Case) -> Step:
     if case.spec.suspend:
         return Step(Reason.SUSPENDED, "suspended before the next attempt; set spec.suspend to false to go on")
+    if words := misfit(case.run.kind.kind, case.spec, case.settings):
+        return Step(Reason.INVALID_SPEC, words, verdict="False")
     if case.stage.retry_at:
         wait = (parse_time(case.stage.retry_at) - case.seen.now).total_seconds()
         if wait > 0:

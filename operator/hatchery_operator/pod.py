@@ -13,7 +13,10 @@ from hatchery_api.contract import (
 )
 from hatchery_api.placement import RunSpec
 from hatchery_operator.objects import Manifest, Run
+from hatchery_operator.overrides import container_claims, pod_fields, shared_memory
+from hatchery_operator.overrides import volumes as user_volumes
 from hatchery_operator.progress_route import AUDIENCE, CA_CONFIG_MAP, CA_KEY, status_path
+from hatchery_operator.resources import container_resources, pod_resources, processes
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.shape import Shape
 from hatchery_operator.work import Work
@@ -39,7 +42,9 @@ PUBLIC_HUB: Final = "https://huggingface.co"
 
 def pod_spec(work: Work, claims: dict[str, bool], settings: Settings) -> Manifest:
     """The pod template's spec; `claims` says for each PersistentVolumeClaim whether the pod may write there."""
-    volumes, mounts = _volumes(work.name, claims, settings)
+    resources = pod_resources(work.run.kind.kind, work.stage, work.spec, work.shape, settings)
+    overrides = work.spec.placement.pod_overrides
+    volumes, mounts = _volumes(work, claims, settings)
     container: Manifest = {
         "name": CONTAINER,
         "image": work.spec.image or settings.jobs_image,
@@ -48,11 +53,15 @@ def pod_spec(work: Work, claims: dict[str, bool], settings: Settings) -> Manifes
         "env": [
             *_environment(work, settings),
             *_hub_token(work.shape),
-            *_torchrun(work),
+            *_torchrun(work, processes(work.shape.processes, resources)),
             *_progress(work.run, settings),
+            *(variable.wire() for variable in overrides.env),
         ],
         "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
-        "resources": _resources(work, settings),
+        "resources": {
+            **container_resources(resources),
+            **(container_claims(overrides) if work.shape.uses_devices else {}),
+        },
         "terminationMessagePath": REPORT_PATH,
         # a crash without report still says its last lines
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -81,6 +90,7 @@ def pod_spec(work: Work, claims: dict[str, bool], settings: Settings) -> Manifes
         "volumes": volumes,
         **({"subdomain": work.name} if work.shape.nodes > 1 else {}),
         **_placement(work.spec),
+        **pod_fields(overrides, uses_devices=work.shape.uses_devices),
     }
 
 
@@ -94,18 +104,6 @@ def _placement(spec: RunSpec) -> Manifest:
         "runtimeClassName": placement.runtime_class_name,
     }
     return {key: value for key, value in wanted.items() if value}
-
-
-def _resources(work: Work, settings: Settings) -> Manifest:
-    """The user's, else the operator's; a default request never exceeds a limit of the user, it gives way to it."""
-    own = work.spec.placement.resources
-    default = settings.stage_resources.of(work.run.kind.kind, work.stage)
-    limits = own.limits if own.limits is not None else default.limits
-    requests = own.requests
-    if requests is None:
-        requests = {name: amount for name, amount in (default.requests or {}).items() if name not in (limits or {})}
-    wanted = {"requests": requests, "limits": limits}
-    return {key: {n: str(amount) for n, amount in value.items()} for key, value in wanted.items() if value}
 
 
 def _value(name: str, value: str) -> Manifest:
@@ -136,13 +134,13 @@ def _hub_token(shape: Shape) -> list[Manifest]:
     return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": shape.token.name, "key": shape.token.key}}}]
 
 
-def _torchrun(work: Work) -> list[Manifest]:
-    if work.shape.processes is None:
+def _torchrun(work: Work, processes: int | None) -> list[Manifest]:
+    if processes is None:
         return []
     host = f"{work.name}-0.{work.name}" if work.shape.nodes > 1 else "localhost"
     return [
         _value("HATCHERY_NODES", str(work.shape.nodes)),
-        _value("HATCHERY_PROCESSES_PER_NODE", str(work.shape.processes)),
+        _value("HATCHERY_PROCESSES_PER_NODE", str(processes)),
         # rounded up; more threads than processors that are the pod's own make a gang on one node wait for itself
         {"name": "HATCHERY_CPUS", "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1"}}},
         _value("HATCHERY_RENDEZVOUS_ENDPOINT", f"{host}:{RENDEZVOUS_PORT}"),
@@ -163,13 +161,17 @@ def _progress(run: Run, settings: Settings) -> list[Manifest]:
     return [_value(variable, value) for variable, value in values.items()]
 
 
-def _volumes(name: str, claims: dict[str, bool], settings: Settings) -> tuple[list[Manifest], list[Manifest]]:
+def _volumes(work: Work, claims: dict[str, bool], settings: Settings) -> tuple[list[Manifest], list[Manifest]]:
+    overrides = work.spec.placement.pod_overrides
+    own_volumes, own_mounts = user_volumes(overrides)
     volumes: list[Manifest] = [
-        {"name": "input", "configMap": {"name": name}},
+        {"name": "input", "configMap": {"name": work.name}},
         {"name": "tmp", "emptyDir": {}},
-        {"name": "shm", "emptyDir": {"medium": "Memory"}},
+        shared_memory(overrides),
+        *own_volumes,
     ]
     mounts: list[Manifest] = [
+        *own_mounts,
         {"name": "input", "mountPath": INPUT_PATH.rpartition("/")[0], "readOnly": True},
         {"name": "tmp", "mountPath": TEMPORARY_PATH},
         {"name": "shm", "mountPath": SHARED_MEMORY_PATH},

@@ -9,11 +9,19 @@ from enum import Enum
 from typing import Any, Final
 
 from hatchery_api import contract
-from hatchery_api.base import GROUP, VERSION
+from hatchery_api.base import GROUP, KEPT, VERSION
 from hatchery_api.conditions import ConditionType, Reason
 from hatchery_api.contract import ExitCode
 from hatchery_api.crd import custom_resource_definition, structural
 from hatchery_api.kinds import KINDS, Kind
+from hatchery_api.pod_overrides import (
+    ALLOWED_ANNOTATIONS,
+    RESERVED_DOMAINS,
+    RESERVED_LABELS,
+    RESERVED_PATHS,
+    RESERVED_VARIABLES,
+    PodOverrides,
+)
 from hatchery_operator.chart import Values
 from hatchery_operator.settings import DEFAULT_PATH, PATH_VARIABLE, Settings
 
@@ -28,6 +36,7 @@ def reference_files() -> dict[str, str]:
         "settings.md": _settings_page(),
         "chart.md": _chart_page(),
         "conditions.md": _conditions_page(),
+        "podoverrides.md": _overrides_page(),
     }
     return {f"{_FOLDER}/{name}": _BANNER + text for name, text in pages.items()}
 
@@ -73,6 +82,27 @@ def _settings_page() -> str:
 def _chart_page() -> str:
     return "# Values of the chart\n\nAn unknown key is refused by `helm install`.\n\n" + _fields(
         structural(Values.model_json_schema())
+    )
+
+
+def _overrides_page() -> str:
+    schema = PodOverrides.model_json_schema(by_alias=True)
+    for model in schema["$defs"].values():
+        model.pop(KEPT, None)  # the CRD leaves fields out for its size, the page shows all
+    allowed = "".join(f"- `{name}`\n" for name in ALLOWED_ANNOTATIONS)
+    return (
+        "# spec.placement.podOverrides\n\n"
+        "What a run may add to its pods. Everything else of a pod is the operator's: no override reaches the\n"
+        "node's files, namespaces or devices, another ServiceAccount, or more privileges. A run with a field that\n"
+        "is not here, or with a value that is refused, gets no pod at all and says `InvalidSpec`.\n\n"
+        f"{_fields(structural(schema))}\n"
+        f"## Annotations\n\n{allowed}\n"
+        "## Reserved\n\n"
+        f"- environment variables that match `{RESERVED_VARIABLES}`\n"
+        f"- mount paths that match `{RESERVED_PATHS}`\n"
+        f"- labels of these domains and below them: {', '.join(f'`{domain}`' for domain in RESERVED_DOMAINS)}; "
+        f"and {', '.join(f'`{name}`' for name in RESERVED_LABELS)}\n\n"
+        "Who may create runs in a namespace can read its Secrets and ConfigMaps through them, as with pods.\n"
     )
 
 

@@ -107,7 +107,7 @@ def _job(work: Work, settings: Settings) -> Manifest:
     metadata, queue = _metadata(work), work.spec.placement.queue_name
     if queue:
         metadata["labels"] = {**metadata["labels"], QUEUE_LABEL: queue}
-    nodes = work.shape.nodes
+    nodes, overrides = work.shape.nodes, work.spec.placement.pod_overrides
     spec: Manifest = {
         "completionMode": "Indexed",
         "completions": nodes,
@@ -116,7 +116,10 @@ def _job(work: Work, settings: Settings) -> Manifest:
         "podReplacementPolicy": "Failed",
         "podFailurePolicy": {"rules": failure_rules()},
         "template": {
-            "metadata": {"labels": work.labels, "annotations": _scraping()},
+            "metadata": {
+                "labels": {**overrides.labels, **work.labels},
+                "annotations": {**overrides.annotations, **_scraping()},
+            },
             "spec": pod_spec(work, _claims(work, settings), settings),
         },
     }

@@ -161,6 +161,13 @@ UNREAD = {
     "value": "tolerations are passed on whole",
     "effect": "tolerations are passed on whole",
     "toleration_seconds": "tolerations are passed on whole",
+    **dict.fromkeys(
+        (
+            *("value_from", "secret_key_ref", "config_map_key_ref", "config_map", "secret", "secret_name", "empty_dir"),
+            *("medium", "size_limit", "persistent_volume_claim", "resource_claim_name", "resource_claim_template_name"),
+        ),
+        "overrides are passed on whole",
+    ),
     "objective": "has one value so far, causal",
     "packing": "has one value so far, concat",
 }

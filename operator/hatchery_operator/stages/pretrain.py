@@ -1,7 +1,6 @@
 """PretrainRun: one pod encodes the corpora into tokens, then a gang trains."""
 
 from hatchery_api.base import parse_duration
-from hatchery_api.placement import Resources
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_operator.stages.shape import Need, Shape, Stage
 
@@ -20,7 +19,7 @@ def _encode_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
 
 
 def _encode_shape(_: PretrainRunSpec) -> Shape:
-    return Shape()
+    return Shape(uses_devices=False)
 
 
 def _train_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
@@ -30,21 +29,10 @@ def _train_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
 def _train_shape(spec: PretrainRunSpec) -> Shape:
     return Shape(
         nodes=spec.parallelism.nodes,
-        processes=_processes(spec),
+        processes=spec.parallelism.processes_per_node,
         grace_seconds=parse_duration(spec.checkpoint.grace_period),
         token=spec.hub.token_secret if spec.hub else None,
     )
-
-
-def _processes(spec: PretrainRunSpec) -> int:
-    wanted = spec.parallelism.processes_per_node
-    return max(1, devices(spec.placement.resources)) if wanted == "auto" else wanted
-
-
-def devices(resources: Resources) -> int:
-    """GPUs a pod asks for, whole ones and slices."""
-    asked = {**(resources.requests or {}), **(resources.limits or {})}
-    return sum(int(amount) for name, amount in asked.items() if "/gpu" in name or "/mig-" in name)
 
 
 STAGES = (Stage(ENCODE, _encode_needs, _encode_shape), Stage(TRAIN, _train_needs, _train_shape))

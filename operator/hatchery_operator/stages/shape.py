@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from hatchery_api.contract import CLAIM_SCHEME
 from hatchery_api.placement import SecretKey
@@ -34,8 +34,10 @@ class Shape:
 
     nodes: int = 1
     """Pods."""
-    processes: int | None = None
-    """Processes of a torchrun pod; None for a pod without torchrun."""
+    processes: int | Literal["auto"] | None = None
+    """Processes of a torchrun pod, as the spec says it; None for a pod without torchrun."""
+    uses_devices: bool = True
+    """False for a pod that would hold GPUs without using them."""
     grace_seconds: float = DEFAULT_GRACE_SECONDS
     """Time between the termination signal and the kill."""
     urls: tuple[str, ...] = ()

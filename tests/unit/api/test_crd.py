@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from hatchery_api.base import Model, ResourceName, cel
+from hatchery_api.base import Model, ResourceName, cel, spelled_out
 from hatchery_api.crd import custom_resource_definition, structural
 from hatchery_api.generate import dump_yaml, write_or_check
 from hatchery_api.kinds import KINDS
@@ -33,6 +33,16 @@ class Ruled(Model):
     """Note."""
 
 
+class Brief(Model):
+    """With one field spelled out."""
+
+    model_config = {"json_schema_extra": spelled_out("path")}
+    path: str
+    """Path."""
+    rest: str
+    """The rest."""
+
+
 class Outer(Model):
     """Outer things."""
 
@@ -49,6 +59,8 @@ class Outer(Model):
     """A map."""
     many: list[Inner]
     """A list."""
+    brief: list[Brief] = []
+    """A list of brief ones."""
     name: ResourceName = "x"
     """A name."""
 
@@ -89,6 +101,15 @@ def test_a_nested_default_is_filled_in_by_its_fields() -> None:
 def test_a_nested_default_under_a_rule_is_whole_and_without_nulls() -> None:
     """The server checks it against the rule before it fills in the fields' own defaults."""
     assert FIELDS["ruled"]["default"] == {"low": 1, "high": 2}
+
+
+def test_of_a_brief_model_one_field_is_spelled_out_and_the_others_are_kept_as_they_come() -> None:
+    assert FIELDS["brief"]["items"] == {
+        "type": "object",
+        "required": ["path"],
+        "properties": {"path": {"type": "string", "description": "Path."}},
+        "x-kubernetes-preserve-unknown-fields": True,
+    }
 
 
 def test_one_word_is_an_enum() -> None:

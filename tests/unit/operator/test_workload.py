@@ -167,26 +167,6 @@ def test_one_node_needs_no_service_and_encoding_no_torchrun() -> None:
     assert made(encode)["Job"]["spec"]["completions"] == 1
 
 
-@pytest.mark.parametrize(
-    ("limits", "wanted", "processes"),
-    [
-        ({"nvidia.com/gpu": 8}, "auto", "8"),
-        ({"nvidia.com/mig-1g.10gb": "2"}, "auto", "2"),
-        ({"amd.com/gpu": 4}, 2, "2"),
-        ({"cpu": 4}, "auto", "1"),
-        ({}, "auto", "1"),
-    ],
-)
-def test_a_process_for_each_gpu_unless_said_otherwise(limits: dict[str, Any], wanted: Any, processes: str) -> None:
-    one = work(
-        "PretrainRun",
-        "train",
-        parallelism={"processesPerNode": wanted},
-        placement={"resources": {"limits": limits}},
-    )
-    assert environment(one)["HATCHERY_PROCESSES_PER_NODE"] == processes
-
-
 def test_training_has_the_time_to_checkpoint() -> None:
     one = work("PretrainRun", "train", checkpoint={"gracePeriod": "5m"})
     assert pod_of(one)["terminationGracePeriodSeconds"] == 300
