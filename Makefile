@@ -82,6 +82,10 @@ bench-corpus: setup ## corpus kernels against the published algorithms
 bench-pretrain: setup ## the training loop against HF Trainer and a bare loop
 	$(BIN)/python -m tests.bench.pretrain
 
+.PHONY: bench-operator
+bench-operator: setup ## the operator against Kubeflow's training-operator on one API server (7 min, once 3 more to build it)
+	$(BIN)/python -m tests.bench.operator
+
 .PHONY: clean
 clean: ## remove the virtual environment and caches of the checkout
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build

@@ -53,6 +53,11 @@ class Layout:
         return self.cache / "cluster"
 
     @property
+    def peers(self) -> Path:
+        """Programs that ours is measured against, one folder per version."""
+        return self.cache / "peers"
+
+    @property
     def images(self) -> Path:
         """Everything about images: buildah's storage, the registry's blobs, containerd's snapshots."""
         return self.cache / "images"

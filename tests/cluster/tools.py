@@ -5,11 +5,14 @@ and the table below. A call that finds the folder does nothing.
 """
 
 import hashlib
+import json
 import os
 import platform
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +80,26 @@ TOOLS = (
 """Everything that runs on the node or tests the chart; go.sum or the module proxy's checksums pin the content."""
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A program that ours is measured against; built only when a measurement asks for it."""
+
+    name: str
+    module: str
+    tool: Tool
+    manifests: str
+    """Folder of the module that says how the program is installed."""
+
+
+TRAINING_OPERATOR = Peer(
+    name="training-operator",
+    module="github.com/kubeflow/training-operator",
+    tool=Tool(packages=("github.com/kubeflow/training-operator/cmd/training-operator.v1",), version="v1.8.1"),
+    manifests="manifests",
+)
+"""Kubeflow's operator for PyTorchJobs."""
+
+
 def fingerprint(module: Path = MODULE, tools: tuple[Tool, ...] = TOOLS) -> str:
     """Return the name of the build: a hash of the module's files, the tool versions and the machine's kind."""
     digest = hashlib.sha256(f"{platform.machine()} {tools!r}".encode())
@@ -92,20 +115,57 @@ def ensure_tools(layout: Layout) -> Path:
     binaries = folder / "bin"
     if binaries.is_dir():
         return binaries
-    if shutil.which("go") is None:
-        msg = "the cluster is built from Go modules: install Go (the version that tests/cluster/go/go.mod names)"
-        raise ClusterError(msg)
+    _need_go()
     packages.ensure_packages(packages.BUILD, "building runc")
-    unfinished = folder.with_suffix(f".{os.getpid()}")
-    (unfinished / "bin").mkdir(parents=True)
-    try:
+    with _new_folder(folder) as unfinished:
+        (unfinished / "bin").mkdir()
         for tool in TOOLS:
             _build(tool, unfinished / "bin")
+    _prune(layout, keep=folder)
+    return binaries
+
+
+def ensure_peer(layout: Layout, peer: Peer) -> Path:
+    """Return the folder of a peer with its `bin` and `manifests`, building it first if it is not there."""
+    digest = hashlib.sha256(f"{platform.machine()} {peer!r}".encode()).hexdigest()[:16]
+    folder = layout.peers / f"{peer.name}-{digest}"
+    if folder.is_dir():
+        return folder
+    _need_go()
+    with _new_folder(folder) as unfinished:
+        (unfinished / "bin").mkdir()
+        _build(peer.tool, unfinished / "bin")
+        source = _module_folder(f"{peer.module}@{peer.tool.version}")
+        shutil.copytree(source / peer.manifests, unfinished / "manifests", copy_function=shutil.copyfile)
+    return folder
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder to fill, which gets its name only when that has succeeded."""
+    unfinished = folder.with_suffix(f".{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    _prune(layout, keep=folder)
-    return binaries
+
+
+def _need_go() -> None:
+    if shutil.which("go") is None:
+        msg = "the cluster is built from Go modules: install Go (the version that tests/cluster/go/go.mod names)"
+        raise ClusterError(msg)
+
+
+def _module_folder(module: str) -> Path:
+    """Find a module's sources in Go's cache, downloading them first if they are not there."""
+    command = ["go", "mod", "download", "-json", module]
+    result = subprocess.run(command, cwd=MODULE, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        msg = f"downloading {module} failed:\n{result.stdout[-3000:]}{result.stderr[-3000:]}"
+        raise ClusterError(msg)
+    return Path(json.loads(result.stdout)["Dir"])
 
 
 def _build(tool: Tool, target: Path) -> None:

@@ -92,6 +92,12 @@ class OperatorProcess:
             still_possible=self._died,
         )
 
+    @property
+    def pid(self) -> int:
+        """The process, while it runs."""
+        assert self._process is not None, "the operator is not running"
+        return self._process.pid
+
     def kill(self) -> None:
         """Ends it as a crash of its node would."""
         self._end(signal.SIGKILL)

@@ -57,3 +57,35 @@ def test_every_tool_is_pinned() -> None:
     for tool in tools.TOOLS:
         assert tool.version or tool.packages[0].startswith("./"), tool
         assert tool.version != "latest"
+
+
+def test_a_peer_is_built_once_and_beside_the_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, built = Layout(cache=tmp_path, state=tmp_path / "state"), []
+    source = tmp_path / "module"
+    (source / "manifests" / "base").mkdir(parents=True)
+    (source / "manifests" / "base" / "crd.yaml").write_text("kind: CustomResourceDefinition")
+    monkeypatch.setattr(tools, "_need_go", lambda: None)
+    monkeypatch.setattr(tools, "_build", lambda tool, target: built.append(tool) or (target / "peer").write_text(""))
+    monkeypatch.setattr(tools, "_module_folder", lambda _: source)
+    folders = {tools.ensure_peer(layout, tools.TRAINING_OPERATOR) for _ in range(2)}
+    (folder,) = folders
+    assert built == [tools.TRAINING_OPERATOR.tool]
+    assert {path.name for path in folder.iterdir()} == {"bin", "manifests"}
+    assert (folder / "manifests" / "base" / "crd.yaml").is_file()
+    assert layout.binaries not in folder.parents
+
+
+def test_a_peer_whose_build_failed_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise tools.ClusterError("no")
+
+    layout = Layout(cache=tmp_path, state=tmp_path / "state")
+    monkeypatch.setattr(tools, "_need_go", lambda: None)
+    monkeypatch.setattr(tools, "_build", fail)
+    with pytest.raises(tools.ClusterError):
+        tools.ensure_peer(layout, tools.TRAINING_OPERATOR)
+    assert list(layout.peers.iterdir()) == []
+
+
+def test_a_peer_is_no_part_of_the_cluster() -> None:
+    assert tools.TRAINING_OPERATOR.tool not in tools.TOOLS
