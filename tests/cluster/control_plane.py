@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.cluster import packages
+from tests.cluster.audit import audit_arguments, audit_log
 from tests.cluster.console import say, wait_for
 from tests.cluster.errors import ClusterError
 from tests.cluster.layout import CLUSTER_DOMAIN, KUBERNETES_SERVICE, POD_CIDR, SERVICE_CIDR, Layout
@@ -96,6 +97,11 @@ class ControlPlane:
         return f"https://{LOOPBACK}:{self.ports.api}"
 
     @property
+    def audit_log(self) -> Path:
+        """Where the API server writes down what ServiceAccounts asked of it."""
+        return audit_log(self.state)
+
+    @property
     def binary(self) -> Path:
         """The all-in-one binary, built when it is missing."""
         return ensure_tools(self._layout) / "kube"
@@ -176,6 +182,7 @@ class ControlPlane:
             f"--service-cluster-ip-range={SERVICE_CIDR}",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
+            *audit_arguments(self.state),
             "--allow-privileged",  # As installers set it: refusing is left to Pod Security admission, which we test.
         ]
 

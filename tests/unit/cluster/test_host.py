@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 from tests.cluster import control_plane, host, manifests, node, pause_image
@@ -61,3 +62,12 @@ def test_free_ports_differ() -> None:
 def test_the_kubelet_is_started_with_files_of_the_state_folder(tmp_path: Path) -> None:
     layout = Layout(cache=tmp_path, state=tmp_path / "state")
     assert f"--root-dir={layout.state / 'kubelet'}" in node.kubelet_arguments(layout)
+
+
+def test_requests_of_service_accounts_are_written_down_and_those_of_controllers_are_not(tmp_path: Path) -> None:
+    plane = control_plane.ControlPlane(
+        tmp_path, control_plane.Ports(api=1), layout=Layout(cache=tmp_path, state=tmp_path)
+    )
+    assert f"--audit-log-path={plane.audit_log}" in plane.apiserver_arguments()
+    policy = json.loads((tmp_path / "audit-policy.json").read_text())
+    assert [rule["level"] for rule in policy["rules"]] == ["None", "Metadata", "None"]
