@@ -1,8 +1,8 @@
 """What operator and pod tell each other: the pod's input, its live progress, its report, its exit code.
 
-The operator writes `JobInput` to an immutable ConfigMap mounted at `INPUT_PATH`. The pod posts `TrainerProgress` while
-it works, and at the end writes its `Report`, shortened to `REPORT_LIMIT_BYTES`, to `REPORT_PATH`, from where Kubernetes
-copies it into the pod's status.
+The operator writes `JobInput` into the pod template of the Job; in the pod it is a file at `INPUT_PATH`. The pod posts
+`TrainerProgress` while it works, and at the end writes its `Report`, shortened to `REPORT_LIMIT_BYTES`, to
+`REPORT_PATH`, from where Kubernetes copies it into the pod's status.
 """
 
 import hashlib

@@ -146,7 +146,7 @@ class RunSpec(Model):
     """True ends the pods gracefully and keeps all progress; false continues."""
 
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
-    """Seconds after which children (Jobs, pods, ConfigMaps) are removed; never the resource itself."""
+    """Seconds after which children (Jobs, pods, Services) are removed; never the resource itself."""
 
     retry: Retry = Retry()
     """What happens when a stage fails."""

@@ -194,7 +194,7 @@ def _shortened(message: str) -> str:
 def _notes(before: RunStatus, after: RunStatus, step: Step) -> tuple[Note, ...]:
     """Events for what has changed, few and each with its own reason."""
     notes: list[Note] = []
-    if after.attempts > before.attempts and step.stage:
+    if step.stage and step.stage.attempt > 1 and after.attempts > before.attempts:
         notes.append(Note("Normal", "AttemptStarted", f"stage {step.stage.name}, attempt {step.stage.attempt}"))
     if step.report and step.stage and step.verdict == "Unknown":
         notes.append(Note("Normal", "StageCompleted", f"stage {step.stage.name}"))

@@ -23,7 +23,7 @@ from hatchery_operator.resources import misfit
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.registry import STAGES
 from hatchery_operator.work import Work, job_name
-from hatchery_operator.workload import manifests
+from hatchery_operator.workload import input_problem, manifests
 
 LONGEST_BACKOFF_SECONDS: Final = 600.0
 """Longest wait between two attempts."""
@@ -121,14 +121,21 @@ def _begin(case: _Case, records: tuple[InputRecord, ...]) -> Step:
             "retry_at": None,
         }
     )
-    return _creating(replace(case, stage=stage), records)
+    begun = replace(case, stage=stage)
+    if said := input_problem(_work(begun, records), case.settings):
+        failed = case.stage.model_copy(update={"state": "Failed", "finished_at": case.now})
+        return Step(Reason.INVALID_SPEC, said, verdict="False", stage=failed)
+    return _creating(begun, records)
+
+
+def _work(case: _Case, records: tuple[InputRecord, ...]) -> Work:
+    definition = next(s for s in STAGES[case.run.kind.kind] if s.name == case.stage.name)
+    return Work(case.run, case.spec, case.stage.name, case.stage.attempt, definition.shape(case.spec), records)
 
 
 def _creating(case: _Case, records: tuple[InputRecord, ...]) -> Step:
     """The intent: it is in the status before the objects are created, and stays until the Job is seen."""
-    definition = next(s for s in STAGES[case.run.kind.kind] if s.name == case.stage.name)
-    shape = definition.shape(case.spec)
-    work = Work(case.run, case.spec, case.stage.name, case.stage.attempt, shape, records)
+    work = _work(case, records)
     problem = case.seen.refusal
     return Step(
         problem.reason if problem else Reason.PENDING,
@@ -267,5 +274,4 @@ def _finished(run: Run, seen: Observed) -> Plan:
     if wait > 0:
         return replace(quiet, requeue_after=wait)
     jobs = [Child("Job", job.name, job.uid) for job in seen.jobs.values() if not job.deleting]
-    others = [Child(kind, job.name) for job in jobs for kind in ("ConfigMap", "Service")]
-    return replace(quiet, deletes=(*jobs, *others))
+    return replace(quiet, deletes=(*jobs, *(Child("Service", job.name) for job in jobs)))

@@ -24,6 +24,9 @@ from hatchery_operator.work import Work
 CONTAINER: Final = "main"
 """Name of the pods' only container."""
 
+INPUT_ANNOTATION: Final = "hatchery.dev/input"
+"""Annotation of the pods: the `JobInput` as JSON. It is part of the Job's template, which nobody can change."""
+
 USER: Final = 10001
 """User, and group of the volumes, that the pods run as; the images make the same one."""
 
@@ -164,15 +167,17 @@ def _progress(run: Run, settings: Settings) -> list[Manifest]:
 def _volumes(work: Work, claims: dict[str, bool], settings: Settings) -> tuple[list[Manifest], list[Manifest]]:
     overrides = work.spec.placement.pod_overrides
     own_volumes, own_mounts = user_volumes(overrides)
+    folder, _, file = INPUT_PATH.rpartition("/")
+    told = {"path": file, "fieldRef": {"fieldPath": f"metadata.annotations['{INPUT_ANNOTATION}']"}}
     volumes: list[Manifest] = [
-        {"name": "input", "configMap": {"name": work.name}},
+        {"name": "input", "downwardAPI": {"items": [told]}},
         {"name": "tmp", "emptyDir": {}},
         shared_memory(overrides),
         *own_volumes,
     ]
     mounts: list[Manifest] = [
         *own_mounts,
-        {"name": "input", "mountPath": INPUT_PATH.rpartition("/")[0], "readOnly": True},
+        {"name": "input", "mountPath": folder, "readOnly": True},
         {"name": "tmp", "mountPath": TEMPORARY_PATH},
         {"name": "shm", "mountPath": SHARED_MEMORY_PATH},
     ]

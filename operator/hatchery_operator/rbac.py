@@ -42,7 +42,7 @@ NAMESPACED: Final = (
     Permission(GROUP, PLURALS, READ, "to see what is wanted"),
     Permission(GROUP, tuple(f"{plural}/status" for plural in PLURALS), ("patch",), "to say how far it is"),
     Permission("batch", ("jobs",), (*READ, "create", "patch", "delete"), "to run the stages"),
-    Permission("", ("configmaps",), ("get", "create", "patch", "delete"), "to hand pods their input and certificate"),
+    Permission("", ("configmaps",), ("create", "patch"), "to tell pods the certificate of the progress endpoint"),
     Permission("", ("services",), ("get", "create", "delete"), "to let the pods of a run find each other"),
     Permission("", ("pods",), ("get", "list"), "to read reports and why pods do not start"),
     Permission("", ("events",), ("list", "create"), "to read why pods are refused, and to tell users what happened"),

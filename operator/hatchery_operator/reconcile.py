@@ -11,7 +11,7 @@ from uuid import uuid4
 from hatchery_api.base import API_VERSION
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_operator.cache import Cache
-from hatchery_operator.cluster import CONFIG_MAPS, JOBS, RUNS, SERVICES, TYPES, Cluster
+from hatchery_operator.cluster import JOBS, RUNS, SERVICES, TYPES, Cluster
 from hatchery_operator.definitions import Definitions
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
 from hatchery_operator.metrics import Metrics, Result
@@ -40,7 +40,7 @@ EVENT_CHARACTERS: Final = 1024
 """Longest note the API server takes."""
 
 _INVALID: Final = 422
-_CHILD_TYPES: Final = {"Job": JOBS, "ConfigMap": CONFIG_MAPS, "Service": SERVICES}
+_CHILD_TYPES: Final = {"Job": JOBS, "Service": SERVICES}
 
 
 class Reconciler:

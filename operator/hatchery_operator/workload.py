@@ -1,10 +1,9 @@
-"""From a stage's input to the objects that run it: ConfigMap, headless Service, Indexed Job; pure."""
+"""From a stage's input to the objects that run it: Indexed Job and, for a gang, a headless Service; pure."""
 
 from typing import Final
 
 from hatchery_api.contract import (
     CLAIM_SCHEME,
-    INPUT_PATH,
     METRICS_PORT,
     PERMANENT,
     RENDEZVOUS_PORT,
@@ -15,13 +14,13 @@ from hatchery_api.contract import (
 )
 from hatchery_api.placement import RunSpec
 from hatchery_operator.objects import Manifest
-from hatchery_operator.pod import CONTAINER, pod_spec
+from hatchery_operator.pod import CONTAINER, INPUT_ANNOTATION, pod_spec
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.shape import claim_of
 from hatchery_operator.work import Work
 
-INPUT_KEY: Final = INPUT_PATH.rpartition("/")[2]
-"""Key of the input in its ConfigMap."""
+MOST_INPUT_BYTES: Final = 128 * 1024
+"""Longest input of a pod: half of what Kubernetes takes for all annotations of an object."""
 
 GANG_RESTARTS: Final = 2
 """Times a whole gang may be replaced within one attempt: when one pod dies by itself, its peers often follow.
@@ -34,7 +33,15 @@ QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 def manifests(work: Work, settings: Settings) -> tuple[Manifest, ...]:
     """All objects of an attempt in the order of their creation: the Job last, since its pods need the others."""
     service = (_service(work),) if work.shape.nodes > 1 else ()
-    return (_config_map(work, settings), *service, _job(work, settings))
+    return (*service, _job(work, settings))
+
+
+def input_problem(work: Work, settings: Settings) -> str | None:
+    """What is wrong with the input of the pods, if anything is."""
+    count = len(_input_text(work, settings).encode())
+    if count <= MOST_INPUT_BYTES:
+        return None
+    return f"the spec and its inputs are {count} bytes as JSON, {MOST_INPUT_BYTES} are the most pods take: shorten lists"
 
 
 def job_input(work: Work, settings: Settings) -> JobInput[RunSpec]:
@@ -76,16 +83,9 @@ def _metadata(work: Work) -> Manifest:
     }
 
 
-def _config_map(work: Work, settings: Settings) -> Manifest:
+def _input_text(work: Work, settings: Settings) -> str:
     # absent and null are different things for a field with a default, so nulls are written out
-    text = job_input(work, settings).model_dump_json(by_alias=True, serialize_as_any=True)
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": _metadata(work),
-        "immutable": True,
-        "data": {INPUT_KEY: text},
-    }
+    return job_input(work, settings).model_dump_json(by_alias=True, serialize_as_any=True)
 
 
 def _service(work: Work) -> Manifest:
@@ -118,7 +118,11 @@ def _job(work: Work, settings: Settings) -> Manifest:
         "template": {
             "metadata": {
                 "labels": {**overrides.labels, **work.labels},
-                "annotations": {**overrides.annotations, **_scraping()},
+                "annotations": {
+                    **overrides.annotations,
+                    INPUT_ANNOTATION: _input_text(work, settings),
+                    **_scraping(),
+                },
             },
             "spec": pod_spec(work, _claims(work, settings), settings),
         },

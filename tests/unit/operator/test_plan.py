@@ -1,5 +1,6 @@
 """What is done about a resource, case by case: the resource and what is observed, in; the plan, out."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.support.operator_builders import (
     with_status,
 )
 
-from hatchery_api.conditions import Reason, find_condition
+from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.contract import ExitCode, TrainerStatus
 from hatchery_api.status import HubRevision, InputRecord, ProgressMetric, RunStatus
 from hatchery_operator.objects import JobSummary, Run, rfc3339
@@ -85,13 +86,19 @@ def kinds(decided: Plan) -> list[str]:
     return [child["kind"] for child in decided.creates]
 
 
+def told(decided: Plan) -> str:
+    """What the pods of the new Job are told."""
+    annotations = decided.creates[-1]["spec"]["template"]["metadata"]["annotations"]
+    return str(annotations["hatchery.dev/input"])
+
+
 def test_a_new_run_counts_its_attempt_and_names_its_job_before_anything_exists() -> None:
     decided = decide(run())
     assert stage(decided) == ("Waiting", 1)
     assert decided.status.stages[0].job == "code-build-a1"
     assert decided.status.attempts == 1
     assert decided.status.start_time == rfc3339(NOW)
-    assert kinds(decided) == ["ConfigMap", "Job"]
+    assert kinds(decided) == ["Job"]
     assert said(decided) == ("Unknown", "Pending")
 
 
@@ -99,7 +106,7 @@ def test_the_same_objects_are_created_again_when_the_operator_died_before_it_cou
     subject = begun()
     decided = decide(subject)
     assert decided.status == subject.status
-    assert kinds(decided) == ["ConfigMap", "Job"]
+    assert kinds(decided) == ["Job"]
     assert decided.status.attempts == 1
 
 
@@ -219,6 +226,24 @@ def test_the_next_attempt_has_its_own_job_and_forgets_nothing() -> None:
     assert [note.reason for note in decided.notes] == ["AttemptStarted"]
 
 
+def test_a_first_attempt_is_told_by_its_job_and_needs_no_event() -> None:
+    assert decide(run()).notes == ()
+
+
+def test_an_input_that_no_pod_takes_ends_the_run_before_an_attempt_is_counted() -> None:
+    def of(characters: int) -> Run:
+        urls = [f"s3://{'x' * characters}/{number}" for number in range(256)]
+        return run(sources=[{"name": "code", "files": {"urls": urls}}])
+
+    assert kinds(decide(of(400))) == ["Job"]
+    decided = decide(of(600))
+    assert said(decided) == ("False", "InvalidSpec")
+    message = find_condition(decided.status.conditions, ConditionType.SUCCEEDED)
+    assert message
+    assert re.match(r"the spec and its inputs are 1\d{5} bytes as JSON, 131072 are the most", message.message)
+    assert (decided.creates, decided.status.attempts, stage(decided)) == ((), 0, ("Failed", 0))
+
+
 def test_backoff_doubles_and_ends_at_ten_minutes() -> None:
     subject, now, waits = run(retry={"maxAttempts": 8, "backoff": "30s"}), 0.0, []
     for _ in range(7):
@@ -276,7 +301,6 @@ def test_a_finished_run_loses_its_children_after_its_time_and_stays() -> None:
     due = decide(subject, now=later(60), **jobs)
     assert [(child.kind, child.name) for child in due.deletes] == [
         ("Job", "code-build-a1"),
-        ("ConfigMap", "code-build-a1"),
         ("Service", "code-build-a1"),
     ]
     assert due.deletes[0].uid == "uid-code-build-a1"
@@ -317,7 +341,7 @@ def test_a_job_deleted_while_suspended_is_not_charged() -> None:
     subject = after(subject, decide(subject, **with_job(subject, active=1)))
     assert decide(subject).status.failures == 0
     decided = decide(suspended(subject, value=False))
-    assert (kinds(decided), decided.status.attempts, decided.status.failures) == (["ConfigMap", "Job"], 1, 0)
+    assert (kinds(decided), decided.status.attempts, decided.status.failures) == (["Job"], 1, 0)
 
 
 def test_suspending_between_attempts_keeps_the_next_one_waiting() -> None:
@@ -344,7 +368,7 @@ def test_suspending_a_run_in_a_queue_removes_its_job_and_resuming_makes_it_again
     assert [child.name for child in decided.deletes] == ["code-build-a1"]
     subject = suspended(after(subject, decided), value=False)
     decided = decide(subject)
-    assert (kinds(decided), decided.status.attempts, decided.status.failures) == (["ConfigMap", "Job"], 1, 0)
+    assert (kinds(decided), decided.status.attempts, decided.status.failures) == (["Job"], 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -394,7 +418,7 @@ def test_a_refused_child_is_said_and_tried_again() -> None:
     decided = decide(subject, refusal=refusal)
     assert said(decided) == ("Unknown", "PodRefused")
     assert message(decided) == "exceeded quota"
-    assert kinds(decided) == ["ConfigMap", "Job"]
+    assert kinds(decided) == ["Job"]
     assert decided.requeue_after == 10
 
 
@@ -510,7 +534,7 @@ def test_the_next_stage_begins_when_the_first_is_complete() -> None:
     decided = decide(subject, references=REFERENCES)
     assert stage(decided, "train") == ("Waiting", 1)
     assert decided.status.attempts == 2
-    inputs = decided.creates[0]["data"]["job.json"]
+    inputs = told(decided)
     assert '"role":"tokens"' in inputs
     assert "claim://hatchery/team/x/tokens" in inputs
     assert [record.role for record in decided.status.inputs] == ["corpus", "tokenizer"]
@@ -523,7 +547,7 @@ def test_a_retry_uses_the_inputs_of_the_first_attempt_and_turns_stale() -> None:
     assert said(decided, "Stale") == ("True", "ReferenceChanged")
     assert "CorpusBuild corpus" in message(decided, "Stale")
     assert [record.digest for record in decided.status.inputs] == ["c1", "t1"]
-    assert '"digest":"c1"' in decided.creates[0]["data"]["job.json"]
+    assert '"digest":"c1"' in told(decided)
 
 
 def test_a_finished_run_turns_stale_but_does_not_run_again() -> None:

@@ -172,7 +172,7 @@ def test_a_restart_over_finished_runs_writes_nothing() -> None:
 
 def test_finished_runs_whose_children_are_deleted_stay_as_they_are() -> None:
     world = undisturbed()
-    for address in [a for a in world.cluster.objects if a[0] in ("Job", "ConfigMap", "Pod")]:
+    for address in [a for a in world.cluster.objects if a[0] in ("Job", "Pod")]:
         del world.cluster.objects[address]
     before = len(world.cluster.writes)
     world.restart()
@@ -388,7 +388,7 @@ def test_children_go_after_their_time_and_the_resource_stays() -> None:
     assert "corpus-build-a1" in world.cluster.of("Job")
     world.now = later(61)
     world.settle()
-    assert (world.cluster.of("Job"), world.cluster.of("ConfigMap")) == ({}, {})
+    assert world.cluster.of("Job") == {}
     assert world.reason("CorpusBuild", "corpus") == ("True", "Completed")
 
 
@@ -400,7 +400,7 @@ def test_what_only_has_the_name_of_a_child_is_spared_when_children_go() -> None:
     world.settle()
     world.cluster.end_job("corpus-build-a1")
     world.settle()
-    assert (world.cluster.of("Job"), world.cluster.of("ConfigMap")) == ({}, {})
+    assert world.cluster.of("Job") == {}
     assert list(world.cluster.of("Service")) == ["corpus-build-a1"]
 
 

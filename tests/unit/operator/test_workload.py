@@ -7,7 +7,7 @@ import pytest
 from tests.support.operator_builders import SPECS, ended, report, run
 
 from hatchery_api.conditions import Reason
-from hatchery_api.contract import PERMANENT, ExitCode, JobInput
+from hatchery_api.contract import PERMANENT, ExitCode, INPUT_PATH, JobInput
 from hatchery_api.kinds import KINDS
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.status import InputRecord
@@ -32,6 +32,16 @@ def work(kind: str = "CorpusBuild", stage: str | None = None, attempt: int = 1, 
 
 def made(one: Work, settings: Settings = SETTINGS) -> dict[str, Manifest]:
     return {manifest["kind"]: manifest for manifest in manifests(one, settings)}
+
+
+def input_of(one: Work) -> str:
+    """The text of the file that the pod reads, as its downward API volume projects it."""
+    [item] = next(v["downwardAPI"]["items"] for v in pod_of(one)["volumes"] if v["name"] == "input")
+    [mount] = [m for m in container_of(one)["volumeMounts"] if m["name"] == "input"]
+    assert f"{mount['mountPath']}/{item['path']}" == INPUT_PATH
+    annotations: dict[str, str] = made(one)["Job"]["spec"]["template"]["metadata"]["annotations"]
+    [text] = [v for k, v in annotations.items() if item["fieldRef"]["fieldPath"] == f"metadata.annotations['{k}']"]
+    return text
 
 
 def pod_of(one: Work, settings: Settings = SETTINGS) -> Manifest:
@@ -61,7 +71,7 @@ def test_every_pod_meets_the_restricted_standard(kind: str, stage: str) -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert not {"hostNetwork", "hostPID", "hostIPC", "hostAliases"} & set(pod)
-    allowed = {"configMap", "emptyDir", "persistentVolumeClaim", "projected"}
+    allowed = {"downwardAPI", "emptyDir", "persistentVolumeClaim", "projected"}
     assert {next(iter(set(volume) - {"name"})) for volume in pod["volumes"]} <= allowed
     assert pod["automountServiceAccountToken"] is False
     assert pod["enableServiceLinks"] is False
@@ -82,8 +92,7 @@ def test_every_mount_has_its_volume_and_no_two_are_in_one_place(kind: str, stage
 def test_the_pod_reads_its_input_back_as_it_was_applied(kind: str, stage: str) -> None:
     one = work(kind, stage, retry={"maxAttempts": 7})
     [model] = [k.spec for k in KINDS if k.kind == kind]
-    text = made(one)["ConfigMap"]["data"]["job.json"]
-    read = JobInput[model].model_validate_json(text)  # type: ignore[valid-type]
+    read = JobInput[model].model_validate_json(input_of(one))  # type: ignore[valid-type]
     assert read.spec == one.spec
     assert (read.kind, read.stage, read.attempt, read.name) == (kind, stage, 1, "code")
 
@@ -194,7 +203,7 @@ def test_claims_of_storage_inputs_and_sources_are_mounted_and_only_the_first_for
 def test_a_root_elsewhere_needs_no_claim() -> None:
     one = work(storage={"root": "s3://bucket/hatchery/"})
     assert claims(one) == {}
-    told = json.loads(made(one)["ConfigMap"]["data"]["job.json"])
+    told = json.loads(input_of(one))
     assert told["output"]["root"] == "s3://bucket/hatchery/team/corpusbuilds/code"
 
 
