@@ -6,7 +6,7 @@ operator has just written and read back.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hatchery_api.conditions import ConditionType, find_condition
@@ -56,20 +56,25 @@ class Cache:
     def put(self, manifest: Mapping[str, Any]) -> frozenset[Key]:
         """Takes a resource as read or written; an older one than known is ignored.
 
-        Returns the resources that name it, when what they see of it has changed.
+        Returns who must look again: the resource when anything but its metadata has changed, and the resources that
+        name it when what they see of it has changed.
         """
         key, version = key_of(manifest), resource_version(manifest)
-        if version <= self.version(key):
+        known = self._runs.get(key)
+        if known and version <= known.version:
             return frozenset()
-        run = parse_run(manifest)
-        before = self.get(key)
+        before = known.run if known else None
+        run = parse_run(manifest, before)
+        if known and run == (same := replace(known.run, resource_version=run.resource_version)):
+            self._runs[key] = replace(known, run=same, version=version)
+            return frozenset()
         self._unlink(key)
         needs = references(run.kind.kind, run.spec) if run.spec else ()
         entry = Entry(run, version, frozenset(Key(need.kind, run.namespace, need.name) for need in needs))
         self._runs[key] = entry
         for need in entry.needs:
             self._dependents[need].add(key)
-        return self._dependents_of(key) if _offer(before) != _offer(run) else frozenset()
+        return (self._dependents_of(key) if _offer(before) != _offer(run) else frozenset()) | {key}
 
     def remove(self, key: Key, version: int | None = None) -> frozenset[Key]:
         """Forgets a resource, unless it is newer than the version given: one of the same name was made since.
@@ -85,19 +90,23 @@ class Cache:
     def _dependents_of(self, key: Key) -> frozenset[Key]:
         return frozenset(self._dependents.get(key, ()))
 
-    def put_job(self, job: JobSummary) -> None:
-        """Takes a Job as read or written; an older one than known is ignored."""
+    def put_job(self, job: JobSummary) -> bool:
+        """Takes a Job as read or written; an older one than known is ignored. Returns whether it says anything new."""
         known = self._jobs[job.owner_uid].get(job.name)
-        if known is None or job.version > known.version or job.uid != known.uid:
-            self._jobs[job.owner_uid][job.name] = job
+        if known and known.uid == job.uid and job.version <= known.version:
+            return False
+        self._jobs[job.owner_uid][job.name] = job
+        return known is None or job != replace(known, version=job.version)
 
-    def remove_job(self, job: JobSummary) -> None:
-        """Forgets a Job."""
+    def remove_job(self, job: JobSummary) -> bool:
+        """Forgets a Job; returns whether it was known."""
         jobs = self._jobs.get(job.owner_uid, {})
-        if job.name in jobs and jobs[job.name].uid == job.uid:
+        is_known = job.name in jobs and jobs[job.name].uid == job.uid
+        if is_known:
             del jobs[job.name]
         if not jobs:
             self._jobs.pop(job.owner_uid, None)
+        return is_known
 
     def jobs_of(self, uid: str) -> dict[str, JobSummary]:
         """Jobs of a resource, by name."""

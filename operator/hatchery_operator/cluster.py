@@ -141,6 +141,8 @@ class Cluster:
             await load_kube_config(config_file=str(self._kubeconfig), client_configuration=configuration)
         else:
             load_incluster_config(client_configuration=configuration)
+        # two threads for every request otherwise, to look for a .netrc and for proxies, which kopf does not use either
+        configuration.client_session_kwargs = {"trust_env": False}
         return configuration
 
     async def _login(self, refused: Any) -> None:

@@ -94,32 +94,62 @@ async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.networking.request_timeout = REQUEST_SECONDS
     settings.networking.error_backoffs = RETRY_SECONDS
     settings.networking.connect_timeout = CONNECT_TIMEOUT_SECONDS
-    # only handlers that kopf stores nothing for are used; should that ever change, it is under our name
     settings.persistence.finalizer = f"{GROUP}/finalizer"
-    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    settings.persistence.progress_storage = NoProgress()
+    settings.persistence.diffbase_storage = NoDiffBase()
     settings.process.ultimate_exiting_timeout = 10.0
 
 
-def take_run(cache: Cache, event: dict[str, Any]) -> list[Key]:
+def take_run(cache: Cache, event: dict[str, Any]) -> frozenset[Key]:
     """Takes a resource's event into the cache; returns who must look at the cluster again."""
     manifest = event["object"]
     key = key_of(manifest)
     if event["type"] == "DELETED":
-        return [key, *cache.remove(key, resource_version(manifest))]
-    return [key, *put_or_complain(cache, manifest)]
+        return cache.remove(key, resource_version(manifest)) | {key}
+    return put_or_complain(cache, manifest)
 
 
 def take_job(cache: Cache, event: dict[str, Any]) -> Key | None:
-    """Takes a Job's event into the cache; returns the key of its owner."""
+    """Takes a Job's event into the cache; returns the key of its owner if that must look at the cluster again."""
     job = summarize_job(event["object"])
     if job is None:
         return None
-    if event["type"] == "DELETED":
-        cache.remove_job(job)
-    else:
-        cache.put_job(job)
-    return job.owner
+    is_news = cache.remove_job(job) if event["type"] == "DELETED" else cache.put_job(job)
+    return job.owner if is_news else None
+
+
+class NoDiffBase(kopf.DiffBaseStorage):
+    """Spares kopf three copies of an object for each of its events: nothing here is a change handler, none is used."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Nothing of an object is compared."""
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        """Nothing was stored."""
+
+    def store(self, **_: Any) -> None:
+        """Nothing is stored."""
+
+
+class NoProgress(kopf.ProgressStorage):
+    """The same for the progress of handlers: event handlers have none that lasts."""
+
+    def fetch(self, **_: Any) -> None:
+        """Nothing was stored."""
+
+    def store(self, **_: Any) -> None:
+        """Nothing is stored."""
+
+    def purge(self, **_: Any) -> None:
+        """Nothing is there to remove."""
+
+    def touch(self, **_: Any) -> None:
+        """Nothing is touched."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        """Nothing is in it that should not be."""
+        return essence
 
 
 def silence_kopf() -> None:

@@ -106,14 +106,16 @@ class Run:
         }
 
 
-def parse_run(manifest: Mapping[str, Any]) -> Run:
-    """A resource from its manifest; a spec that an older definition admitted may be invalid now."""
+def parse_run(manifest: Mapping[str, Any], before: Run | None = None) -> Run:
+    """A resource from its manifest; a spec that an older definition admitted may be invalid now.
+
+    Of an earlier version of the same generation the parsed spec is used again.
+    """
     kind, metadata = BY_KIND[manifest["kind"]], manifest["metadata"]
-    spec, invalid = None, ""
-    try:
-        spec = kind.spec.model_validate(manifest.get("spec", {}))
-    except ValidationError as error:
-        invalid = "; ".join(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
+    if before and (before.uid, before.generation) == (metadata["uid"], metadata.get("generation")):
+        spec, invalid = before.spec, before.invalid
+    else:
+        spec, invalid = _parse_spec(kind, manifest.get("spec", {}))
     return Run(
         kind=kind,
         namespace=metadata["namespace"],
@@ -126,6 +128,14 @@ def parse_run(manifest: Mapping[str, Any]) -> Run:
         spec=spec,
         invalid=invalid,
     )
+
+
+def _parse_spec(kind: Kind, spec: object) -> tuple[RunSpec | None, str]:
+    """The spec, or what is wrong with it."""
+    try:
+        return kind.spec.model_validate(spec), ""
+    except ValidationError as error:
+        return None, "; ".join(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
 
 
 @dataclass(frozen=True)

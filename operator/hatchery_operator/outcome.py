@@ -155,7 +155,7 @@ def _result(run: Run, report: Report) -> dict[str, object]:
 
 
 def _with_conditions(run: Run, status: RunStatus, seen: Observed, step: Step) -> RunStatus:
-    is_working = step.stage is not None and step.stage.state in ("Pending", "Running")
+    is_working = step.stage is not None and step.stage.state in ("Waiting", "Pending", "Running")
     is_suspended = step.reason == Reason.SUSPENDED
     problem = step.problem or seen.outdated
     values = (

@@ -139,7 +139,7 @@ def _creating(case: _Case, records: tuple[InputRecord, ...]) -> Step:
     problem = case.seen.refusal
     return Step(
         problem.reason if problem else Reason.PENDING,
-        problem.message if problem else f"Job {work.name} is being created",
+        problem.message if problem else _starting(work.name),
         stage=case.stage,
         problem=problem,
         creates=manifests(work, case.settings),
@@ -199,10 +199,12 @@ def _working(case: _Case, job: JobSummary) -> Step:
             suspends=suspends,
             requeue_after=None if job.ready >= job.pods else _patience(job, case.seen.now),
         )
+    # a Job of a few seconds has nothing to say yet, and to write that would cost as much as to start another one
+    is_young = case.stage.state == "Waiting" and _age(job, case.seen.now) < LOOK_AGAIN_SECONDS
     return Step(
         problem.reason if problem else Reason.PENDING,
-        problem.message if problem else f"pods of Job {job.name} are starting",
-        stage=_in_state(case, "Pending"),
+        problem.message if problem else _starting(job.name),
+        stage=case.stage if is_young and not problem else _in_state(case, "Pending"),
         problem=problem,
         suspends=suspends,
         requeue_after=_patience(job, case.seen.now),
@@ -211,8 +213,15 @@ def _working(case: _Case, job: JobSummary) -> Step:
 
 def _patience(job: JobSummary, now: datetime) -> float:
     """When to ask again why pods do not run; that they run is told by the Job without asking."""
-    age = (now - parse_time(job.since)).total_seconds()
-    return min(LOOK_AGAIN_MOST_SECONDS, max(LOOK_AGAIN_SECONDS, LOOK_AGAIN_SHARE * age))
+    return min(LOOK_AGAIN_MOST_SECONDS, max(LOOK_AGAIN_SECONDS, LOOK_AGAIN_SHARE * _age(job, now)))
+
+
+def _age(job: JobSummary, now: datetime) -> float:
+    return (now - parse_time(job.since)).total_seconds()
+
+
+def _starting(job: str) -> str:
+    return f"Job {job} and its pods are starting"
 
 
 def _completed(case: _Case, job: JobSummary) -> Step:

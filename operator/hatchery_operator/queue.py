@@ -19,6 +19,10 @@ FIRST_BACKOFF_SECONDS: Final = 1.0
 LONGEST_BACKOFF_SECONDS: Final = 20.0
 """Longest wait, so that all is well again soon after the API server is."""
 
+SPACING_SECONDS: Final = 0.2
+"""Time from the end of one pass over a key to the next: what happens meanwhile is seen by one pass, however much it is,
+so an object that changes all the time costs no more than five passes a second and the others wait for none of them."""
+
 JITTER: Final = 0.25
 """Share of the wait that is random, so that keys that failed together do not come back together."""
 
@@ -35,6 +39,8 @@ class Agenda(Generic[KeyT]):
         self._heap: list[tuple[float, int, KeyT]] = []
         self._sequence = 0
         self._failures: dict[KeyT, int] = {}
+        self._rested: OrderedDict[KeyT, float] = OrderedDict()
+        """When keys of the last passes may be worked on again, in this order."""
 
     def __len__(self) -> int:
         return len(self._ready) + len(self._again)
@@ -51,9 +57,13 @@ class Agenda(Generic[KeyT]):
         """
         if key in self._failures and key in self._due:
             return
-        self._due.pop(key, None)
-        waiting = self._again if key in self._busy else self._ready
-        waiting.setdefault(key, now)
+        if key in self._busy:
+            self._again.setdefault(key, now)
+        elif (rested := self._rested.get(key, now)) > now:
+            self.add_at(key, rested)
+        else:
+            self._due.pop(key, None)
+            self._ready.setdefault(key, now)
 
     def add_at(self, key: KeyT, due: float) -> None:
         """Wants a key worked on at a time; the earliest wish counts."""
@@ -76,6 +86,7 @@ class Agenda(Generic[KeyT]):
     def done(self, key: KeyT, now: float, requeue_after: float | None) -> None:
         """The work on a key went well; it is wanted again after some seconds, or only when something happens."""
         self._failures.pop(key, None)
+        self._rest(key, now)
         self._release(key)
         if requeue_after is not None:
             self.add_at(key, now + requeue_after)
@@ -107,11 +118,16 @@ class Agenda(Generic[KeyT]):
             del self._due[key]
             self.add(key, due)
 
+    def _rest(self, key: KeyT, now: float) -> None:
+        while self._rested and next(iter(self._rested.values())) <= now:
+            self._rested.popitem(last=False)
+        self._rested[key] = now + SPACING_SECONDS
+        self._rested.move_to_end(key)
+
     def _release(self, key: KeyT) -> None:
         self._busy.discard(key)
         if key in self._again:
-            self._ready[key] = self._again.pop(key)
-            self._due.pop(key, None)
+            self.add(key, self._again.pop(key))
 
 
 class WorkQueue(Generic[KeyT]):

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from hatchery_api.base import API_VERSION
 from hatchery_api.conditions import ConditionType, Reason, find_condition
+from hatchery_api.status import RunStatus
 from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import JOBS, RUNS, SERVICES, TYPES, Cluster
 from hatchery_operator.definitions import Definitions
@@ -112,8 +113,13 @@ class Reconciler:
             return None
         seen = await self._observe(run)
         decided = plan(run, seen, self._settings)
-        run = await self._write_status(run, decided)
+        is_written = decided.status != run.status
+        if is_written:
+            run = await self._write_status(run, decided.status)
         refusal = await self._act(run, decided)
+        if is_written:
+            for note in decided.notes:
+                await self._post(run, note)
         if self._is_news(run, refusal):
             # another pass at once, so that conditions say so; the child itself is tried again later
             return 0.0
@@ -162,10 +168,8 @@ class Reconciler:
         for key in keys:
             self._wake(key)
 
-    async def _write_status(self, run: Run, decided: Plan) -> Run:
-        """Writes the status if it differs, and only to the version it was planned from; then posts the events."""
-        if decided.status == run.status:
-            return run
+    async def _write_status(self, run: Run, status: RunStatus) -> Run:
+        """Writes the status, and only to the version it was planned from; another pass then sees what follows."""
         metadata = {
             "name": run.name,
             "namespace": run.namespace,
@@ -176,17 +180,13 @@ class Reconciler:
             "apiVersion": API_VERSION,
             "kind": run.kind.kind,
             "metadata": metadata,
-            "status": decided.status.wire(),
+            "status": status.wire(),
         }
         written = await self._cluster.apply(manifest, STATUS_MANAGER, "status")
         self._wake_all(self._cache.put(written))
-        said = find_condition(decided.status.conditions, ConditionType.SUCCEEDED)
-        LOG.info(
-            "status written", extra=_about(run, reason=said.reason if said else "", attempts=decided.status.attempts)
-        )
-        for note in decided.notes:
-            await self._post(run, note)
-        return replace(run, status=decided.status)
+        said = find_condition(status.conditions, ConditionType.SUCCEEDED)
+        LOG.info("status written", extra=_about(run, reason=said.reason if said else "", attempts=status.attempts))
+        return replace(run, status=status)
 
     async def _act(self, run: Run, decided: Plan) -> Problem | None:
         """Does what is beside the status; returns why a child cannot be made."""

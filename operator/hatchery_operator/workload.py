@@ -41,7 +41,9 @@ def input_problem(work: Work, settings: Settings) -> str | None:
     count = len(_input_text(work, settings).encode())
     if count <= MOST_INPUT_BYTES:
         return None
-    return f"the spec and its inputs are {count} bytes as JSON, {MOST_INPUT_BYTES} are the most pods take: shorten lists"
+    return (
+        f"the spec and its inputs are {count} bytes as JSON, {MOST_INPUT_BYTES} are the most pods take: shorten lists"
+    )
 
 
 def job_input(work: Work, settings: Settings) -> JobInput[RunSpec]:

@@ -33,7 +33,9 @@ def later(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def manifest(kind: str = "CorpusBuild", name: str = "code", *, version: int = 1, **spec: Any) -> Manifest:
+def manifest(
+    kind: str = "CorpusBuild", name: str = "code", *, version: int = 1, generation: int = 1, **spec: Any
+) -> Manifest:
     """A resource as the API server stores it."""
     return {
         "apiVersion": API_VERSION,
@@ -42,7 +44,7 @@ def manifest(kind: str = "CorpusBuild", name: str = "code", *, version: int = 1,
             "name": name,
             "namespace": NAMESPACE,
             "uid": f"uid-{kind}-{name}",
-            "generation": 1,
+            "generation": generation,
             "resourceVersion": str(version),
         },
         "spec": {**SPECS[kind], **spec},

@@ -117,7 +117,12 @@ class FakeCluster:
         return self.put(changed)
 
     def put(self, manifest: Manifest) -> Manifest:
-        """Stores an object under a new version."""
+        """Stores an object under a new version, and under a new generation when its spec is another one."""
+        before = self.objects.get(_address(manifest))
+        if before and before["metadata"]["uid"] == manifest["metadata"]["uid"]:
+            least = before["metadata"].get("generation", 1) + (before.get("spec") != manifest.get("spec"))
+            generation = max(least, manifest["metadata"].get("generation", 1))
+            manifest["metadata"] = {**manifest["metadata"], "generation": generation}
         manifest["metadata"]["resourceVersion"] = str(next(self._versions))
         self.objects[_address(manifest)] = manifest
         return manifest

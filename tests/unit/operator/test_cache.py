@@ -8,7 +8,7 @@ from tests.support.operator_builders import NAMESPACE, artifact, condition, job,
 
 from hatchery_operator.cache import Cache
 from hatchery_operator.handlers import take_job, take_run
-from hatchery_operator.objects import Key, Manifest, summarize_job
+from hatchery_operator.objects import Key, Manifest, key_of, summarize_job
 from hatchery_operator.resync import put_or_complain
 
 CORPUS = Key("CorpusBuild", NAMESPACE, "corpus")
@@ -43,21 +43,55 @@ def test_an_older_version_never_replaces_a_newer_one() -> None:
 
 def test_those_who_wait_are_told_of_what_concerns_them_and_of_nothing_else() -> None:
     cache = with_dependent()
-    assert cache.put(corpus(1)) == {TOKENIZER}
-    assert cache.put(corpus(2, annotations={"a": "b"})) == frozenset()
-    assert cache.put(corpus(3, "d1")) == {TOKENIZER}
-    assert cache.put(corpus(4, "d1")) == frozenset()
-    assert cache.put(corpus(5, "d2")) == {TOKENIZER}
-    assert cache.put(corpus(6, "d2", deletionTimestamp="2026-01-01T00:00:00Z")) == {TOKENIZER}
+    assert cache.put(corpus(1)) == {CORPUS, TOKENIZER}
+    assert cache.put(corpus(3, "d1")) == {CORPUS, TOKENIZER}
+    assert cache.put(corpus(4, "d1", generation=2)) == {CORPUS}
+    assert cache.put(corpus(5, "d2", generation=2)) == {CORPUS, TOKENIZER}
+    deleting = corpus(6, "d2", generation=2, deletionTimestamp="2026-01-01T00:00:00Z")
+    assert cache.put(deleting) == {CORPUS, TOKENIZER}
     assert cache.remove(CORPUS) == {TOKENIZER}
     assert cache.remove(CORPUS) == frozenset()
 
 
+def test_a_change_that_nobody_here_reads_wakes_nobody_and_is_not_lost() -> None:
+    cache = with_dependent()
+    cache.put(corpus(1, "d1"))
+    assert cache.put(corpus(2, "d1", annotations={"a": "b"})) == frozenset()
+    found = cache.get(CORPUS)
+    assert found
+    assert (found.resource_version, cache.version(CORPUS)) == ("2", 2)
+
+
+def test_a_version_that_is_known_wakes_nobody() -> None:
+    cache = with_dependent()
+    assert cache.put(corpus(1))
+    assert cache.put(corpus(1)) == frozenset()
+
+
+def test_a_spec_is_read_again_only_when_it_can_have_changed() -> None:
+    cache, source = Cache(), corpus(1)
+    cache.put(source)
+    before = cache.get(CORPUS)
+    cache.put(corpus(2, "d1"))
+    after = cache.get(CORPUS)
+    assert before
+    assert after
+    assert after.spec is before.spec
+    made_again = corpus(3, uid="another")
+    made_again["spec"] = {"sources": "nonsense"}
+    cache.put(made_again)
+    last = cache.get(CORPUS)
+    assert last
+    assert last.spec is None
+    assert "spec.sources" in last.invalid
+
+
 def test_a_spec_that_changes_changes_whom_it_waits_for() -> None:
     cache = with_dependent()
-    cache.put(manifest("TokenizerBuild", "tokenizer", version=2, corpusRef={"name": "other"}))
-    assert cache.put(corpus(3)) == frozenset()
-    assert cache.put(manifest("CorpusBuild", "other", version=4)) == {TOKENIZER}
+    cache.put(manifest("TokenizerBuild", "tokenizer", version=2, generation=2, corpusRef={"name": "other"}))
+    assert cache.put(corpus(3)) == {CORPUS}
+    other = manifest("CorpusBuild", "other", version=4)
+    assert cache.put(other) == {TOKENIZER, key_of(other)}
 
 
 def test_a_late_deletion_does_not_remove_what_was_made_since() -> None:
@@ -97,9 +131,9 @@ def test_a_job_made_again_replaces_the_one_before_whatever_its_version() -> None
 
 def test_events_keep_the_cache_current_and_name_who_must_look_again() -> None:
     cache = with_dependent()
-    assert take_run(cache, {"type": "ADDED", "object": corpus(1)}) == [CORPUS, TOKENIZER]
-    assert take_run(cache, {"type": "MODIFIED", "object": corpus(2)}) == [CORPUS]
-    assert take_run(cache, {"type": "DELETED", "object": corpus(3)}) == [CORPUS, TOKENIZER]
+    assert take_run(cache, {"type": "ADDED", "object": corpus(1)}) == {CORPUS, TOKENIZER}
+    assert take_run(cache, {"type": "MODIFIED", "object": corpus(2, generation=2)}) == {CORPUS}
+    assert take_run(cache, {"type": "DELETED", "object": corpus(3)}) == {CORPUS, TOKENIZER}
     assert cache.get(CORPUS) is None
 
 
@@ -125,6 +159,9 @@ def test_events_of_jobs_wake_their_owner() -> None:
     cache = Cache()
     assert take_job(cache, {"type": "ADDED", "object": job_manifest()}) == CORPUS
     assert cache.jobs_of("u")["corpus-build-a1"].ready == 1
+    assert take_job(cache, {"type": "MODIFIED", "object": job_manifest(resourceVersion="8")}) is None
+    ready = job_manifest(resourceVersion="9") | {"status": {"active": 2, "ready": 2}}
+    assert take_job(cache, {"type": "MODIFIED", "object": ready}) == CORPUS
     assert take_job(cache, {"type": "DELETED", "object": job_manifest()}) == CORPUS
     assert cache.jobs() == []
 

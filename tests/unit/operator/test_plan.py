@@ -27,7 +27,7 @@ from hatchery_api.status import HubRevision, InputRecord, ProgressMetric, RunSta
 from hatchery_operator.objects import JobSummary, Run, rfc3339
 from hatchery_operator.observed import Live, Observed
 from hatchery_operator.outcome import Plan
-from hatchery_operator.plan import plan
+from hatchery_operator.plan import LOOK_AGAIN_SECONDS, plan
 from hatchery_operator.pods import Problem
 from hatchery_operator.settings import Settings
 
@@ -57,7 +57,8 @@ def begun(subject: Run | None = None, **seen: Any) -> Run:
 
 def pending(subject: Run | None = None) -> Run:
     subject = begun(subject)
-    return after(subject, decide(subject, **with_job(subject, active=1)))
+    seen = with_job(subject, active=1, since=rfc3339(later(-LOOK_AGAIN_SECONDS)))
+    return after(subject, decide(subject, **seen))
 
 
 def running(subject: Run | None = None) -> Run:
@@ -112,10 +113,23 @@ def test_the_same_objects_are_created_again_when_the_operator_died_before_it_cou
 
 def test_a_job_that_was_seen_is_never_created_again() -> None:
     subject = begun()
-    decided = decide(subject, **with_job(subject, active=1))
+    decided = decide(subject, now=later(10), **with_job(subject, active=1))
     assert (stage(decided), decided.creates) == (("Pending", 1), ())
     assert said(decided) == ("Unknown", "Pending")
     assert said(decided, "Progressing") == ("True", "Pending")
+
+
+@pytest.mark.parametrize("pods", [0, 1])
+def test_a_job_that_has_just_been_created_costs_no_second_status(pods: int) -> None:
+    subject = begun()
+    decided = decide(subject, now=later(9), **with_job(subject, active=pods))
+    assert (decided.status, decided.creates, decided.requeue_after) == (subject.status, (), 10)
+
+
+def test_trouble_of_a_job_that_has_just_been_created_is_said_at_once() -> None:
+    subject = begun()
+    decided = decide(subject, pods=(waiting("ErrImagePull"),), **with_job(subject, active=1))
+    assert (said(decided), stage(decided)) == (("Unknown", "ImagePullError"), ("Pending", 1))
 
 
 def test_pods_that_run_make_a_run_running() -> None:
@@ -608,8 +622,9 @@ def test_progress_starts_afresh_with_each_stage_and_attempt() -> None:
 
 
 def test_transition_times_change_only_when_a_condition_turns() -> None:
-    subject = begun()
-    decided = decide(subject, now=later(100), **with_job(subject, active=1, ready=1))
+    subject = run(suspend=True)
+    subject = suspended(after(subject, decide(subject)), value=False)
+    decided = decide(subject, now=later(100))
     times = {c.type: c.last_transition_time for c in decided.status.conditions}
     assert times["Succeeded"] == rfc3339(NOW)
     assert times["Progressing"] == rfc3339(later(100))

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hatchery_operator.errors import OperatorError
-from hatchery_operator.queue import FIRST_BACKOFF_SECONDS, JITTER, LONGEST_BACKOFF_SECONDS, Agenda, WorkQueue
+from hatchery_operator.queue import (
+    FIRST_BACKOFF_SECONDS,
+    JITTER,
+    LONGEST_BACKOFF_SECONDS,
+    SPACING_SECONDS,
+    Agenda,
+    WorkQueue,
+)
 
 
 def agenda(jitter: float = 0.0) -> Agenda[str]:
@@ -34,7 +41,38 @@ def test_a_key_in_work_is_not_given_out_again_until_it_is_done() -> None:
     todo.add("a", 2)
     assert todo.take(3) is None
     todo.done("a", 3, None)
-    assert take_all(todo, 3) == ["a"]
+    assert take_all(todo, 3 + SPACING_SECONDS) == ["a"]
+
+
+def test_a_key_that_changes_all_the_time_is_worked_on_a_few_times_a_second() -> None:
+    todo, taken = agenda(), 0
+    for tick in range(1000):
+        now = tick / 100
+        todo.add("hot", now)
+        if todo.take(now):
+            todo.done("hot", now, None)
+            taken += 1
+    assert 45 <= taken <= 10 / SPACING_SECONDS
+
+
+def test_a_key_that_has_rested_or_is_new_does_not_wait() -> None:
+    todo = agenda()
+    todo.add("a", 0)
+    assert todo.take(0) == "a"
+    todo.done("a", 0, None)
+    todo.add("new", 0.01)
+    assert todo.take(0.01) == "new"
+    todo.add("a", 1)
+    assert todo.take(1) == "a"
+
+
+def test_looking_again_at_once_is_spaced_too() -> None:
+    todo = agenda()
+    todo.add("a", 0)
+    todo.take(0)
+    todo.done("a", 0, 0.0)
+    assert todo.take(SPACING_SECONDS / 2) is None
+    assert todo.take(SPACING_SECONDS) == "a"
 
 
 def test_a_hot_key_does_not_hold_back_the_others() -> None:
@@ -48,7 +86,7 @@ def test_a_hot_key_does_not_hold_back_the_others() -> None:
         todo.add("hot", now)
         todo.done(key, now, None)
         taken.append(key)
-    assert taken == ["hot", "cold-1", "hot", "cold-2", "cold-3"]
+    assert taken == ["hot", "cold-1", "cold-2", "hot", "cold-3"]
     assert set(take_all(todo, 9)) | set(taken) == {"hot", *(f"cold-{n}" for n in range(1, 6))}
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.support.operator_builders import SPECS, ended, report, run
 
 from hatchery_api.conditions import Reason
-from hatchery_api.contract import PERMANENT, ExitCode, INPUT_PATH, JobInput
+from hatchery_api.contract import INPUT_PATH, PERMANENT, ExitCode, JobInput
 from hatchery_api.kinds import KINDS
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.status import InputRecord
