@@ -1,35 +1,50 @@
 """From the cluster to `Observed`: all that a plan is made from, read once, so that planning itself is pure."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 from hatchery_operator.cache import Cache
-from hatchery_operator.cluster import EVENTS, JOBS, PODS, Cluster
+from hatchery_operator.cluster import JOBS, PODS, Cluster
+from hatchery_operator.events import Events
+from hatchery_operator.names import Names
 from hatchery_operator.objects import JobSummary, Key, Manifest, Run, parse_time, summarize_job
-from hatchery_operator.observed import Observed, stage_in_flight
-from hatchery_operator.pods import Problem, refused
+from hatchery_operator.observed import SETTLE_SECONDS, Observed, stage_in_flight
+from hatchery_operator.problem import Problem
 from hatchery_operator.progress_route import UID_LABEL
+from hatchery_operator.refusal import explain
 from hatchery_operator.stages.registry import references
-
-SETTLE_SECONDS: Final = 5.0
-"""Age of a Job from which on it is asked why pods of it do not run."""
+from hatchery_operator.waiting import needs_events
 
 JOB_NAME_LABEL: Final = "batch.kubernetes.io/job-name"
 """Label that the Job controller gives to pods."""
 
 
-async def observe(run: Run, cache: Cache, cluster: Cluster, now: datetime) -> Observed:
+async def observe(run: Run, cache: Cache, cluster: Cluster, events: Events, now: datetime) -> Observed:
     """Reads what matters for a resource; mostly from the cache, without a request."""
-    jobs, pods, refusal = cache.jobs_of(run.uid), tuple[Manifest, ...](), None
+    seen = Observed(now, cache.jobs_of(run.uid), _references(run, cache))
     stage = None if run.status.completion_time else stage_in_flight(run.status)
-    if stage and stage.job:
-        job = jobs.get(stage.job) or await _confirm_absence(run, stage.job, cache, cluster)
-        if job:
-            jobs[job.name] = job
-            pods = await _pods(job, cluster, now)
-            if len(pods) < job.pods and _is_stuck(job, now):
-                refusal = await _refusal(job, cluster)
-    return Observed(now, jobs, _references(run, cache), pods, refusal)
+    if not stage or not stage.job:
+        return seen
+    job = seen.jobs.get(stage.job) or await _confirm_absence(run, stage.job, cache, cluster)
+    if not job:
+        return seen
+    seen = replace(seen, jobs={**seen.jobs, job.name: job})
+    if job.end:
+        return replace(seen, pods=await _pods(job, cluster))
+    return await _why_not_ready(seen, run, job, cluster, events) if _is_stuck(job, now) else seen
+
+
+async def _why_not_ready(seen: Observed, run: Run, job: JobSummary, cluster: Cluster, events: Events) -> Observed:
+    """What says why pods do not run; what cannot be there is not asked for."""
+    pods = await _pods(job, cluster) if job.active else ()
+    silent = next((pod for pod in pods if needs_events(pod)), None)
+    return replace(
+        seen,
+        pods=pods,
+        events=await events.of_pod(silent) if silent else (),
+        refusal=await _refusal(seen, run, job, pods, events) if job.active < job.pods else None,
+    )
 
 
 async def _confirm_absence(run: Run, name: str, cache: Cache, cluster: Cluster) -> JobSummary | None:
@@ -49,16 +64,18 @@ def _is_stuck(job: JobSummary, now: datetime) -> bool:
     return (now - parse_time(job.since)).total_seconds() >= SETTLE_SECONDS
 
 
-async def _pods(job: JobSummary, cluster: Cluster, now: datetime) -> tuple[Manifest, ...]:
-    if not job.end and not _is_stuck(job, now):
-        return ()
+async def _pods(job: JobSummary, cluster: Cluster) -> tuple[Manifest, ...]:
     selector = f"{UID_LABEL}={job.owner_uid},{JOB_NAME_LABEL}={job.name}"
     return tuple([pod async for pod in cluster.list(PODS, job.namespace, selector)])
 
 
-async def _refusal(job: JobSummary, cluster: Cluster) -> Problem | None:
-    fields = f"involvedObject.uid={job.uid},reason=FailedCreate"
-    return refused([event async for event in cluster.list(EVENTS, job.namespace, fields=fields)])
+async def _refusal(
+    seen: Observed, run: Run, job: JobSummary, pods: tuple[Manifest, ...], events: Events
+) -> Problem | None:
+    """Why the Job controller could not create a pod, unless it has created one since."""
+    newest = max((parse_time(pod["metadata"]["creationTimestamp"]) for pod in pods), default=parse_time(job.since))
+    event = await events.refusal(job, max(newest, parse_time(job.since)), seen.now)
+    return explain(event["message"], Names.of(run)) if event else None
 
 
 def _references(run: Run, cache: Cache) -> dict[Key, Run]:

@@ -8,10 +8,14 @@ from typing import Final
 from hatchery_api.contract import TrainerStatus
 from hatchery_api.status import RunStatus, StageStatus
 from hatchery_operator.objects import JobSummary, Key, Manifest, Run
-from hatchery_operator.pods import Problem
+from hatchery_operator.problem import Problem
 
 IN_FLIGHT: Final = frozenset({"Waiting", "Pending", "Running", "Suspended"})
 """States of a stage whose newest attempt is not over."""
+
+
+SETTLE_SECONDS: Final = 5.0
+"""Age of a Job from which on it is asked why pods of it do not run."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,14 @@ class Observed:
     """Resources that the spec names, as far as they exist."""
     pods: tuple[Manifest, ...] = ()
     """Pods of the current Job, when it has ended or none of them runs."""
+    events: tuple[Manifest, ...] = ()
+    """Events of a pod that has a node and does not start, when the pod itself does not say why."""
     refusal: Problem | None = None
     """Why the API server refuses a child or the pods of a Job."""
+    refused_since: datetime | None = None
+    """Since when it refuses a child."""
+    listening_since: datetime | None = None
+    """Since when the operator takes progress reports."""
     outdated: Problem | None = None
     """Why the resource cannot say all it should: its definition is too old."""
     live: Live | None = None

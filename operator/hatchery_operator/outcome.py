@@ -14,7 +14,7 @@ from hatchery_operator.inputs import with_staleness
 from hatchery_operator.live import progress_status
 from hatchery_operator.objects import Manifest, Run, rfc3339
 from hatchery_operator.observed import Observed
-from hatchery_operator.pods import Problem
+from hatchery_operator.problem import Problem
 
 MESSAGE_CHARACTERS: Final = 4096
 """Longest message of a condition."""
@@ -51,6 +51,8 @@ class Step:
     stage: StageStatus | None = None
     """The stage as it is from now on; None when nothing changes."""
     problem: Problem | None = None
+    stalled: Problem | None = None
+    """Why a run that runs seems to hang."""
     creates: tuple[Manifest, ...] = ()
     deletes: tuple[Child, ...] = ()
     suspends: tuple[tuple[Child, bool], ...] = ()
@@ -158,7 +160,7 @@ def _with_conditions(run: Run, status: RunStatus, seen: Observed, step: Step) ->
     is_working = step.stage is not None and step.stage.state in ("Waiting", "Pending", "Running")
     is_suspended = step.reason == Reason.SUSPENDED
     problem = step.problem or seen.outdated
-    values = (
+    values: tuple[tuple[ConditionType, Verdict, Reason, str], ...] = (
         (ConditionType.SUCCEEDED, step.verdict, step.reason, step.message),
         (ConditionType.PROGRESSING, _truth(is_working), step.reason, ""),
         (ConditionType.SUSPENDED, _truth(is_suspended), step.reason, ""),
@@ -169,6 +171,9 @@ def _with_conditions(run: Run, status: RunStatus, seen: Observed, step: Step) ->
             problem.message if problem else "",
         ),
     )
+    if step.stalled or find_condition(status.conditions, ConditionType.STALLED):
+        why = step.stalled or Problem(step.reason, "")
+        values = (*values, (ConditionType.STALLED, _truth(step.stalled is not None), why.reason, why.message))
     conditions = list(status.conditions)
     for kind, truth, reason, message in values:
         condition = Condition(
@@ -204,6 +209,8 @@ def _notes(before: RunStatus, after: RunStatus, step: Step) -> tuple[Note, ...]:
         notes.append(Note("Warning", step.reason, step.message))
     elif step.problem and _turned(before, after, ConditionType.DEGRADED, "True"):
         notes.append(Note("Warning", step.problem.reason, step.message))
+    if step.stalled and _turned(before, after, ConditionType.STALLED, "True"):
+        notes.append(Note("Warning", step.stalled.reason, step.stalled.message))
     if _turned(before, after, ConditionType.SUSPENDED, "True"):
         notes.append(Note("Normal", "Suspended", "spec.suspend is true"))
     return tuple(notes)

@@ -6,7 +6,7 @@ attempt is started twice.
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from hatchery_api.base import parse_duration
@@ -15,27 +15,22 @@ from hatchery_api.contract import Report
 from hatchery_api.placement import RunSpec
 from hatchery_api.status import InputRecord, RunStatus, StageStatus
 from hatchery_operator import inputs, pods
+from hatchery_operator.names import Names
 from hatchery_operator.objects import JobSummary, Run, parse_time, rfc3339
 from hatchery_operator.observed import Observed, stage_in_flight
 from hatchery_operator.outcome import Child, Plan, Step, conclude
-from hatchery_operator.pods import Failure, Problem
+from hatchery_operator.patience import next_try
+from hatchery_operator.pending import begun, is_young, patience, starting, trouble
+from hatchery_operator.problem import Failure, Problem
 from hatchery_operator.resources import misfit
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.registry import STAGES
+from hatchery_operator.stall import stalled
 from hatchery_operator.work import Work, job_name
 from hatchery_operator.workload import input_problem, manifests
 
 LONGEST_BACKOFF_SECONDS: Final = 600.0
 """Longest wait between two attempts."""
-
-LOOK_AGAIN_SECONDS: Final = 10.0
-"""Time after which a Job whose pods do not run is first asked again why."""
-
-LOOK_AGAIN_SHARE: Final = 0.25
-"""Later times, as a share of the Job's age: a thousand Jobs that wait for hours must cost next to nothing."""
-
-LOOK_AGAIN_MOST_SECONDS: Final = 300.0
-"""Longest time between two such questions."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ def _step(case: _Case) -> Step:
     if job.end == "Complete":
         return _completed(case, job)
     if job.end == "Failed":
-        return _attempt_failed(case, pods.failure(case.seen.pods) or _failure_of(job))
+        return _attempt_failed(case, _failure_of(case, job))
     if case.spec.suspend:
         return _suspended(case, job)
     return _working(case, job)
@@ -139,12 +134,12 @@ def _creating(case: _Case, records: tuple[InputRecord, ...]) -> Step:
     problem = case.seen.refusal
     return Step(
         problem.reason if problem else Reason.PENDING,
-        problem.message if problem else _starting(work.name),
+        problem.message if problem else begun(work.name),
         stage=case.stage,
         problem=problem,
         creates=manifests(work, case.settings),
         records=records,
-        requeue_after=LOOK_AGAIN_SECONDS,
+        requeue_after=next_try((case.seen.now - (case.seen.refused_since or case.seen.now)).total_seconds()),
     )
 
 
@@ -186,10 +181,11 @@ def _working(case: _Case, job: JobSummary) -> Step:
         message = f"Job {job.name} waits in queue {case.spec.placement.queue_name}"
         return Step(Reason.QUEUED, message, stage=_in_state(case, "Pending"))
     suspends = ((Child("Job", job.name, job.uid), False),) if job.suspended else ()
-    problem = None if job.ready >= job.pods else pods.blocked(case.seen.pods) or case.seen.refusal
+    problem = None if job.ready >= job.pods else trouble(case.run, case.seen, case.settings)
     # between the end of the pods and the end of the Job no pod is ready, yet none is to start
     is_ending = not job.ready and case.stage.state == "Running" and not pods.any_pending(case.seen.pods)
     if (job.ready or is_ending) and not problem:
+        stall = stalled(case.run.status, case.seen, job, case.settings.stalled_seconds)
         return Step(
             Reason.RUNNING,
             f"pods of Job {job.name} are ending"
@@ -197,31 +193,19 @@ def _working(case: _Case, job: JobSummary) -> Step:
             else f"{job.ready} of {job.pods} pods of Job {job.name} run",
             stage=_in_state(case, "Running"),
             suspends=suspends,
-            requeue_after=None if job.ready >= job.pods else _patience(job, case.seen.now),
+            stalled=stall.problem,
+            requeue_after=stall.due_seconds if job.ready >= job.pods else patience(job, case.seen, explained=False),
         )
-    # a Job of a few seconds has nothing to say yet, and to write that would cost as much as to start another one
-    is_young = case.stage.state == "Waiting" and _age(job, case.seen.now) < LOOK_AGAIN_SECONDS
+    is_new = case.stage.state == "Waiting" and is_young(job, case.seen) and not problem
+    running = f"{job.ready} of {job.pods} pods run; " if job.ready else ""
     return Step(
         problem.reason if problem else Reason.PENDING,
-        problem.message if problem else _starting(job.name),
-        stage=case.stage if is_young and not problem else _in_state(case, "Pending"),
+        running + problem.message if problem else starting(job, case.seen),
+        stage=case.stage if is_new else _in_state(case, "Pending"),
         problem=problem,
         suspends=suspends,
-        requeue_after=_patience(job, case.seen.now),
+        requeue_after=patience(job, case.seen, explained=problem is not None),
     )
-
-
-def _patience(job: JobSummary, now: datetime) -> float:
-    """When to ask again why pods do not run; that they run is told by the Job without asking."""
-    return min(LOOK_AGAIN_MOST_SECONDS, max(LOOK_AGAIN_SECONDS, LOOK_AGAIN_SHARE * _age(job, now)))
-
-
-def _age(job: JobSummary, now: datetime) -> float:
-    return (now - parse_time(job.since)).total_seconds()
-
-
-def _starting(job: str) -> str:
-    return f"Job {job} and its pods are starting"
 
 
 def _completed(case: _Case, job: JobSummary) -> Step:
@@ -250,10 +234,14 @@ def _completion_message(report: Report) -> str:
     return f"artifact {where}{found}{pushed}"
 
 
-def _failure_of(job: JobSummary) -> Failure:
-    """The Job's own words, when no pod is left to say why."""
-    return Failure(
-        Reason.ATTEMPT_FAILED, f"Job {job.name} failed: {job.reason}: {job.message}", job.reason == "PodFailurePolicy"
+def _failure_of(case: _Case, job: JobSummary) -> Failure:
+    """Why a Job failed: the pods' own words, or the Job's when no pod is left to say why."""
+    if job.reason == "DeadlineExceeded":
+        said = f"Job {job.name} was ended at its activeDeadlineSeconds, which somebody has set: {job.message}"
+        return Failure(Reason.DEADLINE_EXCEEDED, said)
+    said = f"Job {job.name} failed: {job.reason}: {job.message}; its pods are gone, and so is what they said"
+    return pods.failure(case.seen.pods, Names.of(case.run, case.settings)) or Failure(
+        Reason.ATTEMPT_FAILED, said, job.reason == "PodFailurePolicy"
     )
 
 

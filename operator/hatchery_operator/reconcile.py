@@ -15,15 +15,19 @@ from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import JOBS, RUNS, SERVICES, TYPES, Cluster
 from hatchery_operator.definitions import Definitions
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
+from hatchery_operator.events import Events
 from hatchery_operator.metrics import Metrics, Result
+from hatchery_operator.names import Names
 from hatchery_operator.objects import MANAGED_BY_LABEL, MANAGER, Key, Manifest, Run, controller_uid, summarize_job
 from hatchery_operator.observe import observe
 from hatchery_operator.observed import Live, Observed, stage_in_flight
 from hatchery_operator.outcome import Child, Note, Plan
 from hatchery_operator.plan import plan
-from hatchery_operator.pods import Problem
+from hatchery_operator.problem import Problem
 from hatchery_operator.progress import Received
 from hatchery_operator.progress_route import CA_CONFIG_MAP, CA_KEY
+from hatchery_operator.refusal import explain
+from hatchery_operator.refusals import Refusals
 from hatchery_operator.settings import Settings
 
 LOG: Final = logging.getLogger(__name__)
@@ -81,7 +85,9 @@ class Reconciler:
         self._progress_ca = progress_ca
         self._namespaces_with_ca: set[str] = set()
         self._live: dict[Key, tuple[str, Live]] = {}
-        self._refusals: dict[Key, Problem] = {}
+        self._refusals = Refusals()
+        self._events = Events(cluster)
+        self._started = now()
 
     def take_progress(self, received: Received) -> Key:
         """Keeps what a pod has reported until the next pass; returns whose it is."""
@@ -120,27 +126,24 @@ class Reconciler:
         if is_written:
             for note in decided.notes:
                 await self._post(run, note)
-        if self._is_news(run, refusal):
+        if self._refusals.is_news(run.key, refusal, self._now()) and refusal:
+            LOG.warning("child refused", extra=_about(run, reason=refusal.reason, details=refusal.message))
             # another pass at once, so that conditions say so; the child itself is tried again later
             return 0.0
         return decided.requeue_after
 
     async def _observe(self, run: Run) -> Observed:
-        seen = await observe(run, self._cache, self._cluster, self._now())
-        refusal = seen.refusal or self._refusals.get(run.key)
+        seen = await observe(run, self._cache, self._cluster, self._events, self._now())
+        since, refusal = self._refusals.of(run.key)
         outdated = self._definitions.problem(run.kind.kind)
-        return replace(seen, live=self._live_of(run), refusal=refusal, outdated=outdated)
-
-    def _is_news(self, run: Run, refusal: Problem | None) -> bool:
-        """Keeps a refusal for the next plan; news is only another reason, since messages may hold changing numbers."""
-        before = self._refusals.pop(run.key, None)
-        if refusal is None:
-            return False
-        self._refusals[run.key] = refusal
-        if before is not None and before.reason == refusal.reason:
-            return False
-        LOG.warning("child refused", extra=_about(run, reason=refusal.reason, details=refusal.message))
-        return True
+        return replace(
+            seen,
+            live=self._live_of(run),
+            refusal=seen.refusal or refusal,
+            refused_since=since,
+            outdated=outdated,
+            listening_since=self._started,
+        )
 
     def _live_of(self, run: Run) -> Live | None:
         if run.status.completion_time:
@@ -150,7 +153,7 @@ class Reconciler:
 
     def _forget(self, key: Key) -> None:
         self._live.pop(key, None)
-        self._refusals.pop(key, None)
+        self._refusals.forget(key)
         if not any(other.namespace == key.namespace for other in self._cache.all_keys()):
             # with its last run the namespace itself may have gone; one of the same name starts without certificate
             self._namespaces_with_ca.discard(key.namespace)
@@ -200,8 +203,9 @@ class Reconciler:
             for manifest in decided.creates:
                 await self._create(run, manifest)
         except RefusedError as error:
-            reason = Reason.INVALID_SPEC if error.status == _INVALID else Reason.POD_REFUSED
-            return Problem(reason, f"the API server refuses a child: {error.message}")
+            if error.status == _INVALID:
+                return Problem(Reason.INVALID_SPEC, f"the API server refuses a child: {error.message}")
+            return explain(error.message, Names.of(run))
         except _ForeignError as error:
             return Problem(Reason.NAME_CONFLICT, str(error))
         return None

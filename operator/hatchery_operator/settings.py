@@ -88,6 +88,9 @@ class Tuning(Model):
     resync_seconds: Annotated[int, Field(ge=10, le=86_400)] = 300
     """Every resource is looked at again after so many seconds, whatever was or was not seen to happen."""
 
+    stalled_seconds: Annotated[int, Field(ge=60, le=604_800)] = 1800
+    """A run whose pods have reported progress, and then nothing for so many seconds, gets the condition Stalled."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log lines that are written."""
 

@@ -259,7 +259,7 @@ def test_a_job_the_api_server_refuses_says_why(team: Team) -> None:
     hard = {"count/jobs.batch": "0"}
     team.send("PATCH", team.core("resourcequotas", "none") + "/status", {"status": {"hard": hard, "used": hard}})
     team.apply("CorpusBuild", "corpus")
-    team.wait_reason("CorpusBuild", "corpus", "PodRefused")
+    team.wait_reason("CorpusBuild", "corpus", "QuotaExceeded")
     assert made["metadata"]["name"] in str(team.run("CorpusBuild", "corpus")["status"]["conditions"])
     team.send("DELETE", team.core("resourcequotas", "none"))
     team.wait_job("corpus-build-a1")

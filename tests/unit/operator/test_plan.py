@@ -27,8 +27,9 @@ from hatchery_api.status import HubRevision, InputRecord, ProgressMetric, RunSta
 from hatchery_operator.objects import JobSummary, Run, rfc3339
 from hatchery_operator.observed import Live, Observed
 from hatchery_operator.outcome import Plan
-from hatchery_operator.plan import LOOK_AGAIN_SECONDS, plan
-from hatchery_operator.pods import Problem
+from hatchery_operator.pending import YOUNG_SECONDS
+from hatchery_operator.plan import plan
+from hatchery_operator.problem import Problem
 from hatchery_operator.settings import Settings
 
 SETTINGS = Settings()
@@ -57,7 +58,7 @@ def begun(subject: Run | None = None, **seen: Any) -> Run:
 
 def pending(subject: Run | None = None) -> Run:
     subject = begun(subject)
-    seen = with_job(subject, active=1, since=rfc3339(later(-LOOK_AGAIN_SECONDS)))
+    seen = with_job(subject, active=1, since=rfc3339(later(-YOUNG_SECONDS)))
     return after(subject, decide(subject, **seen))
 
 
@@ -146,7 +147,7 @@ def test_a_run_whose_pods_have_ended_does_not_look_as_if_they_had_not_started() 
     assert (said(ending), stage(ending)) == (("Unknown", "Running"), ("Running", 1))
     assert "are ending" in message(ending)
     replaced = decide(subject, pods=(ended(1), pod(phase="Pending")), **with_job(subject, active=1))
-    assert said(replaced) == ("Unknown", "Pending")
+    assert said(replaced) == ("Unknown", "PodFailed")
 
 
 def test_nothing_is_written_when_nothing_changes() -> None:
@@ -389,7 +390,7 @@ def test_suspending_a_run_in_a_queue_removes_its_job_and_resuming_makes_it_again
     ("pods", "reason", "words"),
     [
         ((waiting("ImagePullBackOff", "not found"),), "ImagePullError", "jobs:1"),
-        ((waiting("CreateContainerConfigError", 'secret "s" not found'),), "MissingReference", 'secret "s"'),
+        ((waiting("CreateContainerConfigError", 'secret "s" not found'),), "MissingReference", "Secret s does not"),
         (
             (pod(phase="Pending", conditions=[{"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}]),),
             "Unschedulable",
@@ -420,7 +421,7 @@ def test_pods_that_do_not_start_say_why(pods: tuple[Any, ...], reason: str, word
     assert said(decided) == ("Unknown", reason)
     assert said(decided, "Degraded") == ("True", reason)
     assert words in message(decided)
-    assert decided.requeue_after == 10
+    assert decided.requeue_after == 5
     assert [note.reason for note in decided.notes] == [reason]
     healed = decide(after(subject, decided), **with_job(subject, active=1, ready=1))
     assert (said(healed), said(healed, "Degraded")) == (("Unknown", "Running"), ("False", "UpToDate"))

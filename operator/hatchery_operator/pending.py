@@ -1,0 +1,52 @@
+"""Why not all pods of a Job run, and when to ask again; pure."""
+
+from typing import Final
+
+from hatchery_operator import pods
+from hatchery_operator.names import Names
+from hatchery_operator.objects import JobSummary, Run, parse_time
+from hatchery_operator.observed import Observed
+from hatchery_operator.patience import next_look
+from hatchery_operator.problem import Problem
+from hatchery_operator.settings import Settings
+from hatchery_operator.waiting import blocked, pulling
+
+YOUNG_SECONDS: Final = 10.0
+"""A Job of a few seconds has nothing to say yet, and to write that would cost as much as to start another one."""
+
+
+def trouble(run: Run, seen: Observed, settings: Settings) -> Problem | None:
+    """Why not all pods run: some cannot start, some cannot be made, some were lost."""
+    names = Names.of(run, settings)
+    found = blocked(seen.pods, seen.events, names) or seen.refusal
+    return found or (pods.setback(seen.pods, names) if pods.any_pending(seen.pods) else None)
+
+
+def begun(job: str) -> str:
+    """What is said from the moment a Job is to be made."""
+    return f"Job {job} and its pods are starting"
+
+
+def starting(job: JobSummary, seen: Observed) -> str:
+    """What is said of pods that do not run, when nothing is wrong."""
+    if image := pulling(seen.pods, seen.events):
+        return f"{begun(job.name)}: image {image} is being pulled"
+    return begun(job.name) if job.active or is_young(job, seen) else f"Job {job.name} has no pods yet"
+
+
+def is_young(job: JobSummary, seen: Observed) -> bool:
+    """Whether a Job was made just now."""
+    return _age(job, seen) < YOUNG_SECONDS
+
+
+def patience(job: JobSummary, seen: Observed, *, explained: bool) -> float:
+    """When to ask again why pods do not run, by the time since something happened to them."""
+    changed = pods.changed_at(seen.pods)
+    age = max(0.0, _age(job, seen))
+    if changed:
+        age = min(age, (seen.now - changed).total_seconds())
+    return next_look(age, explained=explained)
+
+
+def _age(job: JobSummary, seen: Observed) -> float:
+    return (seen.now - parse_time(job.since)).total_seconds()

@@ -1,0 +1,36 @@
+"""A run whose pods run and report nothing new: it may hang, which no exit code ever tells; pure."""
+
+from dataclasses import dataclass
+
+from hatchery_api.conditions import Reason
+from hatchery_api.status import RunStatus
+from hatchery_operator.objects import JobSummary, parse_time, rfc3339
+from hatchery_operator.observed import Observed
+from hatchery_operator.problem import Problem
+
+
+@dataclass(frozen=True)
+class Stall:
+    """Whether a run seems to hang."""
+
+    problem: Problem | None = None
+    due_seconds: float | None = None
+    """Seconds after which it will, if nothing is reported before."""
+
+
+def stalled(status: RunStatus, seen: Observed, job: JobSummary, after_seconds: float) -> Stall:
+    """Whether the last report is too old; pods that never report are not known to hang."""
+    reported = [parse_time(status.progress.updated_at)] if status.progress and status.progress.updated_at else []
+    if seen.live and seen.live.pod.startswith(f"{job.name}-"):
+        reported.append(seen.live.at)
+    if not reported:
+        return Stall()
+    # while nobody took reports none could arrive
+    heard = max(*reported, seen.listening_since or min(reported))
+    silence = (seen.now - heard).total_seconds()
+    if silence < after_seconds:
+        return Stall(due_seconds=after_seconds - silence)
+    where = f" at {status.progress.text}" if status.progress and status.progress.text else ""
+    look = f"kubectl -n {job.namespace} logs job/{job.name} --all-pods --tail=50"
+    text = f"no progress reported since {rfc3339(max(reported))}{where}, though pods run; see what they say: {look}"
+    return Stall(Problem(Reason.NO_PROGRESS, text))

@@ -1,0 +1,95 @@
+"""A run that reports nothing new while its pods run: said once, with since when, and taken back when it moves."""
+
+from dataclasses import replace
+from typing import Any
+
+from tests.support.operator_builders import NOW, job, later, run
+
+from hatchery_api.conditions import Condition, ConditionType, find_condition
+from hatchery_api.contract import TrainerStatus
+from hatchery_api.status import ProgressStatus
+from hatchery_operator.objects import Run, rfc3339
+from hatchery_operator.observed import Live, Observed
+from hatchery_operator.outcome import Plan
+from hatchery_operator.plan import plan
+from hatchery_operator.settings import Settings
+
+SETTINGS = Settings(stalled_seconds=600)
+JOB = "code-build-a1"
+
+
+def decide(subject: Run, seconds: float, **seen: Any) -> Plan:
+    """A pass over a run whose pods run."""
+    jobs = {JOB: job(subject, JOB, active=1, ready=1)}
+    return plan(subject, Observed(**{"now": later(seconds), "jobs": jobs, **seen}), SETTINGS)
+
+
+def running(progress: ProgressStatus | None = None) -> Run:
+    """A run that works, and what it last reported."""
+    subject = run()
+    for _ in range(2):
+        decided = plan(subject, Observed(NOW), SETTINGS)
+        subject = replace(subject, status=decided.status)
+    subject = replace(subject, status=decide(subject, 0).status)
+    return replace(subject, status=subject.status.model_copy(update={"progress": progress}))
+
+
+def reported(seconds: float = 0) -> ProgressStatus:
+    return ProgressStatus(text="5/10 (50%)", percentage=50, updated_at=rfc3339(later(seconds)))
+
+
+def stalled(decided: Plan) -> Condition | None:
+    return find_condition(decided.status.conditions, ConditionType.STALLED)
+
+
+def test_a_run_that_moves_is_never_called_stalled_and_is_looked_at_when_it_could_be() -> None:
+    decided = decide(running(reported()), 100)
+    assert stalled(decided) is None
+    assert decided.requeue_after == 500
+
+
+def test_a_run_that_has_gone_silent_is_stalled_and_says_since_when_and_where_to_look() -> None:
+    subject = running(reported())
+    decided = decide(subject, 600)
+    condition = stalled(decided)
+    assert condition
+    assert (condition.status, condition.reason) == ("True", "NoProgress")
+    assert rfc3339(NOW) in condition.message
+    assert "5/10 (50%)" in condition.message
+    assert f"logs job/{JOB}" in condition.message
+    assert [(note.type, note.reason) for note in decided.notes] == [("Warning", "NoProgress")]
+    again = decide(replace(subject, status=decided.status), 3600)
+    assert (again.status, again.notes) == (decided.status, ())
+
+
+def test_a_stalled_run_that_moves_again_says_so() -> None:
+    subject = running(reported())
+    subject = replace(subject, status=decide(subject, 600).status)
+    live = Live(f"{JOB}-0-x", later(700), TrainerStatus(progress_percentage=51))
+    condition = stalled(decide(subject, 701, live=live))
+    assert condition
+    assert (condition.status, condition.message) == ("False", "")
+
+
+def test_an_operator_that_was_away_blames_nobody_for_the_silence() -> None:
+    decided = decide(running(reported()), 6000, listening_since=later(5900))
+    assert stalled(decided) is None
+    assert decided.requeue_after == 500
+
+
+def test_pods_that_never_reported_are_not_known_to_hang() -> None:
+    decided = decide(running(), 86_400)
+    assert (stalled(decided), decided.requeue_after) == (None, None)
+
+
+def test_a_stalled_run_that_ends_is_stalled_no_more() -> None:
+    subject = running(reported())
+    subject = replace(subject, status=decide(subject, 600).status)
+    ended = plan(
+        subject,
+        Observed(now=later(700), jobs={JOB: job(subject, JOB, end="Failed", reason="x", message="y")}),
+        SETTINGS,
+    )
+    condition = stalled(ended)
+    assert condition
+    assert condition.status == "False"
