@@ -25,9 +25,10 @@ pins: ## resolve the pinned requirements again
 	requirements/compile
 
 .PHONY: generate
-generate: setup ## write CRDs, RBAC, the chart's schema and the reference pages from the models
+generate: setup ## write CRDs, RBAC, the chart's schema, the reference pages and the dashboards from code
 	$(BIN)/python -m hatchery_api.generate
 	$(BIN)/python -m hatchery_operator.generate
+	$(BIN)/python -m manifests.monitoring.generate
 
 .PHONY: check
 check: setup ## lint, format, types, import rules, and that generated files are fresh
@@ -37,14 +38,19 @@ check: setup ## lint, format, types, import rules, and that generated files are 
 	$(BIN)/lint-imports
 	$(BIN)/python -m hatchery_api.generate --check
 	$(BIN)/python -m hatchery_operator.generate --check
+	$(BIN)/python -m manifests.monitoring.generate --check
 
 .PHONY: test
-test: setup ## everything: unit, contract, chart, API server, and the pipeline on a real cluster (first run builds it, about 30 min; later ones 12)
-	$(BIN)/python -m pytest tests/unit tests/contract tests/chart tests/apiserver tests/e2e
+test: setup ## everything: unit, contract, chart, monitoring, API server, and the pipeline on a real cluster (first run builds it, about 30 min; later ones 12)
+	$(BIN)/python -m pytest tests/unit tests/contract tests/chart tests/monitoring tests/apiserver tests/e2e
 
 .PHONY: test-unit
 test-unit: setup ## tests that need no cluster (a minute or two)
 	$(BIN)/python -m pytest tests/unit tests/contract
+
+.PHONY: test-monitoring
+test-monitoring: setup ## metrics, alerts and dashboards against a real Prometheus (half a minute)
+	$(BIN)/python -m pytest tests/monitoring
 
 .PHONY: test-apiserver
 test-apiserver: setup ## tests against etcd and kube-apiserver

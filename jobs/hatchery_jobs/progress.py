@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics, start_http_server
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, disable_created_metrics, start_http_server
 
 from hatchery_api.contract import METRICS_PORT, TrainerProgress, TrainerStatus
 from hatchery_api.status import ProgressMetric
@@ -31,6 +31,7 @@ REGISTRY: Final = CollectorRegistry()
 
 # a series that says when another one began doubles their number and answers no question
 disable_created_metrics()
+ProcessCollector(registry=REGISTRY)
 
 _DONE = Gauge("hatchery_stage_done", "Units of work done in this stage.", ["stage", "unit"], registry=REGISTRY)
 _RATIO = Gauge("hatchery_stage_progress_ratio", "Share of this stage that is done.", ["stage"], registry=REGISTRY)

@@ -93,7 +93,7 @@ def metrics_app(metrics: Metrics) -> web.Application:
 
 async def serve(app: web.Application, port: int) -> web.AppRunner:
     """Serves an application until its runner is cleaned up."""
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
-    await web.TCPSite(runner, None, port, shutdown_timeout=1.0).start()
+    await web.TCPSite(runner, None, port).start()
     return runner

@@ -1,11 +1,14 @@
 """A real Prometheus (Debian's) on loopback, with a configuration of the caller's or one that finds pods."""
 
 import contextlib
+import http.client
 import json
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.cluster import packages
 from tests.cluster.console import wait_for
@@ -79,7 +82,7 @@ class Prometheus:
         self.processes.ensure("prometheus", command, configuration=text)
         wait_for(
             f"Prometheus at {self.address}",
-            lambda: self._get("/-/ready") is not None,
+            self._is_ready,
             why="it opens its database",
             timeout_seconds=30,
             still_possible=lambda: self.processes.died("prometheus"),
@@ -91,20 +94,29 @@ class Prometheus:
 
     def query(self, expression: str) -> list[dict[str, object]]:
         """Return the series that an instant query finds: their labels and `[time, value]`."""
-        answer = self._get(f"/api/v1/query?{urllib.parse.urlencode({'query': expression})}")
-        if answer is None:
-            msg = f"Prometheus at {self.address} refused the query {expression!r}"
-            raise ClusterError(msg)
-        result: list[dict[str, object]] = json.loads(answer)["data"]["result"]
+        result: list[dict[str, object]] = self.api(f"query?{urllib.parse.urlencode({'query': expression})}")["result"]
         return result
 
-    def _get(self, path: str) -> bytes | None:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    def api(self, path: str) -> Any:
+        """Return the data of an answer of the HTTP API; a refusal is an error that says why."""
         try:
-            with opener.open(self.address + path, timeout=5) as answer:
-                return bytes(answer.read())
+            with self._open(f"/api/v1/{path}") as answer:
+                return json.loads(answer.read())["data"]
+        except urllib.error.HTTPError as error:
+            msg = f"Prometheus at {self.address} refused {urllib.parse.unquote_plus(path)!r}: {error.read().decode()}"
+            raise ClusterError(msg) from error
+
+    def _is_ready(self) -> bool:
+        try:
+            with self._open("/-/ready"):
+                return True
         except OSError:
-            return None
+            return False
+
+    def _open(self, path: str) -> http.client.HTTPResponse:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        answer: http.client.HTTPResponse = opener.open(self.address + path, timeout=5)
+        return answer
 
 
 @contextlib.contextmanager

@@ -207,7 +207,7 @@ def test_prometheus_answers_for_the_loss_of_the_run(pipeline, namespace, prometh
         pytest.skip("the cluster of HATCHERY_KUBECONTEXT has a Prometheus of its own, with targets of its own")
     live = f'max_over_time(hatchery_train_loss{{namespace="{namespace}",run="model"}}[1h])'
     assert query(prometheus, live), "Prometheus never scraped a loss from the training pod"
-    final = f'hatchery_train_loss{{exported_namespace="{namespace}",name="model",split="eval"}}'
+    final = f'hatchery_run_loss{{exported_namespace="{namespace}",name="model",split="validation"}}'
     assert query(prometheus, final), "the operator does not export the final loss"
 
 

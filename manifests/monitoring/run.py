@@ -1,0 +1,151 @@
+"""Dashboard Run: one PretrainRun, for those who train a model."""
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+from manifests.monitoring.panels import Query, graph, label_variable, number, page
+
+RUN = 'namespace="$namespace",name="$name"'
+RESOURCE = f'kind="PretrainRun",{RUN}'
+
+
+def _rate(metric: str) -> str:
+    return f"sum(rate(hatchery_train_{metric}{{{RUN}}}[$__rate_interval]))"
+
+
+def _quantile(share: float, metric: str) -> str:
+    return f"histogram_quantile({share}, sum by (le) (rate(hatchery_train_{metric}_bucket{{{RUN}}}[$__rate_interval])))"
+
+
+def _latest(metric: str, labels: str = "") -> str:
+    """A gauge of the pod that serves now; while pods of two attempts are seen, of the further one."""
+    return f"max(hatchery_train_{metric}{{{RUN}{labels}}})"
+
+
+def run() -> Dashboard:
+    """The dashboard."""
+    step, target = _latest("step"), f"max(hatchery_run_target_steps{{{RESOURCE}}})"
+    now = [
+        number(
+            "Phase",
+            "What the run does.",
+            "short",
+            Query(f"hatchery_resource_phase{{{RESOURCE}}} == 1", "{{phase}}"),
+            names=True,
+        ),
+        number(
+            "Stage",
+            "Stage at hand.",
+            "short",
+            Query(f"hatchery_run_current_stage{{{RESOURCE}}}", "{{stage}}"),
+            names=True,
+        ),
+        number("Progress", "Steps done of all steps.", "percentunit", Query(f"{step} / {target}")),
+        number(
+            "Time left",
+            "At the speed of now, without evaluations and checkpoints.",
+            "s",
+            Query(f"({target} - {step}) / {_rate('steps_total')}"),
+        ),
+        number("Training loss", "Nats per token, last step.", "short", Query(_latest("loss", ',split="train"'))),
+        number(
+            "Validation loss",
+            "Nats per token, last measurement.",
+            "short",
+            Query(_latest("loss", ',split="validation"')),
+        ),
+    ]
+    learning = [
+        graph(
+            "Loss",
+            "Cross-entropy in nats per token.",
+            "short",
+            Query(f"max by (split) (hatchery_train_loss{{{RUN}}})", "{{split}}"),
+            width=24,
+        ),
+        graph("Learning rate", "Of the last step.", "sci", Query(_latest("learning_rate"), "learning rate"), width=12),
+        graph(
+            "Gradient norm", "Before clipping, last step.", "short", Query(_latest("gradient_norm"), "norm"), width=12
+        ),
+    ]
+    speed = [
+        graph("Tokens", "Learnt from in a second.", "cps", Query(_rate("tokens_total"), "tokens/s")),
+        graph(
+            "Time of a step",
+            "Half of the steps, and 95 % of them, take at most this long.",
+            "s",
+            Query(_quantile(0.5, "step_duration_seconds"), "p50"),
+            Query(_quantile(0.95, "step_duration_seconds"), "p95"),
+        ),
+        graph(
+            "Share of time spent on data",
+            "Reading tokens, of the time of all steps.",
+            "percentunit",
+            Query(f"{_rate('data_wait_seconds_total')} / {_rate('step_duration_seconds_sum')}", "data"),
+        ),
+    ]
+    safety = [
+        graph(
+            "Steps since the newest checkpoint",
+            "These are lost when the pod is; they should stay below the interval.",
+            "short",
+            Query(f"{step} - {_latest('checkpoint_step')}", "since the checkpoint"),
+            Query(_latest("checkpoint_interval_steps"), "interval"),
+        ),
+        number(
+            "Age of the newest checkpoint",
+            "Time since it was complete; empty until this process has written one.",
+            "s",
+            Query(f"time() - {_latest('checkpoint_last_success_timestamp_seconds')}"),
+            quiet=True,
+        ),
+        number(
+            "Time since the last step",
+            "More than a few times the time of a step means that the run stalls.",
+            "s",
+            Query(f"time() - {_latest('last_step_timestamp_seconds')}"),
+            bad_from=600,
+        ),
+        graph(
+            "Time of a checkpoint",
+            "95 % of them take at most this long.",
+            "s",
+            Query(_quantile(0.95, "checkpoint_duration_seconds"), "p95"),
+            quiet=True,
+        ),
+        graph(
+            "Attempts",
+            "Jobs created, attempts that failed, and pods lost to eviction, preemption or drain.",
+            "short",
+            Query(f"hatchery_run_attempts{{{RESOURCE}}}", "attempts"),
+            Query(f"hatchery_run_failures{{{RESOURCE}}}", "failures"),
+            Query(f"hatchery_run_disruptions{{{RESOURCE}}}", "disruptions"),
+        ),
+        graph(
+            "Memory of the lead process",
+            "Resident memory, without that of a device.",
+            "bytes",
+            Query(f"max(process_resident_memory_bytes{{{RUN}}})", "resident"),
+        ),
+        graph(
+            "Processors of the lead process",
+            "Used on average.",
+            "short",
+            Query(f"sum(rate(process_cpu_seconds_total{{{RUN}}}[$__rate_interval]))", "processors"),
+        ),
+    ]
+    return page(
+        "hatchery-run",
+        "Hatchery / Run",
+        "One PretrainRun: how it learns, how fast, and what would be lost.",
+        [
+            label_variable(
+                "namespace", "Namespace", 'hatchery_resource_phase{kind="PretrainRun"}, namespace', several=False
+            ),
+            label_variable(
+                "name",
+                "PretrainRun",
+                'hatchery_resource_phase{kind="PretrainRun",namespace="$namespace"}, name',
+                several=False,
+            ),
+        ],
+        {"Now": now, "Learning": learning, "Speed": speed, "Checkpoints and pods": safety},
+    )
