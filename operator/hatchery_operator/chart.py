@@ -11,6 +11,7 @@ from hatchery_api.base import FreeObject, Model, Quantity, ResourceName
 from hatchery_api.generate import BANNER, dump_yaml
 from hatchery_api.placement import LabelMap, Resources, Toleration
 from hatchery_operator import rbac
+from hatchery_operator.chart_monitoring import Dashboards, Monitor, PrometheusRule
 from hatchery_operator.settings import Image, PullPolicy, Tuning
 
 _WRAP_COLUMNS: Final = 110
@@ -75,17 +76,6 @@ class StorageValues(Model):
     """Keep it, and with it every artifact, when the chart is removed."""
 
 
-class PodMonitor(Model):
-    """PodMonitors of the Prometheus operator; plain Prometheus finds the pods by their `prometheus.io` annotations."""
-
-    enabled: bool = False
-    """Create them, for the operator and for the pods of runs."""
-    interval: Annotated[str, Field(pattern="^[0-9]+(s|m)$")] = "30s"
-    """Time between two scrapes."""
-    labels: LabelMap = {}
-    """Labels your Prometheus selects PodMonitors by."""
-
-
 class Switch(Model):
     """Something optional."""
 
@@ -128,8 +118,14 @@ class Values(Model):
     """PodDisruptionBudget that lets a drain move the operator, one pod at a time."""
     network_policy: Switch = Switch()
     """NetworkPolicy of the operator: progress and metrics in, DNS and the API server out."""
-    pod_monitor: PodMonitor = PodMonitor()
-    """PodMonitors of the Prometheus operator; plain Prometheus finds the pods by their `prometheus.io` annotations."""
+    service_monitor: Monitor = Monitor()
+    """ServiceMonitor of the operator; plain Prometheus finds all pods by their `prometheus.io` annotations."""
+    pod_monitor: Monitor = Monitor()
+    """PodMonitor of the pods that do the work; of several pods of a run, the one with index 0 tells of all."""
+    prometheus_rule: PrometheusRule = PrometheusRule()
+    """PrometheusRule with the alerts, each with a runbook."""
+    dashboards: Dashboards = Dashboards()
+    """ConfigMaps with the Grafana dashboards Fleet, Run, Evaluation and Operator."""
     global_: Annotated[dict[str, Any], Field(alias="global")] = {}
     """Global values of a parent chart; not used."""
 

@@ -10,6 +10,7 @@ import yaml
 from tests.cluster.errors import ClusterError
 from tests.cluster.layout import Layout
 from tests.cluster.tools import ensure_tools
+from tests.support.prometheus_operator import definitions
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "hatchery-system"
@@ -22,8 +23,7 @@ def chart(*arguments: str) -> list[dict[str, Any]]:
     command = [ensure_tools(Layout.from_environment()) / "helm", "template", "hatchery", ROOT / "charts/hatchery"]
     command += [f"--namespace={NAMESPACE}", "--kube-version=1.36.0", *arguments]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    # PodMonitors belong to the Prometheus operator, which is not installed here
-    return [document for document in yaml.safe_load_all(text) if document and document["kind"] != "PodMonitor"]
+    return [document for document in yaml.safe_load_all(text) if document]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,13 @@ def namespaces(control_plane) -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def prometheus_operator(control_plane, tmp_path_factory) -> None:
+    """The definitions of PodMonitor, ServiceMonitor and PrometheusRule."""
+    control_plane.apply(definitions(tmp_path_factory.mktemp("go")))
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+
+
 def dry_run(control_plane, manifests: str) -> list[str]:
     """What the API server would have stored, one line an object; a refusal is a ClusterError."""
     command = ["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"]
@@ -46,10 +53,17 @@ def dry_run(control_plane, manifests: str) -> list[str]:
 @pytest.mark.parametrize(
     "arguments", [[], [f"--values={ROOT / 'tests/chart/all-values.yaml'}"]], ids=["default", "everything"]
 )
-def test_every_object_of_the_chart_is_accepted(control_plane, namespaces, arguments) -> None:
+def test_every_object_of_the_chart_is_accepted(control_plane, namespaces, prometheus_operator, arguments) -> None:
     objects = chart(*arguments)
     accepted = dry_run(control_plane, json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
     assert len(accepted) == len(objects) > 10
+
+
+def test_a_misspelt_field_of_a_monitor_would_be_refused(control_plane, namespaces, prometheus_operator) -> None:
+    [monitor] = [d for d in chart("--set=podMonitor.enabled=true") if d["kind"] == "PodMonitor"]
+    monitor["spec"]["podMetricsEndpoints"][0]["intervall"] = "30s"
+    with pytest.raises(ClusterError, match="intervall"):
+        dry_run(control_plane, json.dumps(monitor))
 
 
 def test_every_object_of_the_plain_manifests_is_accepted(control_plane, namespaces) -> None:

@@ -23,6 +23,9 @@ ALL_VALUES = Path(__file__).with_name("all-values.yaml")
 NAME, NAMESPACE = "hatchery-operator", "hatchery-system"
 KUBERNETES = "--kube-version=1.36.0"
 
+MONITORING = {"PodMonitor", "ServiceMonitor", "PrometheusRule"}
+"""Kinds of the Prometheus operator."""
+
 Render = Callable[..., list[dict[str, Any]]]
 
 
@@ -73,7 +76,7 @@ def bare(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(documents: list[dict[str, Any]]) -> Settings:
-    [config] = of_kind(documents, "ConfigMap")
+    [config] = [config for config in of_kind(documents, "ConfigMap") if "settings.yaml" in config["data"]]
     return Settings.model_validate(yaml.safe_load(config["data"]["settings.yaml"]))
 
 
@@ -233,7 +236,8 @@ def test_selectors_find_the_operators_pod(everything) -> None:
     labels = pod_of(everything)["metadata"]["labels"].items()
     [service], [policy] = of_kind(everything, "Service"), of_kind(everything, "NetworkPolicy")
     [budget], [deployment] = of_kind(everything, "PodDisruptionBudget"), of_kind(everything, "Deployment")
-    monitor = of_kind(everything, "PodMonitor")[0]
+    [monitor] = of_kind(everything, "ServiceMonitor")
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     for selector in (
         service["spec"]["selector"],
         policy["spec"]["podSelector"]["matchLabels"],
@@ -243,8 +247,9 @@ def test_selectors_find_the_operators_pod(everything) -> None:
 
 
 def test_optional_parts_are_absent_by_default(default) -> None:
-    optional = {"PersistentVolumeClaim", "PodDisruptionBudget", "NetworkPolicy", "PodMonitor", "Role", "RoleBinding"}
-    assert not {d["kind"] for d in default} & optional
+    optional = {"PersistentVolumeClaim", "PodDisruptionBudget", "NetworkPolicy", "Role", "RoleBinding"}
+    assert not {d["kind"] for d in default} & (optional | MONITORING)
+    assert len(of_kind(default, "ConfigMap")) == 1
 
 
 def test_a_claim_is_made_in_every_watched_namespace(everything, render) -> None:
@@ -294,3 +299,40 @@ def test_no_secret_and_no_claim_of_the_host_is_in_any_object(rendered) -> None:
     assert of_kind(rendered, "Secret") == []
     for forbidden in ("hostPath", "hostNetwork", "privileged", "hostPID"):
         assert f'"{forbidden}"' not in text
+
+
+def test_monitoring_is_what_the_repository_holds(everything) -> None:
+    values = yaml.safe_load(ALL_VALUES.read_text())
+    [rule] = of_kind(everything, "PrometheusRule")
+    text = (CHART / "alerts.yaml").read_text().replace("docs/runbooks/", values["prometheusRule"]["runbooks"] + "/")
+    assert rule["spec"] == yaml.safe_load(text)
+    found = {
+        key: json.loads(text)
+        for config in of_kind(everything, "ConfigMap")
+        if "dashboards" in config["metadata"]["labels"]
+        for key, text in config["data"].items()
+    }
+    assert found == {f"hatchery-{p.name}": json.loads(p.read_text()) for p in (CHART / "dashboards").glob("*.json")}
+    for kind in MONITORING:
+        [document] = of_kind(everything, kind)
+        assert document["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_the_monitors_scrape_the_ports_that_serve_metrics(everything, render) -> None:
+    [pods], [service] = of_kind(everything, "PodMonitor"), of_kind(everything, "ServiceMonitor")
+    assert pods["spec"]["namespaceSelector"] == {"matchNames": ["team-a", "team-b"]}
+    [all_pods] = of_kind(render("--set=podMonitor.enabled=true"), "PodMonitor")
+    assert all_pods["spec"]["namespaceSelector"] == {"any": True}
+    [endpoint], [pod_endpoint] = service["spec"]["endpoints"], pods["spec"]["podMetricsEndpoints"]
+    assert (endpoint["port"], pod_endpoint["port"]) == ("metrics", "metrics")
+    assert (endpoint["interval"], pod_endpoint["interval"]) == ("10s", "10s")
+
+
+def test_a_pod_cannot_speak_for_another_run(everything) -> None:
+    """Labels come from the pod's own labels, which the operator sets; what the pod writes on its page is dropped."""
+    [monitor] = of_kind(everything, "PodMonitor")
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    assert "honorLabels" not in endpoint
+    assert {r["targetLabel"] for r in endpoint["relabelings"] if "targetLabel" in r} == {"kind", "name"}
+    [drop] = endpoint["metricRelabelings"]
+    assert (drop["action"], drop["regex"]) == ("labeldrop", "exported_(namespace|kind|name)")

@@ -38,7 +38,7 @@ def scrape_config(operator_port: int, pod_port: int) -> dict[str, Any]:
             {
                 "job_name": "hatchery-runs",
                 "static_configs": target(pod_port, namespace=NAMESPACE, name=NAME, kind="PretrainRun"),
-                "metric_relabel_configs": [{"regex": "exported_(namespace|name)", "action": "labeldrop"}],
+                "metric_relabel_configs": [{"regex": "exported_(namespace|kind|name)", "action": "labeldrop"}],
             },
         ],
     }
