@@ -115,7 +115,7 @@ class Burst:
     resource: str
     """Plural of the objects."""
     prefix: str = ""
-    """How the objects' names begin."""
+    """How the names of the objects begin."""
 
     @cached_property
     def applied(self) -> dict[str, Write]:
@@ -134,8 +134,9 @@ class Burst:
 
     @cached_property
     def children(self) -> list[Write]:
-        """Creations of what the objects own."""
-        return [write for write in self.own if write.code == CREATED and write.resource not in NOT_CHILDREN]
+        """Creations of what the objects own; such names begin with their owner's."""
+        made = (write for write in self.own if write.code == CREATED and write.resource not in NOT_CHILDREN)
+        return [write for write in made if write.name.startswith(self.prefix)]
 
     @cached_property
     def first_status_seconds(self) -> dict[str, float]:

@@ -63,8 +63,10 @@ def test_leases_are_no_writes_of_an_object_but_events_and_refusals_are() -> None
     assert BURST.per_object(BURST.own) == pytest.approx(8 / 2)
 
 
-def test_only_objects_of_the_burst_count() -> None:
-    assert set(Burst(WRITES, OPERATOR, "runs", "run-1").applied) == {"run-1"}
+def test_only_objects_of_the_burst_and_their_children_count() -> None:
+    burst = Burst(WRITES, OPERATOR, "runs", "run-1")
+    assert set(burst.applied) == {"run-1"}
+    assert [child.name for child in burst.children] == ["run-1-a1"]
 
 
 def test_the_median_burst_is_one_that_happened() -> None:

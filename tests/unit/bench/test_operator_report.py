@@ -22,7 +22,7 @@ def burst(seconds: float) -> Burst:
 
 SETTLED = Settled(
     idle=Idle(writes_per_minute=0, leases_per_minute=12, cores=0.004),
-    restart=Restart(ready_seconds=3.0, writes=0),
+    restart=Restart(ready_seconds=3.0, writes=0, certificate_writes=1),
     hot=Hot(calm_seconds=[1.0, 2.0, 9.0], hot_seconds=[3.0], updates_per_second=99),
     single_seconds=0.02,
 )
