@@ -130,7 +130,8 @@ class Reconciler:
             LOG.warning("child refused", extra=_about(run, reason=refusal.reason, details=refusal.message))
             # another pass at once, so that conditions say so; the child itself is tried again later
             return 0.0
-        return decided.requeue_after
+        # what follows from a new status is seen by another pass, unless the plan says when that is worth it
+        return 0.0 if is_written and decided.requeue_after is None else decided.requeue_after
 
     async def _observe(self, run: Run) -> Observed:
         seen = await observe(run, self._cache, self._cluster, self._events, self._now())
@@ -172,7 +173,7 @@ class Reconciler:
             self._wake(key)
 
     async def _write_status(self, run: Run, status: RunStatus) -> Run:
-        """Writes the status, and only to the version it was planned from; another pass then sees what follows."""
+        """Writes the status, and only to the version it was planned from."""
         metadata = {
             "name": run.name,
             "namespace": run.namespace,
@@ -186,7 +187,7 @@ class Reconciler:
             "status": status.wire(),
         }
         written = await self._cluster.apply(manifest, STATUS_MANAGER, "status")
-        self._wake_all(self._cache.put(written))
+        self._wake_all(self._cache.put(written) - {run.key})
         said = find_condition(status.conditions, ConditionType.SUCCEEDED)
         LOG.info("status written", extra=_about(run, reason=said.reason if said else "", attempts=status.attempts))
         return replace(run, status=status)
