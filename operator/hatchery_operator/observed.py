@@ -56,3 +56,8 @@ def stage_in_flight(status: RunStatus) -> StageStatus | None:
     """The stage with an attempt that is counted and not over: its Job exists, or is about to."""
     stage = next((stage for stage in status.stages if stage.state != "Succeeded"), None)
     return stage if stage and stage.attempt and stage.state in IN_FLIGHT else None
+
+
+def newest_attempt(status: RunStatus) -> int:
+    """Number of the newest attempt of the newest stage that has one; 0 before the first."""
+    return next((stage.attempt for stage in reversed(status.stages) if stage.attempt), 0)

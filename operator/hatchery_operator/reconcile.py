@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 from hatchery_api.base import API_VERSION
@@ -16,11 +16,12 @@ from hatchery_operator.cluster import JOBS, RUNS, SERVICES, TYPES, Cluster
 from hatchery_operator.definitions import Definitions
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
 from hatchery_operator.events import Events
+from hatchery_operator.logs import add_subject, begin_subject
 from hatchery_operator.metrics import Metrics, Result
 from hatchery_operator.names import Names
 from hatchery_operator.objects import MANAGED_BY_LABEL, MANAGER, Key, Manifest, Run, controller_uid, summarize_job
 from hatchery_operator.observe import observe
-from hatchery_operator.observed import Live, Observed, stage_in_flight
+from hatchery_operator.observed import Live, Observed, newest_attempt, stage_in_flight
 from hatchery_operator.outcome import Child, Note, Plan
 from hatchery_operator.plan import plan
 from hatchery_operator.problem import Problem
@@ -99,6 +100,7 @@ class Reconciler:
         """One pass; returns the seconds after which to look again, if nothing happens before."""
         started = perf_counter()
         result: Result = "error"
+        begin_subject(**key._asdict(), reconcile=uuid4().hex[:8])
         try:
             requeue_after = await self._pass(key)
             result = "success"
@@ -117,8 +119,10 @@ class Reconciler:
         if run is None:
             self._forget(key)
             return None
+        add_subject(uid=run.uid, attempt=newest_attempt(run.status))
         seen = await self._observe(run)
         decided = plan(run, seen, self._settings)
+        add_subject(uid=run.uid, attempt=newest_attempt(decided.status))
         is_written = decided.status != run.status
         if is_written:
             run = await self._write_status(run, decided.status)
@@ -127,7 +131,7 @@ class Reconciler:
             for note in decided.notes:
                 await self._post(run, note)
         if self._refusals.is_news(run.key, refusal, self._now()) and refusal:
-            LOG.warning("child refused", extra=_about(run, reason=refusal.reason, details=refusal.message))
+            LOG.warning("child refused", extra={"reason": refusal.reason, "details": refusal.message})
             # another pass at once, so that conditions say so; the child itself is tried again later
             return 0.0
         # what follows from a new status is seen by another pass, unless the plan says when that is worth it
@@ -189,7 +193,7 @@ class Reconciler:
         written = await self._cluster.apply(manifest, STATUS_MANAGER, "status")
         self._wake_all(self._cache.put(written) - {run.key})
         said = find_condition(status.conditions, ConditionType.SUCCEEDED)
-        LOG.info("status written", extra=_about(run, reason=said.reason if said else "", attempts=status.attempts))
+        LOG.info("status written", extra={"reason": said.reason if said else "", "attempts": status.attempts})
         return replace(run, status=status)
 
     async def _act(self, run: Run, decided: Plan) -> Problem | None:
@@ -222,7 +226,7 @@ class Reconciler:
                 raise _ForeignError(kind.kind, name) from error
             created = found
         else:
-            LOG.info("child created", extra=_about(run, child=f"{kind.kind}/{name}"))
+            LOG.info("child created", extra={"child": f"{kind.kind}/{name}"})
         if kind is JOBS and (job := summarize_job(created)):
             self._cache.put_job(job)
 
@@ -235,7 +239,7 @@ class Reconciler:
                 return
             uid = found["metadata"]["uid"]
         await self._cluster.delete(kind, run.namespace, child.name, uid)
-        LOG.info("child deleted", extra=_about(run, child=f"{child.kind}/{child.name}"))
+        LOG.info("child deleted", extra={"child": f"{child.kind}/{child.name}"})
 
     async def _suspend(self, run: Run, child: Child, *, suspend: bool) -> None:
         metadata = {"name": child.name, "namespace": run.namespace, "uid": child.uid}
@@ -243,7 +247,7 @@ class Reconciler:
         written = await self._cluster.apply(manifest, SUSPEND_MANAGER)
         if job := summarize_job(written):
             self._cache.put_job(job)
-        LOG.info("Job suspended" if suspend else "Job resumed", extra=_about(run, child=f"Job/{child.name}"))
+        LOG.info("Job suspended" if suspend else "Job resumed", extra={"child": f"Job/{child.name}"})
 
     async def _ensure_progress_ca(self, run: Run) -> None:
         """The certificate is new with every start of the operator, so it is written once to each namespace in use."""
@@ -255,7 +259,7 @@ class Reconciler:
         try:
             await self._cluster.apply(manifest)
         except RefusedError as error:
-            LOG.warning("no live progress", extra=_about(run, details=str(error)))
+            LOG.warning("no live progress", extra={"details": str(error)})
         self._namespaces_with_ca.add(run.namespace)
 
     async def _post(self, run: Run, note: Note) -> None:
@@ -284,7 +288,7 @@ class Reconciler:
         try:
             await self._cluster.create(manifest)
         except ApiError as error:
-            LOG.warning("event lost", extra=_about(run, reason=note.reason, details=str(error)))
+            LOG.warning("event lost", extra={"reason": note.reason, "details": str(error)})
 
 
 class _ForeignError(Exception):
@@ -294,8 +298,3 @@ class _ForeignError(Exception):
         super().__init__(
             f"{kind} {name} exists and is not of this run: delete it; what is left of a deleted run goes by itself"
         )
-
-
-def _about(run: Run, **values: Any) -> dict[str, Any]:
-    """Fields of a log line."""
-    return {"kind": run.kind.kind, "namespace": run.namespace, "object_name": run.name, "uid": run.uid, **values}

@@ -2,6 +2,9 @@
 
 import asyncio
 import copy
+import io
+import json
+import logging
 from datetime import datetime
 from typing import Any, cast
 
@@ -17,6 +20,7 @@ from hatchery_operator.definitions import Definitions
 from hatchery_operator.errors import ApiError, GoneError, RefusedError, UnreachableError
 from hatchery_operator.handlers import take_job, take_run
 from hatchery_operator.health import Pulse
+from hatchery_operator.logs import JsonFormatter
 from hatchery_operator.metrics import Metrics
 from hatchery_operator.objects import Key, Manifest
 from hatchery_operator.progress import Received
@@ -510,3 +514,33 @@ def test_an_outdated_definition_is_said_by_the_resources_and_taken_back_when_it_
     world.settle()
     assert world.reason("CorpusBuild", "corpus", "Degraded") == ("False", "UpToDate")
     assert b'hatchery_crd_outdated{kind="CorpusBuild"} 0.0' in world.metrics.text()
+
+
+def test_every_line_of_every_pass_names_resource_attempt_and_pass() -> None:
+    """Lines are read by machines: one that cannot be joined with its resource is lost among a thousand."""
+    world, written = World(), io.StringIO()
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(JsonFormatter())
+    logger = logging.getLogger("hatchery_operator")
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    try:
+        world.settle()
+        world.cluster.refuse = lambda verb, _: RefusedError("create", "no", 403) if verb == "create" else None
+        world.cluster.add(manifest("CorpusBuild", "refused"))
+        world.settle()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel("NOTSET")
+    lines = [json.loads(text) for text in written.getvalue().splitlines()]
+    assert {line["message"] for line in lines} >= {"status written", "child created", "child refused"}
+    for line in lines:
+        assert (line["kind"], line["namespace"]) == ("CorpusBuild", NAMESPACE)
+        assert line["uid"] == world.cluster.objects["CorpusBuild", NAMESPACE, line["name"]]["metadata"]["uid"]
+        assert len(line["reconcile"]) == 8
+        assert isinstance(line["attempt"], int)
+    [created] = [line for line in lines if line["message"] == "child created"]
+    same_pass = [line["message"] for line in lines if line["reconcile"] == created["reconcile"]]
+    assert created["attempt"] == 1
+    assert same_pass == ["status written", "child created"]
