@@ -110,7 +110,7 @@ class Operator:
                 await self._resync.load()
             except ApiError as error:
                 LOG.warning("the first listing failed: %s", error)
-                await asyncio.sleep(LOAD_RETRY_SECONDS)
+                await asyncio.sleep(max(LOAD_RETRY_SECONDS, error.retry_after_seconds or 0.0))
             else:
                 break
         for key in self._cache.all_keys():

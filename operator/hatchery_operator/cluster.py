@@ -44,7 +44,7 @@ DEFAULT_RETRY_AFTER_SECONDS: Final = 1.0
 """Wait when the server asks for a retry without saying when."""
 
 LONGEST_RETRY_AFTER_SECONDS: Final = 30.0
-"""Longest wait the server is granted; after that the work queue backs off."""
+"""Longest wait within a request; a longer one is left to the work queue."""
 
 _TOO_MANY = 429
 _UNAUTHORIZED, _NOT_FOUND, _CONFLICT = 401, 404, 409
@@ -248,7 +248,7 @@ class Cluster:
             return DEFAULT_RETRY_AFTER_SECONDS
         if error.status == _TOO_MANY or error.retry_after_seconds is not None:
             wanted = error.retry_after_seconds or DEFAULT_RETRY_AFTER_SECONDS
-            return min(wanted, LONGEST_RETRY_AFTER_SECONDS)
+            return wanted if wanted <= LONGEST_RETRY_AFTER_SECONDS else None
         return None
 
     async def _once(self, verb: str, path: str, body: Manifest | None, content: str) -> Manifest:

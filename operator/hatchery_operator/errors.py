@@ -13,6 +13,9 @@ OperatorError
 class OperatorError(Exception):
     """The root of the tree."""
 
+    retry_after_seconds: float | None = None
+    """Time for which the other side has asked to be left alone."""
+
 
 class ApiError(OperatorError):
     """An answer of the API server that is no success."""

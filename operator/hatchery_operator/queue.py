@@ -91,12 +91,12 @@ class Agenda(Generic[KeyT]):
         if requeue_after is not None:
             self.add_at(key, now + requeue_after)
 
-    def failed(self, key: KeyT, now: float) -> float:
-        """The work on a key failed; returns the seconds until it is tried again."""
+    def failed(self, key: KeyT, now: float, at_least: float | None = None) -> float:
+        """The work on a key failed; returns the seconds until it is tried again, `at_least` so many."""
         count = self._failures[key] = self._failures.get(key, 0) + 1
         # the exponent is bounded so that a key that fails for weeks does not overflow a float
         wait: float = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(count - 1, 10))
-        wait *= 1 - JITTER * self._jitter()
+        wait = max(wait * (1 - JITTER * self._jitter()), at_least or 0.0)
         self._again.pop(key, None)
         self._release(key)
         self.add_at(key, now + wait)
@@ -185,7 +185,7 @@ class WorkQueue(Generic[KeyT]):
         try:
             requeue_after = await self._work(key)
         except OperatorError as error:
-            wait = self._agenda.failed(key, self._clock())
+            wait = self._agenda.failed(key, self._clock(), error.retry_after_seconds)
             LOG.warning("%s: %s; next try in %.1f s", key, error, wait)
         except Exception:
             wait = self._agenda.failed(key, self._clock())

@@ -39,9 +39,6 @@ STATUS_MANAGER: Final = "hatchery-status"
 SUSPEND_MANAGER: Final = "hatchery-suspend"
 """Field manager of a Job's `suspend`, apart from the rest, which is never written twice."""
 
-CONFLICT_SECONDS: Final = 0.5
-"""Wait after a conflict: an object that somebody else writes all the time must not keep the operator busy."""
-
 EVENT_CHARACTERS: Final = 1024
 """Longest note the API server takes."""
 
@@ -104,12 +101,12 @@ class Reconciler:
         try:
             requeue_after = await self._pass(key)
             result = "success"
-        except ConflictError:
-            await self._read_again(key)
-            result, requeue_after = "conflict", CONFLICT_SECONDS
-        except GoneError:
-            await self._read_again(key)
-            result, requeue_after = "gone", None
+        except (ConflictError, GoneError) as error:
+            result = "conflict" if isinstance(error, ConflictError) else "gone"
+            if await self._read_again(key):
+                # the queue backs off: an object that somebody else writes all the time must not keep us busy
+                raise
+            requeue_after = None
         finally:
             self._metrics.reconciled(key.kind, result, perf_counter() - started)
         return requeue_after
@@ -163,7 +160,8 @@ class Reconciler:
             # with its last run the namespace itself may have gone; one of the same name starts without certificate
             self._namespaces_with_ca.discard(key.namespace)
 
-    async def _read_again(self, key: Key) -> None:
+    async def _read_again(self, key: Key) -> bool:
+        """Takes a resource from the API server into the cache; returns whether it exists."""
         manifest = await self._cluster.get(RUNS[key.kind], key.namespace, key.name)
         if manifest is None:
             affected = self._cache.remove(key)
@@ -171,6 +169,7 @@ class Reconciler:
         else:
             affected = self._cache.put(manifest)
         self._wake_all(affected)
+        return manifest is not None
 
     def _wake_all(self, keys: frozenset[Key]) -> None:
         for key in keys:

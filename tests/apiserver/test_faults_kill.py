@@ -1,6 +1,7 @@
 """The operator killed at fifty points of a full run: before a write arrives, or after it, when only its answer is lost."""
 
 import random
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,7 @@ def test_fifty_kills_at_any_write_cost_no_run_and_make_no_job_twice(
                     in_time = time.monotonic() - started < PATIENCE_SECONDS
                     assert in_time, [(pipeline.team.name, pipeline.states()) for pipeline in running]
                 kills += rule.hits
+                assert operator.exit_code() in (None, -signal.SIGKILL), "it ended by itself"
         operator.kill()
         wrong = {p.team.name: p.states() for p in pipelines if p.states() != p.expected}
         made = {p.team.name: (dict(record.created(p.team.name)), p.jobs()) for p in pipelines}

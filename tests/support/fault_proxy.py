@@ -243,7 +243,10 @@ class FaultProxy:
     async def _forward(self, request: web.Request, call: Call) -> web.StreamResponse:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
         url = URL(self._server + request.raw_path, encoded=True)
-        async with self._session.request(call.verb, url, headers=headers, data=call.body) as upstream:
+        asked = self._session.request(
+            call.verb, url, headers=headers, data=call.body or None, skip_auto_headers=("Content-Type",)
+        )
+        async with asked as upstream:
             kept = {name: value for name, value in upstream.headers.items() if name.lower() not in _HOP_BY_HOP}
             if call.is_watch and upstream.status == 200:
                 return await self._stream(request, upstream, kept)

@@ -193,11 +193,11 @@ def test_a_busy_server_is_given_the_time_it_asks_for(case: Callable[..., Case]) 
     assert one.slept == [7, 3]
 
 
-def test_no_server_is_waited_for_without_end(case: Callable[..., Case]) -> None:
+def test_a_server_that_asks_for_an_hour_is_left_to_the_queue(case: Callable[..., Case]) -> None:
     one = case(refusal(429, **{"Retry-After": "3600"}))
-    with pytest.raises(UnreachableError):
+    with pytest.raises(UnreachableError) as refused:
         one.run(lambda cluster: cluster.get(JOBS, "n", "j"))
-    assert one.slept == [30, 30, 30, 30]
+    assert (one.slept, refused.value.retry_after_seconds) == ([], 3600)
 
 
 def test_an_error_of_the_server_is_left_to_the_queue(case: Callable[..., Case]) -> None:

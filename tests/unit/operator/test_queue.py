@@ -108,6 +108,15 @@ def test_jitter_only_shortens_and_by_its_share() -> None:
     assert todo.failed("a", 0) == FIRST_BACKOFF_SECONDS * (1 - JITTER)
 
 
+def test_a_wait_that_was_asked_for_is_never_shortened() -> None:
+    todo = agenda(jitter=1.0)
+    todo.add("a", 0)
+    todo.take(0)
+    assert todo.failed("a", 0, at_least=90) == 90
+    todo.add("a", 1)
+    assert todo.take(89.9) is None
+
+
 def test_success_forgets_the_failures() -> None:
     todo = agenda()
     todo.add("a", 0)
