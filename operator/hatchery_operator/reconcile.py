@@ -123,10 +123,13 @@ class Reconciler:
         is_written = decided.status != run.status
         if is_written:
             run = await self._write_status(run, decided.status)
-        refusal = await self._act(run, decided)
+        wait_seconds = self._refusals.wait_seconds(key, self._now()) if decided.creates else 0.0
+        refusal = await self._act(run, replace(decided, creates=()) if wait_seconds else decided)
         if is_written:
             for note in decided.notes:
                 await self._post(run, note)
+        if wait_seconds:
+            return wait_seconds
         if self._refusals.is_news(run.key, refusal, self._now()) and refusal:
             LOG.warning("child refused", extra={"reason": refusal.reason, "details": refusal.message})
             # another pass at once, so that conditions say so; the child itself is tried again later
@@ -163,12 +166,9 @@ class Reconciler:
     async def _read_again(self, key: Key) -> bool:
         """Takes a resource from the API server into the cache; returns whether it exists."""
         manifest = await self._cluster.get(RUNS[key.kind], key.namespace, key.name)
+        self._wake_all(self._cache.put(manifest) if manifest else self._cache.remove(key))
         if manifest is None:
-            affected = self._cache.remove(key)
             self._forget(key)
-        else:
-            affected = self._cache.put(manifest)
-        self._wake_all(affected)
         return manifest is not None
 
     def _wake_all(self, keys: frozenset[Key]) -> None:

@@ -1,30 +1,58 @@
 """What the API server refuses to create, until it takes it: kept in memory, since the next try says it again."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from hatchery_operator.objects import Key
 from hatchery_operator.problem import Problem
+
+FIRST_WAIT_SECONDS: Final = 1.0
+"""Wait after the first refusal: what is left of a deleted run of the same name goes in about this time."""
+
+WAIT_FACTOR: Final = 3.0
+"""How much longer each further wait is."""
+
+LONGEST_WAIT_SECONDS: Final = 10.0
+"""Longest wait, since nobody tells when a quota has grown."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The refusal of a child."""
+
+    since: datetime
+    problem: Problem
+    wait_seconds: float
+    until: datetime
+    """Time before which the child is not tried again, whatever happens to its resource."""
 
 
 @dataclass
 class Refusals:
     """Refusals of children, by resource."""
 
-    known: dict[Key, tuple[datetime, Problem]] = field(default_factory=dict)
-    """Since when, and why."""
+    known: dict[Key, Refusal] = field(default_factory=dict)
 
     def of(self, key: Key) -> tuple[datetime | None, Problem | None]:
         """Since when children of a resource are refused, and why."""
-        return self.known.get(key, (None, None))
+        refusal = self.known.get(key)
+        return (refusal.since, refusal.problem) if refusal else (None, None)
+
+    def wait_seconds(self, key: Key, now: datetime) -> float:
+        """How long children of a resource are not to be tried again."""
+        refusal = self.known.get(key)
+        return max(0.0, (refusal.until - now).total_seconds()) if refusal else 0.0
 
     def is_news(self, key: Key, problem: Problem | None, now: datetime) -> bool:
         """Keeps a refusal for the next plan; news is only another reason, since messages may hold changing numbers."""
-        since, before = self.known.pop(key, (now, None))
+        before = self.known.pop(key, None)
         if problem is None:
             return False
-        self.known[key] = (since, problem)
-        return before is None or before.reason != problem.reason
+        wait = min(LONGEST_WAIT_SECONDS, before.wait_seconds * WAIT_FACTOR) if before else FIRST_WAIT_SECONDS
+        since = before.since if before else now
+        self.known[key] = Refusal(since, problem, wait, now + timedelta(seconds=wait))
+        return before is None or before.problem.reason != problem.reason
 
     def forget(self, key: Key) -> None:
         """Forgets a resource that is gone."""

@@ -264,6 +264,7 @@ def test_a_job_of_somebody_else_is_neither_adopted_nor_changed(owner_uid: str | 
     assert world.cluster.objects["Job", NAMESPACE, "corpus-build-a1"] == before
 
     del world.cluster.objects["Job", NAMESPACE, "corpus-build-a1"]
+    world.now = later(60)
     world.settle()
     assert world.reason("CorpusBuild", "corpus") == ("Unknown", "Pending")
     assert world.status("CorpusBuild", "corpus")["attempts"] == 1
@@ -283,9 +284,27 @@ def test_a_job_the_api_server_refuses_is_said_with_its_words(status: int, reason
     assert world.reason("CorpusBuild", "corpus", "Degraded") == ("True", reason)
     assert "exceeded quota" in world.message("CorpusBuild", "corpus")
     world.cluster.refuse = lambda _verb, _target: None
+    world.now = later(60)
     world.settle()
     assert world.reason("CorpusBuild", "corpus", "Degraded") == ("False", "UpToDate")
     assert world.jobs_created() == ["corpus-build-a1"]
+
+
+def test_events_and_changing_reasons_do_not_make_a_refused_job_be_tried_without_pause() -> None:
+    world, tries = World(), 0
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+
+    def refuse(_: str, target: Manifest) -> ApiError | None:
+        nonlocal tries
+        tries += target["kind"] == "Job"
+        return RefusedError("POST", "no", (403, 422)[tries % 2]) if target["kind"] == "Job" else None
+
+    world.cluster.refuse = refuse
+    for tenth in range(600):
+        world.now = later(tenth / 10)
+        world.settle()
+    assert 6 <= tries <= 9
+    assert world.status("CorpusBuild", "corpus")["attempts"] == 1
 
 
 def test_pods_that_are_refused_are_found_in_the_events_of_the_job() -> None:
