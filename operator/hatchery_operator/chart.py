@@ -12,7 +12,7 @@ from hatchery_api.generate import BANNER, dump_yaml
 from hatchery_api.placement import LabelMap, Resources, Toleration
 from hatchery_operator import rbac
 from hatchery_operator.chart_monitoring import Dashboards, Monitor, PrometheusRule
-from hatchery_operator.settings import Image, PullPolicy, Tuning
+from hatchery_operator.settings import Image, Port, PullPolicy, Tuning
 
 _WRAP_COLUMNS: Final = 110
 _TEMPLATES: Final = "charts/hatchery/templates"
@@ -83,6 +83,13 @@ class Switch(Model):
     """Create it."""
 
 
+class OperatorPolicy(Switch):
+    """NetworkPolicy of the operator: progress from the pods of runs and metrics in, DNS and the API server out."""
+
+    api_server_ports: Annotated[list[Port], Field(min_length=1, max_length=16)] = [443, 6443]
+    """Ports of the API server; it has no pod that could be selected."""
+
+
 class Values(Model):
     """All values of the chart; one that is not listed here is refused."""
 
@@ -116,8 +123,9 @@ class Values(Model):
     """A PersistentVolumeClaim with the name in `settings.claimName`."""
     pod_disruption_budget: Switch = Switch()
     """PodDisruptionBudget that lets a drain move the operator, one pod at a time."""
-    network_policy: Switch = Switch()
-    """NetworkPolicy of the operator: progress and metrics in, DNS and the API server out."""
+    network_policy: OperatorPolicy = OperatorPolicy()
+    """NetworkPolicy of the operator: progress from the pods of runs and metrics in, DNS and the API server out. Those
+    of the runs are in `settings.networkPolicies`."""
     service_monitor: Monitor = Monitor()
     """ServiceMonitor of the operator; plain Prometheus finds all pods by their `prometheus.io` annotations."""
     pod_monitor: Monitor = Monitor()

@@ -75,10 +75,12 @@ class ResourceType:
 JOBS: Final = ResourceType("batch", "v1", "jobs", "Job")
 PODS: Final = ResourceType("", "v1", "pods", "Pod")
 SERVICES: Final = ResourceType("", "v1", "services", "Service")
+NETWORK_POLICIES: Final = ResourceType("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 CONFIG_MAPS: Final = ResourceType("", "v1", "configmaps", "ConfigMap")
 EVENTS: Final = ResourceType("", "v1", "events", "Event")
 RUNS: Final = {kind.kind: ResourceType(GROUP, VERSION, kind.plural, kind.kind) for kind in KINDS}
-TYPES: Final = {kind.kind: kind for kind in (JOBS, PODS, SERVICES, CONFIG_MAPS, EVENTS, *RUNS.values())}
+_CORE = (JOBS, PODS, SERVICES, NETWORK_POLICIES, CONFIG_MAPS, EVENTS)
+TYPES: Final = {kind.kind: kind for kind in (*_CORE, *RUNS.values())}
 """Types by kind."""
 
 

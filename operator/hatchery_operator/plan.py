@@ -271,4 +271,5 @@ def _finished(run: Run, seen: Observed) -> Plan:
     if wait > 0:
         return replace(quiet, requeue_after=wait)
     jobs = [Child("Job", job.name, job.uid) for job in seen.jobs.values() if not job.deleting]
-    return replace(quiet, deletes=(*jobs, *(Child("Service", job.name) for job in jobs)))
+    others = [Child(kind, job.name) for job in jobs for kind in ("Service", "NetworkPolicy")]
+    return replace(quiet, deletes=(*jobs, *others))

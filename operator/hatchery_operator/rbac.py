@@ -44,6 +44,12 @@ NAMESPACED: Final = (
     Permission("batch", ("jobs",), (*READ, "create", "patch", "delete"), "to run the stages"),
     Permission("", ("configmaps",), ("create", "patch"), "to tell pods the certificate of the progress endpoint"),
     Permission("", ("services",), ("get", "create", "delete"), "to let the pods of a run find each other"),
+    Permission(
+        "networking.k8s.io",
+        ("networkpolicies",),
+        ("get", "create", "patch", "delete"),
+        "to close the pods of runs to others",
+    ),
     Permission("", ("pods",), ("get", "list"), "to read reports and why pods do not start"),
     Permission("", ("events",), ("list", "create"), "to read why pods are refused, and to tell users what happened"),
 )

@@ -12,13 +12,14 @@ from hatchery_api.base import API_VERSION
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.status import RunStatus
 from hatchery_operator.cache import Cache
-from hatchery_operator.cluster import JOBS, RUNS, SERVICES, TYPES, Cluster
+from hatchery_operator.cluster import JOBS, RUNS, TYPES, Cluster
 from hatchery_operator.definitions import Definitions
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
 from hatchery_operator.events import Events
 from hatchery_operator.logs import add_subject, begin_subject
 from hatchery_operator.metrics import Metrics, Result
 from hatchery_operator.names import Names
+from hatchery_operator.namespace_policy import NamespacePolicy
 from hatchery_operator.objects import MANAGED_BY_LABEL, MANAGER, Key, Manifest, Run, controller_uid, summarize_job
 from hatchery_operator.observe import observe
 from hatchery_operator.observed import Live, Observed, newest_attempt, stage_in_flight
@@ -43,7 +44,6 @@ EVENT_CHARACTERS: Final = 1024
 """Longest note the API server takes."""
 
 _INVALID: Final = 422
-_CHILD_TYPES: Final = {"Job": JOBS, "Service": SERVICES}
 
 
 class Reconciler:
@@ -85,6 +85,7 @@ class Reconciler:
         self._live: dict[Key, tuple[str, Live]] = {}
         self._refusals = Refusals()
         self._events = Events(cluster)
+        self._policy = NamespacePolicy(cluster, settings)
         self._started = now()
 
     def take_progress(self, received: Received) -> Key:
@@ -162,6 +163,7 @@ class Reconciler:
         if not any(other.namespace == key.namespace for other in self._cache.all_keys()):
             # with its last run the namespace itself may have gone; one of the same name starts without certificate
             self._namespaces_with_ca.discard(key.namespace)
+            self._policy.forget(key.namespace)
 
     async def _read_again(self, key: Key) -> bool:
         """Takes a resource from the API server into the cache; returns whether it exists."""
@@ -201,9 +203,11 @@ class Reconciler:
             await self._delete(run, child)
         for child, suspend in decided.suspends:
             await self._suspend(run, child, suspend=suspend)
-        if decided.creates or stage_in_flight(decided.status):
-            await self._ensure_progress_ca(run)
         try:
+            if decided.creates or stage_in_flight(decided.status):
+                await self._ensure_progress_ca(run)
+            if decided.creates:
+                await self._policy.ensure(run.namespace)
             for manifest in decided.creates:
                 await self._create(run, manifest)
         except RefusedError as error:
@@ -231,7 +235,7 @@ class Reconciler:
 
     async def _delete(self, run: Run, child: Child) -> None:
         """Deletes a child; one that is known by its name only is looked at first, since the name may be another's."""
-        kind, uid = _CHILD_TYPES[child.kind], child.uid
+        kind, uid = TYPES[child.kind], child.uid
         if uid is None:
             found = await self._cluster.get(kind, run.namespace, child.name)
             if found is None or controller_uid(found) != run.uid:

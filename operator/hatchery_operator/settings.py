@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from hatchery_api import __version__
 from hatchery_api.base import Model, ResourceName, Url
@@ -18,8 +19,17 @@ DEFAULT_PATH: Final = Path("/etc/hatchery/settings.yaml")
 PATH_VARIABLE: Final = "HATCHERY_SETTINGS"
 """Environment variable that names another file."""
 
+
+def _checked_cidr(text: str) -> str:
+    ip_network(text)
+    return text
+
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 """A TCP port."""
+
+Cidr = Annotated[str, Field(max_length=64), AfterValidator(_checked_cidr)]
+"""A block of addresses, `10.0.0.0/8` or `fd00::/8`."""
 
 Image = Annotated[str, Field(min_length=1, max_length=512)]
 """A container image."""
@@ -41,6 +51,21 @@ class Progress(Model):
     service_url: Url | None = None
     """`https://` URL under which pods reach that port, mostly the operator's Service; absent turns live progress off.
     Results do not depend on it."""
+
+
+class NetworkPolicySettings(Model):
+    """Who may connect to the pods of runs, and where they may connect to."""
+
+    enabled: bool = True
+    """Whether the operator makes NetworkPolicies; those that are there stay when this is turned off."""
+
+    egress_ports: Annotated[list[Port], Field(max_length=64)] = [80, 443]
+    """TCP ports the pods may connect to, anywhere, beside DNS, the operator's and that in `hubEndpoint`. What is behind
+    a Service counts with the port of its pods."""
+
+    blocked_cidrs: Annotated[list[Cidr], Field(max_length=64)] = ["169.254.0.0/16"]
+    """Addresses outside the cluster that no pod may connect to; by default those where clouds hand out credentials of
+    the node. Where pods get their own credentials there, as with workload identity, leave it empty."""
 
 
 class StageResources(Model):
@@ -93,6 +118,9 @@ class Tuning(Model):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log lines that are written."""
+
+    network_policies: NetworkPolicySettings = NetworkPolicySettings()
+    """Who may connect to the pods of runs, and where they may connect to."""
 
     stage_resources: StageResources = StageResources()
     """What a stage's pods ask for when `spec.placement.resources` of the resource is silent."""

@@ -1,4 +1,4 @@
-"""From a stage's input to the objects that run it: Indexed Job and, for a gang, a headless Service; pure."""
+"""From a stage's input to the objects that run it: Indexed Job and, for a gang, Service and NetworkPolicy; pure."""
 
 from typing import Final
 
@@ -13,6 +13,7 @@ from hatchery_api.contract import (
     Output,
 )
 from hatchery_api.placement import RunSpec
+from hatchery_operator.network import gang_policy
 from hatchery_operator.objects import Manifest
 from hatchery_operator.pod import CONTAINER, INPUT_ANNOTATION, pod_spec
 from hatchery_operator.settings import Settings
@@ -32,8 +33,7 @@ QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 
 def manifests(work: Work, settings: Settings) -> tuple[Manifest, ...]:
     """All objects of an attempt in the order of their creation: the Job last, since its pods need the others."""
-    service = (_service(work),) if work.shape.nodes > 1 else ()
-    return (*service, _job(work, settings))
+    return (*_gang(work, settings), _job(work, settings))
 
 
 def input_problem(work: Work, settings: Settings) -> str | None:
@@ -90,7 +90,16 @@ def _input_text(work: Work, settings: Settings) -> str:
     return job_input(work, settings).model_dump_json(by_alias=True, serialize_as_any=True)
 
 
-def _service(work: Work) -> Manifest:
+def _gang(work: Work, settings: Settings) -> tuple[Manifest, ...]:
+    """What lets several pods find and reach each other."""
+    if work.shape.nodes == 1:
+        return ()
+    selector = {"batch.kubernetes.io/job-name": work.name}
+    policy = (gang_policy(_metadata(work), selector),) if settings.network_policies.enabled else ()
+    return (_service(work, selector), *policy)
+
+
+def _service(work: Work, selector: dict[str, str]) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -99,7 +108,7 @@ def _service(work: Work) -> Manifest:
             "clusterIP": "None",
             # workers look for the rendezvous before any of them is ready
             "publishNotReadyAddresses": True,
-            "selector": {"batch.kubernetes.io/job-name": work.name},
+            "selector": selector,
             "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
         },
     }

@@ -98,6 +98,10 @@ def test_a_gang_has_a_service_and_is_accepted_by_the_api_server(team: Team) -> N
     assert job["spec"]["successPolicy"] == {"rules": [{"succeededIndexes": "0"}]}
     service = team.send("GET", team.core("services", "model-train-a1"))
     assert service["spec"]["clusterIP"] == "None"
+    policies = f"/apis/networking.k8s.io/v1/namespaces/{team.name}/networkpolicies"
+    made = {one["metadata"]["name"]: one for one in team.send("GET", policies)["items"]}
+    assert made.keys() == {"hatchery-runs", "model-train-a1"}
+    assert made["model-train-a1"]["metadata"]["ownerReferences"] == service["metadata"]["ownerReferences"]
 
 
 def test_an_operator_killed_while_a_job_runs_takes_it_up_again(team: Team, operator: OperatorProcess) -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from tests.cluster.layout import Layout
 from tests.cluster.tools import ensure_tools
+from tests.support.network_policies import Endpoint, allowed
 
 from hatchery_api.crd import custom_resource_definition
 from hatchery_api.kinds import KINDS
@@ -244,6 +245,22 @@ def test_selectors_find_the_operators_pod(everything) -> None:
         *(d["spec"]["selector"]["matchLabels"] for d in (budget, deployment, monitor)),
     ):
         assert selector.items() <= labels
+
+
+def test_the_operators_policy_lets_in_metrics_and_progress_and_out_what_it_needs(everything) -> None:
+    [policy] = of_kind(everything, "NetworkPolicy")
+    ports = {port["name"]: port["containerPort"] for port in pod_of(everything)["spec"]["containers"][0]["ports"]}
+    operator = Endpoint("10.1.0.1", NAMESPACE, pod_of(everything)["metadata"]["labels"], ports)
+    run_pod, other = Endpoint("10.1.0.2", "team-a", {"hatchery.dev/uid": "u"}), Endpoint("10.1.0.3", "team-a")
+    api_server, dns = Endpoint("192.0.2.1"), Endpoint("10.1.0.4", "kube-system")
+    assert [name for name, port in ports.items() if allowed([policy], run_pod, operator, port)] == [
+        "metrics",
+        "progress",
+    ]
+    assert [name for name, port in ports.items() if allowed([policy], other, operator, port)] == ["metrics"]
+    assert allowed([policy], operator, dns, 53, "UDP")
+    assert allowed([policy], operator, api_server, 16443)
+    assert not allowed([policy], operator, api_server, 80)
 
 
 def test_optional_parts_are_absent_by_default(default) -> None:

@@ -21,7 +21,7 @@ from tests.cluster.layout import REPOSITORY
 from tests.cluster.prometheus import Prometheus, ensure_prometheus
 from tests.cluster.tools import ensure_tools
 from tests.support.deploy import install_chart, start_hub
-from tests.support.installation import HUB_NAMESPACE, HUB_TOKEN, HUB_URL, TOKEN_SECRET, namespace_objects
+from tests.support.installation import HUB_NAMESPACE, HUB_PORT, HUB_TOKEN, HUB_URL, TOKEN_SECRET, namespace_objects
 from tests.support.kube import Kube
 
 from hatchery_cli.app import console, show_summary
@@ -95,7 +95,7 @@ def loss_in_prometheus(prometheus: Prometheus, run: RunView, seconds: float) -> 
 def sum_up(kube: Kube, runs: list[RunView]) -> None:
     """Prints what the runs brought; the curve is read back from the Hub, through a forwarded port."""
     curves = {}
-    with kube.forward(HUB_NAMESPACE, "service/hub", 80) as address:
+    with kube.forward(HUB_NAMESPACE, "service/hub", HUB_PORT) as address:
         for run in runs:
             if run.kind.kind == "PretrainRun" and run.status.hub:
                 curves[run.label] = read_from_hub(run.status.hub, f"http://{address}", HUB_TOKEN)

@@ -9,7 +9,7 @@ from tests.cluster.images import ensure_images
 from tests.cluster.prometheus import ensure_prometheus
 from tests.cluster.tools import ensure_tools
 from tests.support.deploy import OPERATOR_NAMESPACE, install_chart, start_hub
-from tests.support.installation import HUB_NAMESPACE, HUB_TOKEN, HUB_URL, namespace_objects
+from tests.support.installation import HUB_NAMESPACE, HUB_PORT, HUB_TOKEN, HUB_URL, namespace_objects
 from tests.support.kube import Kube
 
 
@@ -65,7 +65,7 @@ def hub(kube: Kube, images: dict[str, str]) -> Iterator[Hub]:
     """A fresh Hub in the cluster."""
     kube.kubectl("delete", "namespace", HUB_NAMESPACE, "--ignore-not-found", "--wait")
     start_hub(kube, images["jobs"])
-    with kube.forward(HUB_NAMESPACE, "service/hub", 80) as address:
+    with kube.forward(HUB_NAMESPACE, "service/hub", HUB_PORT) as address:
         yield Hub(url=f"http://{address}", endpoint=HUB_URL, token=HUB_TOKEN)
 
 

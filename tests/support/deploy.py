@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.cluster.cluster import Cluster
 from tests.cluster.layout import REPOSITORY
 from tests.cluster.tools import ensure_tools
-from tests.support.installation import HUB_NAMESPACE, HUB_URL, hub_objects
+from tests.support.installation import HUB_NAMESPACE, HUB_URL, RESTRICTED, hub_objects
 from tests.support.kube import Kube, WaitedInVainError
 
 CHART = REPOSITORY / "charts/hatchery"
@@ -22,10 +22,12 @@ def start_hub(kube: Kube, jobs_image: str) -> None:
 
 
 def install_chart(cluster: Cluster, kube: Kube, images: dict[str, str], chart: Path = CHART) -> None:
-    """Installs or upgrades the operator and waits until it is ready."""
+    """Installs or upgrades the operator, where only restricted pods are admitted, and waits until it is ready."""
+    metadata = {"name": OPERATOR_NAMESPACE, "labels": RESTRICTED}
+    kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     command = [
         *(str(ensure_tools(cluster.layout) / "helm"), "upgrade", "--install", "hatchery", str(chart)),
-        *(f"--kubeconfig={kube.kubeconfig}", f"--namespace={OPERATOR_NAMESPACE}", "--create-namespace"),
+        *(f"--kubeconfig={kube.kubeconfig}", f"--namespace={OPERATOR_NAMESPACE}"),
         *(f"--set=image.operator={images['operator']}", f"--set=image.jobs={images['jobs']}"),
         *(f"--set=settings.hubEndpoint={HUB_URL}", "--wait", "--timeout=3m"),
     ]

@@ -8,11 +8,11 @@ Object = dict[str, Any]
 HUB_NAMESPACE = "hatchery-hub"
 """Namespace of the Hub-compatible server."""
 
-HUB_URL = f"http://hub.{HUB_NAMESPACE}.svc.cluster.local"
-"""The server as pods reach it."""
-
 HUB_PORT = 8080
-"""Port of the server's container."""
+"""Port of the server's container, and of its Service: NetworkPolicies count with the port of the pod."""
+
+HUB_URL = f"http://hub.{HUB_NAMESPACE}.svc.cluster.local:{HUB_PORT}"
+"""The server as pods reach it."""
 
 HUB_TOKEN = "hf_local"
 """A token that may write."""
@@ -112,6 +112,6 @@ def hub_objects(image: str) -> list[Object]:
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": meta,
-            "spec": {"selector": labels, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
+            "spec": {"selector": labels, "ports": [{"name": "http", "port": HUB_PORT, "targetPort": "http"}]},
         },
     ]

@@ -317,6 +317,7 @@ def test_a_finished_run_loses_its_children_after_its_time_and_stays() -> None:
     assert [(child.kind, child.name) for child in due.deletes] == [
         ("Job", "code-build-a1"),
         ("Service", "code-build-a1"),
+        ("NetworkPolicy", "code-build-a1"),
     ]
     assert due.deletes[0].uid == "uid-code-build-a1"
     assert decide(subject, now=later(99)) == Plan(subject.status)

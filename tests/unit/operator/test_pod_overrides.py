@@ -17,6 +17,7 @@ from hatchery_api.pod_overrides import ALLOWED_ANNOTATIONS, RESERVED_PATHS, RESE
 from hatchery_operator.objects import Manifest, parse_run
 from hatchery_operator.observed import Observed
 from hatchery_operator.plan import plan
+from hatchery_operator.pod import INPUT_ANNOTATION
 from hatchery_operator.settings import Progress, Settings
 from hatchery_operator.stages.registry import STAGES
 from hatchery_operator.work import Work
@@ -35,7 +36,7 @@ CONTAINER_FIELDS = {
     *("name", "image", "imagePullPolicy", "command", "env", "ports", "resources", "terminationMessagePath"),
     *("terminationMessagePolicy", "securityContext", "volumeMounts"),
 }
-SAFE_VOLUMES = {"configMap", "secret", "emptyDir", "persistentVolumeClaim", "projected"}
+SAFE_VOLUMES = {"configMap", "secret", "emptyDir", "persistentVolumeClaim", "projected", "downwardAPI"}
 
 
 def job_of(kind: str, stage: str, placement: Any) -> Manifest:
@@ -66,6 +67,9 @@ def unsafe(job: Manifest) -> list[str]:
         found.append("container.securityContext")
     if pod["automountServiceAccountToken"] is not False:
         found.append("automountServiceAccountToken")
+    [given] = [volume for volume in pod["volumes"] if "downwardAPI" in volume]
+    if given["name"] != "input":
+        found.append("more of the pod's own metadata")
     for volume in pod["volumes"]:
         if not volume.keys() - {"name"} <= SAFE_VOLUMES or len(volume) != 2:
             found.append(f"volume {volume}")
@@ -83,7 +87,13 @@ def _unsafe_metadata(job: Manifest) -> list[str]:
     """Keys that mean something to Kubernetes, a queue or a container runtime, beside those every pod has."""
     metadata = job["spec"]["template"]["metadata"]
     added = (metadata["labels"].keys() | metadata["annotations"].keys()) - job["metadata"]["labels"].keys()
-    harmless = {"prometheus.io/scrape", "prometheus.io/port", "prometheus.io/path", *ALLOWED_ANNOTATIONS}
+    harmless = {
+        "prometheus.io/scrape",
+        "prometheus.io/port",
+        "prometheus.io/path",
+        INPUT_ANNOTATION,
+        *ALLOWED_ANNOTATIONS,
+    }
     return [key for key in added - harmless if "k8s.io" in key or "kubernetes" in key or "hatchery" in key]
 
 

@@ -471,6 +471,60 @@ def test_a_namespace_that_was_deleted_and_made_again_gets_the_progress_certifica
     assert "hatchery-progress-ca" in world.cluster.of("ConfigMap")
 
 
+def policies_and_jobs(world: World) -> list[str]:
+    return [write for write in world.cluster.writes if "NetworkPolicy" in write or "Job" in write]
+
+
+def test_a_namespace_is_closed_before_its_first_pods_and_once() -> None:
+    world = World()
+    for name in ("corpus", "other"):
+        world.cluster.add(manifest("CorpusBuild", name))
+    world.settle()
+    assert policies_and_jobs(world) == [
+        "apply NetworkPolicy hatchery-runs",
+        "create Job corpus-build-a1",
+        "create Job other-build-a1",
+    ]
+
+
+def test_a_namespace_that_was_deleted_and_made_again_is_closed_again() -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.settle()
+    key = Key("CorpusBuild", NAMESPACE, "corpus")
+    world.cluster.objects.clear()
+    world.cache.remove(key)
+    asyncio.run(world.reconcile(key))
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.settle()
+    assert "hatchery-runs" in world.cluster.of("NetworkPolicy")
+
+
+def test_no_pod_starts_in_a_namespace_that_cannot_be_closed() -> None:
+    world = World()
+
+    def no_policies(_: str, written: Manifest) -> ApiError | None:
+        return RefusedError("apply", "exceeded quota", 403) if written["kind"] == "NetworkPolicy" else None
+
+    world.cluster.refuse = no_policies
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.settle()
+    assert world.cluster.of("Job") == {}
+    assert "exceeded quota" in world.message("CorpusBuild", "corpus")
+    world.cluster.refuse = lambda *_: None
+    world.settle()
+    assert policies_and_jobs(world) == ["apply NetworkPolicy hatchery-runs", "create Job corpus-build-a1"]
+
+
+def test_a_gang_is_open_to_itself_before_its_pods_start() -> None:
+    world = World()
+    apply_pipeline(world, PIPELINE[:2])
+    world.cluster.add(manifest("PretrainRun", "model", parallelism={"nodes": 2}))
+    run_pipeline(world)
+    kinds = [write.split()[1] for write in world.cluster.writes if write.endswith(" model-train-a1")]
+    assert kinds == ["Service", "NetworkPolicy", "Job"]
+
+
 def test_a_resync_finds_what_watches_have_missed() -> None:
     world = undisturbed()
     fresh = World(world.cluster)

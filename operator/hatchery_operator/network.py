@@ -1,0 +1,70 @@
+"""NetworkPolicies of the runs' pods: one for all of a namespace, and one for each gang; pure.
+
+Policies only ever add up: what one of them allows, no other takes away.
+"""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from hatchery_api.contract import METRICS_PORT
+from hatchery_operator.objects import MANAGED_BY_LABEL, MANAGER, Manifest
+from hatchery_operator.progress_route import UID_LABEL
+from hatchery_operator.settings import Settings
+
+RUNS_POLICY: Final = "hatchery-runs"
+"""The policy of all runs' pods in a namespace; no run owns it, it stays with the namespace."""
+
+_DNS_PORT: Final = 53
+_API_VERSION: Final = "networking.k8s.io/v1"
+
+
+def runs_policy(namespace: str, settings: Settings) -> Manifest:
+    """Nobody connects to a run's pods but to read metrics; they connect to names, the Hub, stores and the operator."""
+    names = [{"port": _DNS_PORT, "protocol": protocol} for protocol in ("UDP", "TCP")]
+    return {
+        "apiVersion": _API_VERSION,
+        "kind": "NetworkPolicy",
+        "metadata": {"name": RUNS_POLICY, "namespace": namespace, "labels": {MANAGED_BY_LABEL: MANAGER}},
+        "spec": {
+            "podSelector": {"matchExpressions": [{"key": UID_LABEL, "operator": "Exists"}]},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"ports": _tcp(METRICS_PORT)}],
+            "egress": [{"ports": names}, {"ports": _tcp(*_outward_ports(settings)), "to": _outside(settings)}],
+        },
+    }
+
+
+def gang_policy(metadata: Manifest, labels: dict[str, str]) -> Manifest:
+    """The pods of one attempt reach each other on every port, since collectives choose theirs at random."""
+    peers = [{"podSelector": {"matchLabels": labels}}]
+    return {
+        "apiVersion": _API_VERSION,
+        "kind": "NetworkPolicy",
+        "metadata": metadata,
+        "spec": {
+            "podSelector": {"matchLabels": labels},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": peers}],
+            "egress": [{"to": peers}],
+        },
+    }
+
+
+def _tcp(*ports: int) -> list[Manifest]:
+    return [{"port": port, "protocol": "TCP"} for port in ports]
+
+
+def _outward_ports(settings: Settings) -> list[int]:
+    hub = urlsplit(settings.hub_endpoint).port
+    own = [settings.progress.port] if settings.progress.service_url else []
+    return sorted({*settings.network_policies.egress_ports, *own, *([hub] if hub else [])})
+
+
+def _outside(settings: Settings) -> list[Manifest]:
+    """Everywhere but the blocked addresses; pods are named apart, since not every network counts their addresses."""
+    blocked = settings.network_policies.blocked_cidrs
+    blocks = [
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": [cidr for cidr in blocked if ":" not in cidr]}},
+        {"ipBlock": {"cidr": "::/0", "except": [cidr for cidr in blocked if ":" in cidr]}},
+    ]
+    return [*blocks, {"namespaceSelector": {}}]
