@@ -93,7 +93,7 @@ class Cache:
     def put_job(self, job: JobSummary) -> bool:
         """Takes a Job as read or written; an older one than known is ignored. Returns whether it says anything new."""
         known = self._jobs[job.owner_uid].get(job.name)
-        if known and known.uid == job.uid and job.version <= known.version:
+        if known and job.version <= known.version:
             return False
         self._jobs[job.owner_uid][job.name] = job
         return known is None or job != replace(known, version=job.version)

@@ -28,16 +28,17 @@ async def observe(run: Run, cache: Cache, cluster: Cluster, events: Events, now:
         return seen
     job = seen.jobs.get(stage.job) or await _confirm_absence(run, stage.job, cache, cluster)
     if not job:
-        return seen
+        # pods outlive a Job that was deleted, for as long as their grace period is
+        return replace(seen, pods=await _pods(cluster, run.namespace, f"{UID_LABEL}={run.uid}"))
     seen = replace(seen, jobs={**seen.jobs, job.name: job})
     if job.end:
-        return replace(seen, pods=await _pods(job, cluster))
+        return replace(seen, pods=await _pods_of(job, cluster))
     return await _why_not_ready(seen, run, job, cluster, events) if _is_stuck(job, now) else seen
 
 
 async def _why_not_ready(seen: Observed, run: Run, job: JobSummary, cluster: Cluster, events: Events) -> Observed:
     """What says why pods do not run; what cannot be there is not asked for."""
-    pods = await _pods(job, cluster) if job.active else ()
+    pods = await _pods_of(job, cluster) if job.active else ()
     silent = next((pod for pod in pods if needs_events(pod)), None)
     return replace(
         seen,
@@ -64,9 +65,12 @@ def _is_stuck(job: JobSummary, now: datetime) -> bool:
     return (now - parse_time(job.since)).total_seconds() >= SETTLE_SECONDS
 
 
-async def _pods(job: JobSummary, cluster: Cluster) -> tuple[Manifest, ...]:
-    selector = f"{UID_LABEL}={job.owner_uid},{JOB_NAME_LABEL}={job.name}"
-    return tuple([pod async for pod in cluster.list(PODS, job.namespace, selector)])
+async def _pods_of(job: JobSummary, cluster: Cluster) -> tuple[Manifest, ...]:
+    return await _pods(cluster, job.namespace, f"{UID_LABEL}={job.owner_uid},{JOB_NAME_LABEL}={job.name}")
+
+
+async def _pods(cluster: Cluster, namespace: str, selector: str) -> tuple[Manifest, ...]:
+    return tuple([pod async for pod in cluster.list(PODS, namespace, selector)])
 
 
 async def _refusal(

@@ -37,7 +37,7 @@ class Observed:
     references: Mapping[Key, Run] = field(default_factory=dict)
     """Resources that the spec names, as far as they exist."""
     pods: tuple[Manifest, ...] = ()
-    """Pods of the current Job, when it has ended or none of them runs."""
+    """Pods of the current Job, when it has ended or not all of them run; all of the resource when it has no Job."""
     events: tuple[Manifest, ...] = ()
     """Events of a pod that has a node and does not start, when the pod itself does not say why."""
     refusal: Problem | None = None

@@ -32,6 +32,11 @@ from hatchery_operator.workload import input_problem, manifests
 LONGEST_BACKOFF_SECONDS: Final = 600.0
 """Longest wait between two attempts."""
 
+PODS_END_SECONDS: Final = 10.0
+"""Time between two looks at pods that outlive their Job: nobody tells when they are gone."""
+
+_NAMED_PODS: Final = 4
+
 
 @dataclass(frozen=True)
 class _Case:
@@ -85,6 +90,8 @@ def _step(case: _Case) -> Step:
 def _between_attempts(case: _Case) -> Step:
     if case.spec.suspend:
         return Step(Reason.SUSPENDED, "suspended before the next attempt; set spec.suspend to false to go on")
+    if case.stage.attempt >= case.spec.retry.max_attempts:
+        return _out_of_budget(case)
     if words := misfit(case.run.kind.kind, case.spec, case.settings):
         return Step(Reason.INVALID_SPEC, words, verdict="False")
     if case.stage.retry_at:
@@ -103,6 +110,14 @@ def _still_retrying(case: _Case, wait: float) -> Step:
     degraded = find_condition(case.run.status.conditions, ConditionType.DEGRADED)
     problem = Problem(Reason(degraded.reason), degraded.message) if degraded and degraded.status == "True" else None
     return Step(Reason.RETRYING, said.message if said else "", problem=problem, requeue_after=wait)
+
+
+def _out_of_budget(case: _Case) -> Step:
+    """The budget was lowered after the last failure."""
+    said = find_condition(case.run.status.conditions, ConditionType.DEGRADED)
+    known = said is not None and said.status == "True"
+    reason, message = (Reason(said.reason), said.message) if said and known else (Reason.ATTEMPT_FAILED, "")
+    return _failed_for_good(case, Failure(reason, message))
 
 
 def _begin(case: _Case, records: tuple[InputRecord, ...]) -> Step:
@@ -144,7 +159,13 @@ def _creating(case: _Case, records: tuple[InputRecord, ...]) -> Step:
 
 
 def _without_job(case: _Case) -> Step:
-    """A Job that was seen and is gone was deleted by somebody; one that was not yet seen, or is held, is created."""
+    """A Job that was seen and is gone was deleted by somebody; one that was not yet seen, or is held, is created.
+
+    Neither before its pods have ended: two gangs would write the same checkpoints.
+    """
+    if working := pods.at_work(case.seen.pods):
+        message = f"Job {case.stage.job} was deleted; waits for the end of {', '.join(working[:_NAMED_PODS])}"
+        return Step(Reason.PENDING, message, stage=case.stage, requeue_after=PODS_END_SECONDS)
     if case.stage.state in ("Pending", "Running"):
         return _attempt_failed(
             case, Failure(Reason.ATTEMPT_FAILED, f"Job {case.stage.job} was deleted while it worked")
@@ -248,16 +269,19 @@ def _failure_of(case: _Case, job: JobSummary) -> Failure:
 def _attempt_failed(case: _Case, failure: Failure) -> Step:
     attempt, most = case.stage.attempt, case.spec.retry.max_attempts
     if failure.permanent or attempt >= most:
-        suffix = "" if failure.permanent else f" (attempt {attempt} of {most})"
-        stage = case.stage.model_copy(update={"state": "Failed", "finished_at": case.now, "retry_at": None})
-        return Step(
-            failure.reason, failure.message + suffix, verdict="False", stage=stage, problem=failure, is_failure=True
-        )
+        return replace(_failed_for_good(case, failure), is_failure=True)
     wait = min(LONGEST_BACKOFF_SECONDS, parse_duration(case.spec.retry.backoff) * 2 ** (attempt - 1))
     retry_at = rfc3339(case.seen.now + timedelta(seconds=wait))
     stage = case.stage.model_copy(update={"state": "Retrying", "retry_at": retry_at})
     message = f"attempt {attempt} of {most} failed, the next one starts at {retry_at}: {failure.message}"
     return Step(Reason.RETRYING, message, stage=stage, problem=failure, is_failure=True, requeue_after=wait)
+
+
+def _failed_for_good(case: _Case, failure: Failure) -> Step:
+    attempt, most = case.stage.attempt, case.spec.retry.max_attempts
+    suffix = "" if failure.permanent else f" (attempt {attempt} of {most})"
+    stage = case.stage.model_copy(update={"state": "Failed", "finished_at": case.now, "retry_at": None})
+    return Step(failure.reason, failure.message + suffix, verdict="False", stage=stage, problem=failure)
 
 
 def _finished(run: Run, seen: Observed) -> Plan:

@@ -66,6 +66,12 @@ def changed_at(pods: Sequence[Manifest]) -> datetime | None:
     return max(map(parse_time, times), default=None)
 
 
+def at_work(pods: Sequence[Manifest]) -> list[str]:
+    """Names of the pods that have not ended, whether they have been asked to or not."""
+    phases = {pod["metadata"]["name"]: pod.get("status", {}).get("phase") for pod in pods}
+    return sorted(name for name, phase in phases.items() if phase not in ("Succeeded", "Failed"))
+
+
 def _has_time(condition: Manifest) -> bool:
     return bool(condition.get("lastTransitionTime"))
 

@@ -122,10 +122,11 @@ def test_removing_a_job_spares_one_of_the_same_name_made_since() -> None:
     assert cache.jobs() == []
 
 
-def test_a_job_made_again_replaces_the_one_before_whatever_its_version() -> None:
+def test_a_late_word_of_a_job_that_was_made_again_does_not_bring_the_old_one_back() -> None:
     cache, owner = Cache(), run()
-    cache.put_job(job(owner, "a", uid="old", version=9))
-    cache.put_job(job(owner, "a", uid="new", version=3))
+    cache.put_job(job(owner, "a", uid="old", version=3))
+    cache.put_job(job(owner, "a", uid="new", version=9))
+    cache.put_job(job(owner, "a", uid="old", version=5, end="Failed"))
     assert cache.jobs_of(owner.uid)["a"].uid == "new"
 
 

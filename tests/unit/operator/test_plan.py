@@ -23,6 +23,7 @@ from tests.support.operator_builders import (
 
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.contract import ExitCode, TrainerStatus
+from hatchery_api.placement import Retry
 from hatchery_api.status import HubRevision, InputRecord, ProgressMetric, RunStatus
 from hatchery_operator.objects import JobSummary, Run, rfc3339
 from hatchery_operator.observed import Live, Observed
@@ -288,6 +289,26 @@ def test_a_job_deleted_by_hand_is_a_failed_attempt() -> None:
         assert said(decided) == ("Unknown", "Retrying")
         assert "was deleted" in message(decided)
         assert (decided.status.failures, decided.creates) == (1, ())
+
+
+def test_pods_that_outlive_their_deleted_job_are_waited_for_before_anything_else_begins() -> None:
+    for subject in (begun(), running()):
+        decided = decide(subject, pods=(pod("code-build-a1-0-x"), ended(1, name="code-build-a1-1-y")))
+        assert "waits for the end of code-build-a1-0-x" in message(decided)
+        assert (stage(decided), decided.status.failures, decided.creates) == (stage(Plan(subject.status)), 0, ())
+        assert decided.requeue_after
+    assert decide(running(), pods=(ended(143),)).status.failures == 1
+
+
+def test_a_budget_that_is_lowered_after_the_last_failure_ends_the_run() -> None:
+    subject = running()
+    subject = after(subject, decide(subject, pods=(ended(1, "boom"),), **with_job(subject, end="Failed")))
+    assert subject.spec
+    subject = replace(subject, spec=subject.spec.model_copy(update={"retry": Retry(max_attempts=1)}))
+    decided = decide(subject, now=later(3600))
+    assert said(decided) == ("False", "AttemptFailed")
+    assert "boom" in message(decided)
+    assert (decided.status.attempts, decided.status.failures, decided.creates) == (1, 1, ())
 
 
 def test_a_job_that_is_being_deleted_is_waited_for() -> None:
