@@ -82,6 +82,7 @@ def test_the_operators_pod_is_admitted_where_pod_security_is_restricted(control_
     for documents in (chart(), plain):
         pod = operator_pod(documents)
         dry_run(control_plane, json.dumps(pod))
+        assert all(one["securityContext"]["readOnlyRootFilesystem"] for one in pod["spec"]["containers"])
         pod["spec"]["securityContext"]["runAsNonRoot"] = False
         with pytest.raises(ClusterError, match="violates PodSecurity"):
             dry_run(control_plane, json.dumps(pod))
