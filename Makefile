@@ -89,7 +89,7 @@ bench-pretrain: setup ## the training loop against HF Trainer and a bare loop
 	$(BIN)/python -m tests.bench.pretrain
 
 .PHONY: bench-operator
-bench-operator: setup ## the operator against Kubeflow's training-operator on one API server (7 min, once 3 more to build it)
+bench-operator: setup ## the operator against Kubeflow's training-operator on one API server (8 min, once 3 more to build it)
 	$(BIN)/python -m tests.bench.operator
 
 .PHONY: clean

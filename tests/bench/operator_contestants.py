@@ -34,8 +34,6 @@ class Contestant(Protocol):
     """Plural of its objects."""
     children: Mapping[str, str]
     """Resources of which each object must get one, with their collections' paths."""
-    optional: Mapping[str, str]
-    """Further resources it may make, to be cleared away too."""
 
     def start(self) -> None:
         """Starts it and waits until it says that it is ready."""
@@ -69,7 +67,6 @@ class Hatchery:
     user = f"system:serviceaccount:{operator_process.SYSTEM}:{operator_process.ACCOUNT}"
     resource = BY_KIND["CorpusBuild"].plural
     children = {"jobs": f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"}
-    optional = {"configmaps": f"/api/v1/namespaces/{NAMESPACE}/configmaps"}
 
     def __init__(self, plane: ControlPlane, folder: Path) -> None:
         crds = sorted((REPOSITORY / "manifests/crds").glob("*.yaml"))

@@ -24,6 +24,9 @@ from tests.cluster.layout import REPOSITORY
 CONNECTIONS = 32
 """Requests under way at the same time."""
 
+STEADY_CONNECTIONS = 4
+"""The same for a steady load."""
+
 MERGE_PATCH = "application/merge-patch+json"
 """Content type of a patch that sets some fields."""
 
@@ -122,15 +125,19 @@ async def play(order: Order) -> Counter[int]:
 
 
 async def _at_rate(per_second: float, requests: Sequence[Request], one: Any) -> None:
-    """One after the other: patches of one object side by side would only conflict with each other in the API server."""
+    """Few at a time, and none to catch up: many patches of one object only conflict with each other in the server."""
     closed = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
-    began = time.monotonic()
+    began, behind, pending = time.monotonic(), 0, set[asyncio.Task[None]]()
     for number, request in enumerate(itertools.cycle(requests)):
-        wait = began + number / per_second - time.monotonic()
+        wait = began + (number + behind) / per_second - time.monotonic()
+        behind += int(max(-wait, 0) * per_second)
         await asyncio.wait({closed}, timeout=max(wait, 0))
         if closed.done():
-            return
-        await one(request, number)
+            break
+        pending.add(asyncio.create_task(one(request, number)))
+        if len(pending) >= STEADY_CONNECTIONS:
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.gather(*pending)
 
 
 def main() -> None:

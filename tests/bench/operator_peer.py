@@ -50,7 +50,6 @@ class TrainingOperator:
     user = f"system:serviceaccount:{SYSTEM}:{ACCOUNT}"
     resource = "pytorchjobs"
     children = {resource: f"/api/v1/namespaces/{NAMESPACE}/{resource}" for resource in ("pods", "services")}
-    optional: Mapping[str, str] = {}
 
     def __init__(self, plane: ControlPlane, folder: Path, layout: Layout) -> None:
         self._plane, self._folder = plane, folder

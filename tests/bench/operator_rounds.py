@@ -97,12 +97,18 @@ class Hot:
 
 @dataclass(frozen=True)
 class Settled:
-    """What is measured once the objects are there."""
+    """What is measured once the objects are there and run."""
 
     idle: Idle
+    single_seconds: float
+
+
+@dataclass(frozen=True)
+class Disturbed:
+    """What is measured of ours alone: the peer's answer would take a minute more and bound nothing."""
+
     restart: Restart
     hot: Hot
-    single_seconds: float
 
 
 @dataclass(frozen=True)
@@ -117,8 +123,8 @@ class Measured:
     """Processor time of a burst until the operator was quiet, median."""
     settled_mib: float
     peak_mib: float
-    settled: Settled | None
-    """At the largest number of objects only."""
+    settled: Settled | None = None
+    disturbed: Disturbed | None = None
 
 
 class Bench:
@@ -139,7 +145,7 @@ class Bench:
             self._clear()
 
     def _clear(self) -> None:
-        paths = [self._operator.collection(), *self._operator.children.values(), *self._operator.optional.values()]
+        paths = [self._operator.collection(), *self._operator.children.values()]
         query = "propagationPolicy=Background&gracePeriodSeconds=0"
         send(self._plane, [Request("DELETE", f"{path}?{query}") for path in paths])
 
@@ -234,8 +240,8 @@ class Bench:
         self.wait_quiet()
         return statistics.median(burst.p(100) for burst in bursts)
 
-    def measure(self, count: int, *, bursts: int, hot_rounds: int = 0) -> Measured:
-        """Everything at one number of objects; what needs settled objects only where hot rounds are asked for."""
+    def measure(self, count: int, *, bursts: int, settled: bool = False, hot_rounds: int = 0) -> Measured:
+        """Everything at one number of objects; the settled and the disturbed operator where they are asked for."""
         seen, used = [], []
         for number in range(bursts):
             with self.running():
@@ -245,17 +251,13 @@ class Bench:
                 say(f"{self._operator.name}: {count} objects at {seen[-1].objects_per_second:.1f} a second")
                 if number < bursts - 1:
                     continue
-                self.report_running(seen[-1])
+                if settled:
+                    self.report_running(seen[-1])
                 memory = [memory_mib(self._operator.pid, line) for line in ("VmRSS", "VmHWM")]
-                settled = self._settled(hot_rounds) if hot_rounds else None
+                calm = Settled(self.idle(), self.single()) if settled else None
+                disturbed = Disturbed(self.restart(), self.hot(hot_rounds)) if hot_rounds else None
         speeds = [burst.objects_per_second for burst in seen]
-        return Measured(median_burst(seen), speeds, statistics.median(used), *memory, settled)
-
-    def _settled(self, hot_rounds: int) -> Settled:
-        idle = self.idle()
-        restart = self.restart()
-        single = self.single()
-        return Settled(idle, restart, self.hot(hot_rounds), single)
+        return Measured(median_burst(seen), speeds, statistics.median(used), *memory, calm, disturbed)
 
     def wait_quiet(self) -> None:
         """Waits until the operator is settled."""

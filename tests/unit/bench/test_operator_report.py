@@ -5,7 +5,7 @@ import pytest
 from tests.bench.operator_audit import Burst, Write
 from tests.bench.operator_budget import bar_lines, load_budget
 from tests.bench.operator_report import LARGE, ROWS, SMALL, figures, record, replace_section, section, table
-from tests.bench.operator_rounds import Hot, Idle, Measured, Restart, Settled
+from tests.bench.operator_rounds import Disturbed, Hot, Idle, Measured, Restart, Settled
 from tests.cluster.control_plane import ADMIN
 
 
@@ -20,19 +20,18 @@ def burst(seconds: float) -> Burst:
     return Burst(writes, "me", "runs")
 
 
-SETTLED = Settled(
-    idle=Idle(writes_per_minute=0, leases_per_minute=12, cores=0.004),
+SETTLED = Settled(idle=Idle(writes_per_minute=0, leases_per_minute=12, cores=0.004), single_seconds=0.02)
+DISTURBED = Disturbed(
     restart=Restart(ready_seconds=3.0, writes=0, certificate_writes=1),
     hot=Hot(calm_seconds=[1.0, 2.0, 9.0], hot_seconds=[3.0], updates_per_second=99),
-    single_seconds=0.02,
 )
 
 
 def measured(seconds: float, settled_mib: float) -> Measured:
-    return Measured(burst(seconds), [10 / seconds], 1.0, settled_mib, settled_mib + 10, None)
+    return Measured(burst(seconds), [10 / seconds], 1.0, settled_mib, settled_mib + 10)
 
 
-OURS = {SMALL: measured(2, 90), LARGE: replace(measured(5, 120), settled=SETTLED)}
+OURS = {SMALL: measured(2, 90), LARGE: replace(measured(5, 120), settled=SETTLED, disturbed=DISTURBED)}
 PEER = {SMALL: measured(20, 60), LARGE: replace(measured(100, 100), settled=SETTLED)}
 
 
@@ -49,7 +48,7 @@ def test_ratios_are_ours_to_the_peers() -> None:
 
 
 def test_a_hot_object_is_judged_by_medians() -> None:
-    assert SETTLED.hot.ratio == pytest.approx(1.5)
+    assert DISTURBED.hot.ratio == pytest.approx(1.5)
 
 
 def test_the_table_shows_every_figure_of_both() -> None:
