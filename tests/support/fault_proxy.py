@@ -94,6 +94,11 @@ class Rule:
         return True
 
 
+def is_any(_: Call) -> bool:
+    """All calls."""
+    return True
+
+
 def is_write(call: Call) -> bool:
     """All calls that change something."""
     return call.is_write
@@ -113,6 +118,20 @@ def refuse(code: int, reason: str = "", retry_after_seconds: int | None = None) 
         return web.json_response({**status, "message": f"injected {code}"}, status=code, headers=headers)
 
     return _refuse
+
+
+def stream_error(code: int) -> Fault:
+    """A watch that is opened and says nothing but an ERROR event, as the API server does for versions that are gone."""
+
+    async def _fail(_: Exchange) -> web.StreamResponse:
+        return web.Response(body=_error_event(code))
+
+    return _fail
+
+
+def _error_event(code: int) -> bytes:
+    status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": f"injected {code}"}
+    return json.dumps({"type": "ERROR", "object": status}).encode() + b"\n"
 
 
 def lose_request(then: Callable[[], object] = lambda: None) -> Fault:

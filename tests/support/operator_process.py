@@ -197,9 +197,9 @@ class Team:
         conditions = self.run(kind, name).get("status", {}).get("conditions", [])
         return next(((c["status"], c["reason"]) for c in conditions if c["type"] == condition), ("", ""))
 
-    def wait(self, what: str, probe: Callable[[], object]) -> None:
+    def wait(self, what: str, probe: Callable[[], object], timeout_seconds: float = WAIT_SECONDS) -> None:
         """Waits for the cluster to become so."""
-        wait_for(what, probe, why="the operator works", timeout_seconds=WAIT_SECONDS)
+        wait_for(what, probe, why="the operator works", timeout_seconds=timeout_seconds)
 
     def wait_reason(self, kind: str, name: str, reason: str, condition: str = "Succeeded") -> None:
         """Waits for a condition to have a reason."""
