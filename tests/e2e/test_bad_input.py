@@ -1,22 +1,8 @@
 """What users get wrong ends in a condition that says what, where and what to do. All cases run at once."""
 
 import pytest
+from tests.support.corpora import GOOD, corpus, resource
 from tests.support.kube import condition, failed_because, says
-
-LIBRARY = "/opt/hatchery/python-stdlib"
-
-
-# pods that never start keep their share of the node: it must be small, or the other cases wait for them
-SMALL = {"resources": {"requests": {"cpu": "50m", "memory": "64Mi"}}}
-
-
-def corpus(urls, **spec):
-    files = spec.pop("files", {})
-    source = {"name": "s", "files": {"urls": [urls], **files}}
-    return "CorpusBuild", {"sources": [source], "retry": {"maxAttempts": 1}, "placement": SMALL, **spec}
-
-
-GOOD = f"{LIBRARY}/json/*.py"
 
 CASES = {
     "missing-source": (
@@ -33,34 +19,6 @@ CASES = {
         corpus("/bin/true", files={"format": "text"}),
         failed_because("UnreadableInput"),
         ["/bin/true", "quarantine"],
-    ),
-    "image-pull": (
-        corpus(GOOD, image="localhost:5000/no-such-image:1"),
-        says("ImagePullError"),
-        ["no-such-image"],
-    ),
-    "missing-secret": (
-        corpus(GOOD, hub={"repo": "a/b", "tokenSecret": {"name": "no-such-secret"}}),
-        says("MissingReference"),
-        ["no-such-secret"],
-    ),
-    "missing-claim": (
-        corpus(GOOD, storage={"claimName": "no-such-claim"}),
-        says("no-such-claim"),
-        ["no-such-claim"],
-    ),
-    "unschedulable": (
-        corpus(GOOD, placement={"resources": {"requests": {"cpu": "900"}}}),
-        says("Unschedulable"),
-        ["cpu"],
-    ),
-    "out-of-memory": (
-        corpus(
-            f"{LIBRARY}/**/*.py",
-            placement={"resources": {"requests": {"memory": "16Mi"}, "limits": {"memory": "48Mi"}}},
-        ),
-        failed_because("OutOfMemory"),
-        ["memory"],
     ),
     "bad-token": (
         corpus(GOOD, hub={"repo": "a/b", "tokenSecret": {"name": "wrong-token"}}),
@@ -89,13 +47,8 @@ CASES = {
 @pytest.fixture(scope="module")
 def applied(kube, namespace):
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong-token"}, "stringData": {"token": "no"}}
-    kind, spec = corpus(GOOD)
-    cases = {"good": (kind, spec), **{name: case[0] for name, case in CASES.items()}}
-    resources = [
-        {"apiVersion": "hatchery.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
-        for name, (kind, spec) in cases.items()
-    ]
-    kube.apply(secret, *resources, namespace=namespace)
+    cases = {"good": corpus(), **{name: case[0] for name, case in CASES.items()}}
+    kube.apply(secret, *(resource(name, case) for name, case in cases.items()), namespace=namespace)
 
 
 @pytest.mark.parametrize("name", CASES)
