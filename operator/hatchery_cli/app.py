@@ -20,7 +20,7 @@ from hatchery_cli import curve
 from hatchery_cli.client import Cluster, KubeCluster
 from hatchery_cli.errors import CommandError, Exit
 from hatchery_cli.live import Watch
-from hatchery_cli.render import runs_table
+from hatchery_cli.render import reasons_table, runs_table
 from hatchery_cli.runs import RunView, chosen
 from hatchery_cli.summary import Curves, facts, summary
 
@@ -88,7 +88,11 @@ def status(
     elif not resources:
         typer.echo(f"no runs in {f'namespace {where}' if where else 'the cluster'}; start one: hatchery apply -f FILE")
     else:
-        console().print(runs_table(chosen(map(RunView.of, resources), ()), datetime.now(UTC)))
+        runs = chosen(map(RunView.of, resources), ())
+        page = console()
+        page.print(runs_table(runs, datetime.now(UTC)))
+        if why := reasons_table(runs):
+            page.print(why)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from hatchery_cli.client import Cluster
 from hatchery_cli.curve import plot
 from hatchery_cli.errors import CommandError, Exit
 from hatchery_cli.render import clean, duration_text, failure_card, run_line, runs_table
-from hatchery_cli.runs import RunView, chosen
+from hatchery_cli.runs import RunView, chosen, first_line
 
 POLL_SECONDS: Final = 2.0
 """Time between two looks; live progress in the status changes every ten seconds at most."""
@@ -122,7 +122,8 @@ class _Table:
             if len(points) > 1:
                 parts.append(Text(f"loss of {run.label}\n{plot(points, rows=5)}"))
             if run.message and not run.succeeded:
-                parts.append(Text(f"{run.label}: {clean(run.message)}", style="dim", overflow="ellipsis", no_wrap=True))
+                said = clean(run.why or first_line(run.message))
+                parts.append(Text(f"{run.label}: {said}", style="dim", overflow="ellipsis", no_wrap=True))
         return parts
 
 

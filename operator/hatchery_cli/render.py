@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hatchery_api.conditions import Reason
-from hatchery_cli.runs import NOTHING, RunView
+from hatchery_cli.runs import NOTHING, RunView, first_line
 
 _STYLES: Final = {
     Reason.COMPLETED: "green",
@@ -73,7 +73,7 @@ def state_text(run: RunView) -> Text:
     style = (
         "red" if run.failed or run.is_blocked else _STYLES.get(Reason(run.state), "yellow") if run.verdict else "dim"
     )
-    return Text(run.state, style=style)
+    return Text("Stalled", style="yellow") if run.is_stalled else Text(run.state, style=style)
 
 
 def runs_table(runs: Sequence[RunView], now: datetime) -> Table:
@@ -106,6 +106,18 @@ def runs_table(runs: Sequence[RunView], now: datetime) -> Table:
     return shown
 
 
+def reasons_table(runs: Sequence[RunView]) -> Table | None:
+    """Why runs do not run, for those that do not."""
+    held = [run for run in runs if run.why]
+    if not held:
+        return None
+    several = len({run.namespace for run in runs}) > 1
+    shown = table("RUN", "WHY IT DOES NOT GO ON")
+    for run in held:
+        shown.add_row(f"{run.namespace}/{run.label}" if several else run.label, clean(run.why))
+    return shown
+
+
 def run_line(run: RunView) -> str:
     """One run in one line, for logs."""
     facts = [run.label, run.status.current_stage or "", run.state]
@@ -117,8 +129,10 @@ def run_line(run: RunView) -> str:
         facts.append(f"{run.tokens_per_second:,.0f} tokens/s")
     if run.eta != NOTHING:
         facts.append(f"{run.eta} left")
-    if not run.succeeded and run.message and run.progress == NOTHING:
-        facts.append(clean(run.message))
+    if run.why:
+        facts.append(clean(run.why))
+    elif not run.succeeded and run.message and run.progress == NOTHING:
+        facts.append(clean(first_line(run.message)))
     return "  ".join(fact for fact in facts if fact)
 
 

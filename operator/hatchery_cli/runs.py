@@ -13,6 +13,7 @@ NOTHING: Final = "-"
 """Shown where there is no value (yet)."""
 
 _ORDER: Final = {k.kind: n for n, k in enumerate(KINDS)}
+_ON_HOLD: Final = frozenset({Reason.WAITING, Reason.QUEUED, Reason.SUSPENDED})
 _ALIASES: Final = {a.lower(): k for k in KINDS for a in (k.kind, k.plural, k.short)}
 
 
@@ -85,10 +86,25 @@ class RunView:
     @property
     def problem(self) -> Condition | None:
         """What is wrong now: a failure, or something that may heal."""
-        degraded = find_condition(self.status.conditions, ConditionType.DEGRADED)
         if self.failed:
             return self.verdict
-        return degraded if degraded and degraded.status == "True" else None
+        return self._true(ConditionType.DEGRADED) or self._true(ConditionType.STALLED)
+
+    def _true(self, kind: ConditionType) -> Condition | None:
+        found = find_condition(self.status.conditions, kind)
+        return found if found and found.status == "True" else None
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether it runs and reports nothing new."""
+        return self._true(ConditionType.STALLED) is not None
+
+    @property
+    def why(self) -> str:
+        """In a line why it does not do what it should, or not yet; empty for a run that does."""
+        if self.problem:
+            return first_line(self.problem.message)
+        return first_line(self.message) if self.state in _ON_HOLD else ""
 
     @property
     def progress(self) -> str:
@@ -119,6 +135,11 @@ class RunView:
         """One live number, as the pod wrote it."""
         metrics = self.status.progress.metrics if self.status.progress else []
         return next((m.value for m in metrics if m.name == name), None)
+
+
+def first_line(message: str) -> str:
+    """The sentence of a message; below it there may be the last lines of a log."""
+    return message.partition("\n")[0]
 
 
 def _number(text: str | None) -> float | None:

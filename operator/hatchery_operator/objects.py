@@ -156,6 +156,8 @@ class JobSummary:
     """Pods that are not finished."""
     ready: int = 0
     """Pods that run."""
+    terminating: int = 0
+    """Pods that were told to end."""
     pods: int = 1
     """Pods there should be."""
     end: Literal["Complete", "Failed"] | None = None
@@ -183,6 +185,7 @@ def summarize_job(manifest: Mapping[str, Any]) -> JobSummary | None:
         suspended=bool(spec.get("suspend")),
         active=status.get("active", 0),
         ready=status.get("ready", 0),
+        terminating=status.get("terminating", 0),
         pods=spec.get("completions") or 1,
         end=end.get("type"),
         reason=end.get("reason", ""),

@@ -38,7 +38,7 @@ async def observe(run: Run, cache: Cache, cluster: Cluster, events: Events, now:
 
 async def _why_not_ready(seen: Observed, run: Run, job: JobSummary, cluster: Cluster, events: Events) -> Observed:
     """What says why pods do not run; what cannot be there is not asked for."""
-    pods = await _pods_of(job, cluster) if job.active else ()
+    pods = await _pods_of(job, cluster) if job.active or job.terminating else ()
     silent = next((pod for pod in pods if needs_events(pod)), None)
     return replace(
         seen,

@@ -19,7 +19,7 @@ def trouble(run: Run, seen: Observed, settings: Settings) -> Problem | None:
     """Why not all pods run: some cannot start, some cannot be made, some were lost."""
     names = Names.of(run, settings)
     found = blocked(seen.pods, seen.events, names) or seen.refusal
-    return found or (pods.setback(seen.pods, names) if pods.any_pending(seen.pods) else None)
+    return found or pods.setback(seen.pods, names)
 
 
 def begun(job: str) -> str:

@@ -38,11 +38,13 @@ def failure(pods: Sequence[Manifest], names: Names | None = None) -> Failure | N
 def setback(pods: Sequence[Manifest], names: Names) -> Problem | None:
     """What happened to pods that the Job replaces; its attempt goes on."""
     over = [pod for pod in pods if pod.get("status", {}).get("phase") == "Failed"]
-    lost = [(pod, target) for pod in over if (target := _target(pod))]
-    if lost and len(lost) == len(over):
+    lost = [(pod, target) for pod in pods if (target := _target(pod))]
+    if lost and all(_target(pod) for pod in over):
         pod, target = lost[-1]
         said = str(target.get("message", "")).strip() or target.get("reason", "")
-        return Problem(Reason.DISRUPTED, f"pod {pod['metadata']['name']} was lost and is replaced: {said}")
+        return Problem(Reason.DISRUPTED, f"pod {pod['metadata']['name']} is lost and will be replaced: {said}")
+    if not any_pending(pods):
+        return None
     if (found := failure(over, names)) and found.reason == Reason.ATTEMPT_FAILED:
         return Problem(Reason.POD_FAILED, found.message)
     return found

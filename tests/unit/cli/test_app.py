@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import yaml
-from tests.support.status_objects import FakeCluster, failed, pipeline, resource, running
+from tests.support.status_objects import FakeCluster, completed, condition, failed, pipeline, resource, running
 
 from hatchery_api import __version__
 from hatchery_cli import app as commands
@@ -250,3 +250,14 @@ def test_the_version_is_told_without_loading_the_cluster_client():
     script += "try:\n    run()\nexcept SystemExit as end:\n    print(end.code, 'kubernetes' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["hatchery", __version__, "0", "False"]
+
+
+def test_status_says_why_runs_do_not_go_on(hatchery):
+    stalled = running()
+    stalled["status"]["conditions"].append(condition("Stalled", "True", "NoProgress", "no progress since ten"))
+    runs = [stalled, failed("CorpusBuild", "other"), completed("EvalRun")]
+    code, out, _ = hatchery(FakeCluster([runs]), "status")
+    assert code == Exit.OK
+    for fact in ("Stalled", "pretrainrun/tiny", "no progress since ten", "the loss is nan"):
+        assert fact in out
+    assert "evalrun/tiny" not in out

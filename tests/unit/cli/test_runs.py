@@ -1,5 +1,5 @@
 import pytest
-from tests.support.status_objects import blocked, completed, failed, pipeline, resource, running
+from tests.support.status_objects import blocked, completed, condition, failed, pipeline, resource, running
 
 from hatchery_cli.errors import CommandError
 from hatchery_cli.runs import RunView, chosen
@@ -88,3 +88,36 @@ def test_a_name_that_matches_nothing_says_what_there_is(name, message):
     with pytest.raises(CommandError, match=message) as caught:
         chosen([RunView.of(running())], [name])
     assert caught.value.code == 2
+
+
+def explained(reason, message):
+    """A run whose pods do not start."""
+    conditions = [condition("Succeeded", "Unknown", reason, message), condition("Degraded", "True", reason, message)]
+    return resource("CorpusBuild", conditions=conditions)
+
+
+def stalled():
+    made = running()
+    made["status"]["conditions"].append(condition("Stalled", "True", "NoProgress", "no progress since ten"))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        (explained("Unschedulable", "too little cpu"), "too little cpu"),
+        (
+            explained("AttemptFailed", "ended with exit code 1: ValueError: x\nTraceback\n"),
+            "ended with exit code 1: ValueError: x",
+        ),
+        (stalled(), "no progress since ten"),
+        (
+            resource("EvalRun", conditions=[condition("Succeeded", "Unknown", "Waiting", "waits for it")]),
+            "waits for it",
+        ),
+        (running(), ""),
+        (completed("EvalRun"), ""),
+    ],
+)
+def test_why_a_run_does_not_go_on_is_a_line(made, why):
+    assert RunView.of(made).why == why

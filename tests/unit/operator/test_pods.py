@@ -38,6 +38,17 @@ SITUATIONS: dict[str, tuple[Reason, str]] = {
     ),
     "both": (Reason.UNSCHEDULABLE, "cpu 900, memory 900Gi and does not fit on the only node: too little cpu; too lit"),
     "gpu": (Reason.UNSCHEDULABLE, "`spec.placement.resources.limits.nvidia.com/gpu`, or add a larger node"),
+    "busy": (
+        Reason.UNSCHEDULABLE,
+        "asks for cpu 1600m, memory 32Mi and does not fit on the only node: too little cpu. Ask for less in "
+        "`spec.placement.resources.requests.cpu`, or wait until enough is free. The scheduler says: 0/1 nodes",
+    ),
+    "gang": (Reason.UNSCHEDULABLE, "pod gang-train-a1-1-mcl9z asks for cpu 400m, memory 32Mi and does not fit"),
+    "preempted": (
+        Reason.DISRUPTED,
+        "pod filler-build-a1-0-j86r8 is lost and will be replaced: default-scheduler: preempting to accommodate a",
+    ),
+    "segfault": (Reason.ATTEMPT_FAILED, "ended with exit code 139 (SIGSEGV) and left no last lines"),
     "memory": (Reason.UNSCHEDULABLE, "memory 900Gi and does not fit on the only node: too little memory"),
     "selector": (Reason.UNSCHEDULABLE, "no label as `spec.placement.nodeSelector`"),
     "affinity": (Reason.UNSCHEDULABLE, "node(s) didn't match pod affinity rules. The scheduler says: 0/1 nodes are"),
@@ -130,7 +141,7 @@ def told(name: str, names: Names = NAMES) -> Problem | None:
     pods, events = situation(name)
     if not pods:
         return explain(max(events, key=event_time)["message"], names)
-    return blocked(pods, events, names) or failure(pods, names)
+    return blocked(pods, events, names) or failure(pods, names) or setback(pods, names)
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
@@ -170,7 +181,7 @@ def test_a_text_that_is_not_known_is_passed_on_as_it_is(name: str) -> None:
         said: Problem | None = explain(events[-1]["message"], NAMES)
         assert said == Problem(Reason.POD_REFUSED, f"the API server refuses a child: {unknown}")
         return
-    said = blocked(pods, events, NAMES) or failure(pods, NAMES)
+    said = blocked(pods, events, NAMES) or failure(pods, NAMES) or setback(pods, NAMES)
     assert said
     by_code = ("OOMKilled", "no last lines", "exit code 3", "killed for memory", "(SIGKILL")
     assert unknown in said.message or any(words in said.message for words in by_code), said
@@ -247,7 +258,7 @@ def test_a_pod_that_was_preempted_is_not_the_reason_of_a_failure() -> None:
     assert found
     assert "pod crashed ended with exit code 1: ValueError: bad" in found.message
     assert setback([lost, pod(phase="Pending")], NAMES) == Problem(
-        Reason.DISRUPTED, "pod lost was lost and is replaced: preempted"
+        Reason.DISRUPTED, "pod lost is lost and will be replaced: preempted"
     )
     replaced = setback([crashed, pod(phase="Pending")], NAMES)
     assert replaced
@@ -295,12 +306,6 @@ def test_the_jobs_own_report_is_said_as_it_is_and_a_traceback_in_it_is_read() ->
 )
 def test_the_line_that_names_the_error_is_found_among_noise(text: str, line: str | None) -> None:
     assert error_line(text) == line
-
-
-def test_an_end_by_a_signal_says_which() -> None:
-    found = failure([ended(139)], NAMES)
-    assert found
-    assert "with exit code 139 (SIGSEGV)" in found.message
 
 
 @pytest.mark.parametrize(

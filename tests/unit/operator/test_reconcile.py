@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import logging
+import itertools
 from datetime import datetime
 from typing import Any, cast
 
@@ -23,7 +24,7 @@ from hatchery_operator.handlers import take_job, take_run
 from hatchery_operator.health import Pulse
 from hatchery_operator.logs import JsonFormatter
 from hatchery_operator.metrics import Metrics
-from hatchery_operator.objects import Key, Manifest
+from hatchery_operator.objects import Key, Manifest, rfc3339
 from hatchery_operator.progress import Received
 from hatchery_operator.reconcile import Reconciler
 from hatchery_operator.resync import Resync
@@ -620,3 +621,35 @@ def test_every_line_of_every_pass_names_resource_attempt_and_pass() -> None:
     same_pass = [line["message"] for line in lines if line["reconcile"] == created["reconcile"]]
     assert created["attempt"] == 1
     assert same_pass == ["status written", "child created"]
+
+def image_states() -> Any:
+    """What the kubelet says of an image that does not exist, for ever."""
+    answer = 'failed to resolve reference "r/i:1": r/i:1: not found'
+    return itertools.cycle(
+        [
+            {"reason": "ErrImagePull", "message": f"rpc error: code = NotFound desc = {answer}"},
+            {"reason": "ImagePullBackOff", "message": f'Back-off pulling image "r/i:1": ErrImagePull: {answer}'},
+        ]
+    )
+
+
+def test_a_job_that_waits_for_a_day_is_explained_by_one_write() -> None:
+    world, key = World(), Key("CorpusBuild", NAMESPACE, "corpus")
+    world.cluster.add(manifest(*PIPELINE[0]))
+    world.settle()
+    job = world.cluster.of("Job")["corpus-build-a1"]
+    world.cluster.put({**job, "status": {"active": 1, "ready": 0}})
+    labels = {**job["spec"]["template"]["metadata"]["labels"], "batch.kubernetes.io/job-name": "corpus-build-a1"}
+    metadata = {"name": "corpus-build-a1-0-x", "namespace": NAMESPACE, "labels": labels, "uid": "p"}
+    metadata["creationTimestamp"] = rfc3339(NOW)
+    before, looks, seconds, states = len(world.cluster.writes), 0, 0.0, image_states()
+    while seconds < 86_400:
+        status = {"phase": "Pending", "containerStatuses": [{"name": "main", "state": {"waiting": next(states)}}]}
+        world.cluster.put({"apiVersion": "v1", "kind": "Pod", "metadata": {**metadata}, "status": status})
+        world.now = later(seconds)
+        world.tell()
+        seconds += asyncio.run(world.reconcile(key)) or 3600
+        looks += 1
+    assert world.reason("CorpusBuild", "corpus") == ("Unknown", "ImagePullError")
+    assert world.cluster.writes[before:] == ["status CorpusBuild corpus"]
+    assert 280 < looks < 310
