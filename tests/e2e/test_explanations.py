@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from tests.cluster.console import wait_for
 from tests.support.corpora import Case, corpus, resource
 from tests.support.kube import Kube, condition
 
@@ -16,6 +17,19 @@ TOKENS = "example.com/tokens"
 """A resource only one case asks for, so that the quota on it concerns no other."""
 
 POLICY = "explanations-forbidden-images"
+
+LARGE_FILE = "/opt/hatchery/venv/lib/*/site-packages/torch/lib/libtorch_cpu.so"
+"""400 MB that are read at once. A limit below what Python needs would not do: the node then rereads its files for
+minutes before it gives up."""
+
+FORBIDDEN = """
+apiVersion: v1
+kind: Pod
+metadata: {name: forbidden, namespace: %s}
+spec:
+  containers: [{name: main, image: "localhost:5000/forbidden:1"}]
+"""
+"""A pod that the policy refuses."""
 
 
 def asks(requests: dict[str, str] | None = None, limits: dict[str, str] | None = None, **placement: Any) -> Case:
@@ -87,11 +101,13 @@ CASES = {
         "MissingReference",
         ("PriorityClass no-such-priority of `spec.placement.priorityClassName`",),
     ),
-    # less than Python needs to start: a little more makes the node reread its files instead, for minutes
     "out-of-memory": Expected(
-        asks({"cpu": "50m", "memory": "20Mi"}, {"memory": "20Mi"}),
+        corpus(
+            LARGE_FILE,
+            placement={"resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}},
+        ),
         "OutOfMemory",
-        ("raise `spec.placement.resources.limits.memory` (now 20Mi",),
+        ("raise `spec.placement.resources.limits.memory` (now 256Mi",),
         ends=True,
     ),
     "image-without-jobs": Expected(
@@ -139,6 +155,14 @@ def _object(version: str, kind: str, name: str, spec: Any, namespace: str | None
 def applied(kube: Kube, namespace: str, images: dict[str, str]) -> Iterator[None]:
     """All cases at once, under the namespace's rules."""
     kube.apply(*rules(namespace))
+    wait_for(
+        "the admission policy",
+        lambda: (
+            POLICY in kube.kubectl("apply", "--dry-run=server", "-f", "-", stdin=FORBIDDEN % namespace, check=False)
+        ),
+        why="the API server takes a policy up some seconds after it has stored it",
+        timeout_seconds=SECONDS,
+    )
     cases = {name: expected.case for name, expected in CASES.items()}
     cases["image-without-jobs"] = corpus(image=images["operator"])
     kube.apply(*(resource(name, case) for name, case in cases.items()), namespace=namespace)

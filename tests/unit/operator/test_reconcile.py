@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import copy
 import io
+import itertools
 import json
 import logging
-import itertools
 from datetime import datetime
 from typing import Any, cast
 
@@ -621,6 +621,7 @@ def test_every_line_of_every_pass_names_resource_attempt_and_pass() -> None:
     same_pass = [line["message"] for line in lines if line["reconcile"] == created["reconcile"]]
     assert created["attempt"] == 1
     assert same_pass == ["status written", "child created"]
+
 
 def image_states() -> Any:
     """What the kubelet says of an image that does not exist, for ever."""
