@@ -1,5 +1,7 @@
 """Keeps the policy of all runs' pods in every namespace where pods are about to start."""
 
+import asyncio
+
 from hatchery_operator.cluster import Cluster
 from hatchery_operator.network import runs_policy
 from hatchery_operator.settings import Settings
@@ -12,6 +14,8 @@ class NamespacePolicy:
         self._cluster = cluster
         self._settings = settings
         self._written: set[str] = set()
+        # of many passes at once the first writes, and the others wait for it
+        self._lock = asyncio.Lock()
 
     async def ensure(self, namespace: str) -> None:
         """Writes the policy unless it was.
@@ -21,8 +25,10 @@ class NamespacePolicy:
         """
         if not self._settings.network_policies.enabled or namespace in self._written:
             return
-        await self._cluster.apply(runs_policy(namespace, self._settings))
-        self._written.add(namespace)
+        async with self._lock:
+            if namespace not in self._written:
+                await self._cluster.apply(runs_policy(namespace, self._settings))
+                self._written.add(namespace)
 
     def forget(self, namespace: str) -> None:
         """With its last run the namespace itself may have gone; one of the same name starts without policy."""

@@ -6,16 +6,25 @@ Policies only ever add up: what one of them allows, no other takes away.
 from typing import Final
 from urllib.parse import urlsplit
 
+from hatchery_api.base import GROUP
 from hatchery_api.contract import METRICS_PORT
 from hatchery_operator.objects import MANAGED_BY_LABEL, MANAGER, Manifest
-from hatchery_operator.progress_route import UID_LABEL
 from hatchery_operator.settings import Settings
 
 RUNS_POLICY: Final = "hatchery-runs"
 """The policy of all runs' pods in a namespace; no run owns it, it stays with the namespace."""
 
+ISOLATED_LABEL: Final = f"{GROUP}/isolated"
+"""Label of pods that the policies are about. Pods of an older operator, or made while policies were off, have none: a
+gang among them has no policy of its own and must stay open to itself."""
+
 _DNS_PORT: Final = 53
 _API_VERSION: Final = "networking.k8s.io/v1"
+
+
+def isolation(settings: Settings) -> dict[str, str]:
+    """Labels that put a pod under the policies, if there are any."""
+    return {ISOLATED_LABEL: "true"} if settings.network_policies.enabled else {}
 
 
 def runs_policy(namespace: str, settings: Settings) -> Manifest:
@@ -26,7 +35,7 @@ def runs_policy(namespace: str, settings: Settings) -> Manifest:
         "kind": "NetworkPolicy",
         "metadata": {"name": RUNS_POLICY, "namespace": namespace, "labels": {MANAGED_BY_LABEL: MANAGER}},
         "spec": {
-            "podSelector": {"matchExpressions": [{"key": UID_LABEL, "operator": "Exists"}]},
+            "podSelector": {"matchLabels": {ISOLATED_LABEL: "true"}},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [{"ports": _tcp(METRICS_PORT)}],
             "egress": [{"ports": names}, {"ports": _tcp(*_outward_ports(settings)), "to": _outside(settings)}],

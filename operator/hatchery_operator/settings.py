@@ -57,7 +57,7 @@ class NetworkPolicySettings(Model):
     """Who may connect to the pods of runs, and where they may connect to."""
 
     enabled: bool = True
-    """Whether the operator makes NetworkPolicies; those that are there stay when this is turned off."""
+    """Whether the operator makes NetworkPolicies. Pods that run already stay as they are."""
 
     egress_ports: Annotated[list[Port], Field(max_length=64)] = [80, 443]
     """TCP ports the pods may connect to, anywhere, beside DNS, the operator's and that in `hubEndpoint`. What is behind

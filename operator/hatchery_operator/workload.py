@@ -13,7 +13,7 @@ from hatchery_api.contract import (
     Output,
 )
 from hatchery_api.placement import RunSpec
-from hatchery_operator.network import gang_policy
+from hatchery_operator.network import gang_policy, isolation
 from hatchery_operator.objects import Manifest
 from hatchery_operator.pod import CONTAINER, INPUT_ANNOTATION, pod_spec
 from hatchery_operator.settings import Settings
@@ -128,7 +128,7 @@ def _job(work: Work, settings: Settings) -> Manifest:
         "podFailurePolicy": {"rules": failure_rules()},
         "template": {
             "metadata": {
-                "labels": {**overrides.labels, **work.labels},
+                "labels": {**overrides.labels, **work.labels, **isolation(settings)},
                 "annotations": {
                     **overrides.annotations,
                     INPUT_ANNOTATION: _input_text(work, settings),

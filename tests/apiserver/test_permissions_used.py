@@ -11,12 +11,15 @@ import pytest
 from tests.cluster.console import wait_for
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterError
-from tests.support.operator_process import ACCOUNT, SYSTEM, OperatorProcess, Team, install
+from tests.support.operator_process import SYSTEM, OperatorProcess, Team, install
 from tests.support.permissions import account_user, beyond, granted, unused, usage
 
 from hatchery_operator.progress_route import AUDIENCE
 
 pytestmark = pytest.mark.apiserver
+
+ACCOUNT = "hatchery-permissions"
+"""An account that no other test uses."""
 
 USER = account_user(SYSTEM, ACCOUNT)
 DISTURBED_SECONDS = 60.0
@@ -110,13 +113,14 @@ def disturb(plane: ControlPlane, team: Team, begun: int) -> None:
 @pytest.fixture(scope="module")
 def driven(control_plane: ControlPlane, api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Does everything that makes the operator ask the API server for something; gives the log's size before."""
-    install(control_plane)
+    install(control_plane, ACCOUNT)
     begun = control_plane.audit_log.stat().st_size if control_plane.audit_log.exists() else 0
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
     operator = OperatorProcess(
         control_plane,
         tmp_path_factory.mktemp("operator"),
+        ACCOUNT,
         progress={"port": port, "serviceUrl": f"https://127.0.0.1:{port}"},
     )
     operator.start()
@@ -151,3 +155,21 @@ def test_the_log_does_show_a_refusal(control_plane: ControlPlane, driven: int, t
         control_plane.kubectl("get", "secrets", f"--kubeconfig={kubeconfig}")
     refused = usage(control_plane.audit_log, USER, position).refused
     assert [str(action) for action in refused] == ["list secrets in hatchery-system"]
+
+
+def test_an_operator_of_one_namespace_asks_for_nothing_elsewhere(
+    control_plane: ControlPlane, api, tmp_path: Path
+) -> None:
+    """Beside what every account may read, it has a Role in its namespace and is never refused."""
+    account, team = f"{ACCOUNT}-single", Team(api.request, "permissions-single")
+    install(control_plane, account, [team.name])
+    operator = OperatorProcess(control_plane, tmp_path, account, namespaces=[team.name])
+    operator.start()
+    team.apply("CorpusBuild", "corpus")
+    team.run_pods("corpus-build-a1")
+    team.end_job("corpus-build-a1")
+    team.wait_reason("CorpusBuild", "corpus", "Completed")
+    assert operator.stop() == 0
+    found = usage(control_plane.audit_log, account_user(SYSTEM, account))
+    assert [str(action) for action in found.refused] == []
+    assert {action.namespace for action in found.used} <= {team.name, SYSTEM}

@@ -85,6 +85,12 @@ def test_pods_that_are_no_runs_are_left_as_they_were() -> None:
     assert not allowed([DENY_ALL, *POLICIES], HUB, NEIGHBOUR, 8888)
 
 
+def test_a_gang_made_without_a_policy_of_its_own_stays_open_to_itself_after_an_upgrade() -> None:
+    pod, own = attempt("old", settings=Settings.model_validate({"networkPolicies": {"enabled": False}}))
+    assert own == []
+    assert allowed([runs_policy(NAMESPACE, SETTINGS), *GANG], pod, pod, RENDEZVOUS_PORT)
+
+
 def test_two_attempts_of_one_run_never_meet() -> None:
     run = parse_run(manifest("PretrainRun", "one", parallelism={"nodes": 2}))
     assert run.spec

@@ -14,6 +14,7 @@ from tests.support.pod_override_strategies import GOOD_OVERRIDES, GOOD_PLACEMENT
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.kinds import BY_KIND, KINDS
 from hatchery_api.pod_overrides import ALLOWED_ANNOTATIONS, RESERVED_PATHS, RESERVED_VARIABLES, PodOverrides
+from hatchery_operator.network import ISOLATED_LABEL
 from hatchery_operator.objects import Manifest, parse_run
 from hatchery_operator.observed import Observed
 from hatchery_operator.plan import plan
@@ -92,6 +93,7 @@ def _unsafe_metadata(job: Manifest) -> list[str]:
         "prometheus.io/port",
         "prometheus.io/path",
         INPUT_ANNOTATION,
+        ISOLATED_LABEL,
         *ALLOWED_ANNOTATIONS,
     }
     return [key for key in added - harmless if "k8s.io" in key or "kubernetes" in key or "hatchery" in key]

@@ -513,6 +513,7 @@ def test_no_pod_starts_in_a_namespace_that_cannot_be_closed() -> None:
     assert world.cluster.of("Job") == {}
     assert "exceeded quota" in world.message("CorpusBuild", "corpus")
     world.cluster.refuse = lambda *_: None
+    world.now = later(600)
     world.settle()
     assert policies_and_jobs(world) == ["apply NetworkPolicy hatchery-runs", "create Job corpus-build-a1"]
 

@@ -106,7 +106,9 @@ def test_all_objects_are_ours_and_carry_only_our_labels(kind: str, stage: str) -
         assert manifest["metadata"]["name"] == f"code-{stage}-a3"
         [owner] = manifest["metadata"]["ownerReferences"]
         assert (owner["kind"], owner["uid"], owner["controller"]) == (kind, one.run.uid, True)
-    for labels in (*(manifest["metadata"]["labels"] for manifest in objects), template["metadata"]["labels"]):
+    of_pods = dict(template["metadata"]["labels"])
+    assert of_pods.pop("hatchery.dev/isolated") == "true"
+    for labels in (*(manifest["metadata"]["labels"] for manifest in objects), of_pods):
         assert labels == {
             "hatchery.dev/kind": kind,
             "hatchery.dev/name": "code",
