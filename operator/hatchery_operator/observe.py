@@ -77,8 +77,8 @@ async def _refusal(
     seen: Observed, run: Run, job: JobSummary, pods: tuple[Manifest, ...], events: Events
 ) -> Problem | None:
     """Why the Job controller could not create a pod, unless it has created one since."""
-    newest = max((parse_time(pod["metadata"]["creationTimestamp"]) for pod in pods), default=parse_time(job.since))
-    event = await events.refusal(job, max(newest, parse_time(job.since)), seen.now)
+    made = [job.since, *(pod["metadata"].get("creationTimestamp", job.since) for pod in pods)]
+    event = await events.refusal(job, max(map(parse_time, made)), seen.now)
     return explain(event["message"], Names.of(run)) if event else None
 
 
