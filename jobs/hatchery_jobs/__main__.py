@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 from hatchery_api.contract import INPUT_PATH
+from hatchery_jobs.logs import guard_streams
 from hatchery_jobs.run import main
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="hatchery_jobs", description="Runs one stage of a Hatchery resource.")
     parser.add_argument("--input", type=Path, default=Path(INPUT_PATH), help="the JobInput as JSON")
+    guard_streams()
     sys.exit(main(parser.parse_args().input))

@@ -3,7 +3,6 @@
 Neither ever disturbs the work: a request that fails is dropped and the next one tries again.
 """
 
-import json
 import os
 import ssl
 import threading
@@ -19,6 +18,7 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, disabl
 
 from hatchery_api.contract import METRICS_PORT, TrainerProgress, TrainerStatus
 from hatchery_api.status import ProgressMetric
+from hatchery_jobs.logs import log
 
 INTERVAL_SECONDS: Final = 5.0
 """Shortest time between two requests."""
@@ -133,6 +133,6 @@ class ProgressClient:
             with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS, context=context):  # noqa: S310 - the same
                 pass
         except (OSError, ValueError) as error:
-            print(json.dumps({"event": "progress-not-sent", "error": str(error)}), flush=True)  # noqa: T201 - the log
+            log("progress-not-sent", error=str(error))
         finally:
             self.busy.release()

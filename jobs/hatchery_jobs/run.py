@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -17,12 +16,13 @@ from pydantic import ValidationError
 
 from hatchery_api.base import API_VERSION
 from hatchery_api.conditions import Reason
-from hatchery_api.contract import REPORT_PATH, ExitCode, JobInput, Report
+from hatchery_api.contract import METRICS_PORT, REPORT_PATH, ExitCode, JobInput, Report
 from hatchery_api.kinds import BY_KIND
 from hatchery_api.status import HubRevision
 from hatchery_jobs.artifacts import write_atomically
 from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.errors import DataError, Interrupted, JobError, RetryableError, SpecError
+from hatchery_jobs.logs import bind, log, redact
 from hatchery_jobs.progress import Progress, serve_metrics
 
 STAGES: Final = {
@@ -105,9 +105,9 @@ def _push(job: JobInput[Any], outcome: Outcome) -> HubRevision | None:
 
 
 def failure(error: BaseException) -> tuple[Report, ExitCode]:
-    """Report and exit code of an error."""
+    """Report and exit code of an error; secrets go before a text is cut, which would leave half of one."""
     if isinstance(error, JobError):
-        return Report(reason=error.reason, message=error.message), error.exit_code
+        return Report(reason=error.reason, message=redact(error.message)), error.exit_code
     if isinstance(error, MemoryError):
         known: JobError = RetryableError(
             Reason.OUT_OF_MEMORY, "out of memory; raise spec.placement.resources.limits.memory or take smaller batches"
@@ -115,9 +115,9 @@ def failure(error: BaseException) -> tuple[Report, ExitCode]:
     elif isinstance(error, UnicodeDecodeError):
         known = DataError(Reason.UNREADABLE_INPUT, f"text that is not {error.encoding}: {error}")
     else:
-        lines = traceback.format_exception(error)
-        return Report(reason=Reason.ATTEMPT_FAILED, message="".join(lines)[-2000:]), ExitCode.RETRY
-    return Report(reason=known.reason, message=known.message), known.exit_code
+        trace = redact("".join(traceback.format_exception(error)))
+        return Report(reason=Reason.ATTEMPT_FAILED, message=trace[-2000:]), ExitCode.RETRY
+    return Report(reason=known.reason, message=redact(known.message)), known.exit_code
 
 
 def main(input_path: Path) -> int:
@@ -127,15 +127,16 @@ def main(input_path: Path) -> int:
     started = time.monotonic()
     try:
         job = load_job(input_path)
-        log("started", kind=job.kind, namespace=job.namespace, name=job.name, stage=job.stage, attempt=job.attempt)
+        bind(job)
+        log("started")
         if (job.kind, job.stage) not in SERVES_ITSELF:
-            serve_metrics()
+            serve_metrics(int(os.environ.get("HATCHERY_METRICS_PORT", METRICS_PORT)))
         with tempfile.TemporaryDirectory(prefix="hatchery-") as scratch:
             report, code = run(job, stop, Path(scratch)), ExitCode.DONE
     except Exception as error:  # noqa: BLE001 - every end is reported, and the exit code says which
         report, code = failure(error)
         if not isinstance(error, JobError):
-            traceback.print_exc()
+            log("error", trace=traceback.format_exc())
     if stop.is_set() and code == ExitCode.RETRY:
         report, code = failure(Interrupted("the pod was asked to end; the next one goes on"))
     report = report.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
@@ -151,9 +152,3 @@ def write_termination_message(report: Report) -> None:
         path.write_text(report.termination_message())
     except OSError as error:
         log("no-termination-message", path=str(path), error=str(error))
-
-
-def log(event: str, **facts: object) -> None:
-    """One line of JSON on standard output."""
-    sys.stdout.write(json.dumps({"event": event, **facts}, default=str) + "\n")
-    sys.stdout.flush()

@@ -1,9 +1,11 @@
-"""Writes the dashboards, or checks that they are fresh: `python -m manifests.monitoring.generate [--check]`."""
+"""Writes dashboards and PrometheusRule, or checks them: `python -m manifests.monitoring.generate [--check]`."""
 
 import json
 import sys
+from pathlib import Path
 from typing import Final
 
+import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from manifests.monitoring.control import control
 from manifests.monitoring.evaluation import evaluation
@@ -12,16 +14,26 @@ from manifests.monitoring.run import run
 
 from hatchery_api import generate as api
 
+ALERTS: Final = Path(__file__).resolve().parents[2] / "charts/hatchery/alerts.yaml"
+"""The rules, as `promtool` reads them."""
+
 DASHBOARDS: Final = {"fleet": fleet, "run": run, "evaluation": evaluation, "operator": control}
 """Dashboards by the name of their file."""
 
 
 def generated_files() -> dict[str, str]:
     """Content of every generated file, by path from the repository's root."""
-    return {
+    rule = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "hatchery-operator", "namespace": "hatchery-system"},
+        "spec": yaml.safe_load(ALERTS.read_text(encoding="utf-8")),
+    }
+    dashboards = {
         f"charts/hatchery/dashboards/{name}.json": json.dumps(make(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
         for name, make in DASHBOARDS.items()
     }
+    return {**dashboards, "manifests/monitoring/prometheusrule.yaml": api.BANNER + api.dump_yaml(rule)}
 
 
 if __name__ == "__main__":

@@ -71,6 +71,17 @@ def test_every_object_of_the_plain_manifests_is_accepted(control_plane, namespac
     assert len(dry_run(control_plane, manifests)) == manifests.count("\n---\n") + 1
 
 
+def test_the_plain_monitors_are_those_of_the_chart(control_plane, namespaces, prometheus_operator) -> None:
+    plain = control_plane.kubectl("kustomize", str(ROOT / "manifests/monitoring"))
+    found = {manifest["kind"]: manifest["spec"] for manifest in yaml.safe_load_all(plain)}
+    kinds = {"PodMonitor": "podMonitor", "ServiceMonitor": "serviceMonitor", "PrometheusRule": "prometheusRule"}
+    rendered = chart(*(f"--set={value}.enabled=true" for value in kinds.values()))
+    expected = {manifest["kind"]: manifest["spec"] for manifest in rendered if manifest["kind"] in kinds}
+    del expected["ServiceMonitor"]["selector"]["matchLabels"]["app.kubernetes.io/instance"]
+    assert found == expected
+    assert len(dry_run(control_plane, plain)) == len(kinds)
+
+
 def operator_pod(documents: list[dict[str, Any]]) -> dict[str, Any]:
     [deployment] = [d for d in documents if d["kind"] == "Deployment"]
     spec = deployment["spec"]["template"]["spec"] | {"serviceAccountName": "default"}

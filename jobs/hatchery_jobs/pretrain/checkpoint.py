@@ -20,8 +20,8 @@ from safetensors.torch import load_model, save_model
 
 from hatchery_api.base import Record
 from hatchery_jobs.artifacts import sha256_file, storage_errors, sync_folder, write_atomically
+from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.state import RunState
-from hatchery_jobs.run import log
 
 MANIFEST: Final = "manifest.json"
 """The done-marker of a checkpoint."""

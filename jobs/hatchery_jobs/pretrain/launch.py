@@ -20,8 +20,8 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import RENDEZVOUS_PORT
 from hatchery_api.pretrain import Parallelism
 from hatchery_jobs.errors import Interrupted, RetryableError
+from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.orders import Ending, Sign, WorkOrder, read_ending, read_failure
-from hatchery_jobs.run import log
 
 POLL_SECONDS: Final = 0.2
 """Longest time until a termination signal is seen."""

@@ -21,13 +21,13 @@ from transformers.utils.logging import disable_progress_bar
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode
 from hatchery_jobs.errors import JobError, SpecError
+from hatchery_jobs.logs import bind, guard_streams, log, redact
 from hatchery_jobs.pretrain.measure import bits_per_byte, measure, measure_is_due
 from hatchery_jobs.pretrain.orders import Ending, Failure, WorkOrder, write_ending, write_failure
 from hatchery_jobs.pretrain.schedule import learning_rate
 from hatchery_jobs.pretrain.state import Update
 from hatchery_jobs.pretrain.team import local_rank
 from hatchery_jobs.pretrain.trainer import Trainer, prepare, result, to_device
-from hatchery_jobs.run import log
 
 
 def train(order: WorkOrder) -> Ending:
@@ -146,7 +146,7 @@ def failure_of(error: Exception) -> Failure:
             exit_code=ExitCode.RETRY,
         )
     peer_lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
-    text = "".join(traceback.format_exception(error))
+    text = redact("".join(traceback.format_exception(error)))
     return Failure(reason=Reason.ATTEMPT_FAILED, message=text[-2000:], exit_code=ExitCode.RETRY, peer_lost=peer_lost)
 
 
@@ -154,10 +154,11 @@ def main(path: Path) -> int:
     """Entry point of a worker."""
     disable_progress_bar()
     order = WorkOrder.model_validate_json(path.read_bytes())
+    bind(order.job)
     try:
         end = train(order)
     except Exception as error:  # noqa: BLE001 - torchrun would lose it; the launcher decides
-        traceback.print_exc()
+        log("error", rank=local_rank(), trace=traceback.format_exc())
         write_failure(order, local_rank(), failure_of(error))
         return 1
     if local_rank() == 0:
@@ -167,4 +168,5 @@ def main(path: Path) -> int:
 
 
 if __name__ == "__main__":
+    guard_streams()
     sys.exit(main(Path(sys.argv[1])))

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 
+from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.curve import CURVE, Curve
 from hatchery_jobs.pretrain.metrics import RunMetrics
 from hatchery_jobs.pretrain.orders import WorkOrder
 from hatchery_jobs.pretrain.state import RunState, Update
 from hatchery_jobs.progress import Progress, serve_metrics
-from hatchery_jobs.run import log
 
 
 class Silence(AbstractContextManager["Silence"]):

@@ -12,6 +12,7 @@ from hatchery_api.pretrain import PretrainResult, PretrainRunSpec
 from hatchery_jobs.artifacts import Draft, storage_errors, write_atomically
 from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.errors import Interrupted, RetryableError
+from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.card import model_card
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.data import TokenStore
@@ -19,7 +20,6 @@ from hatchery_jobs.pretrain.launch import Gang, run_workers
 from hatchery_jobs.pretrain.orders import CHECKPOINTS, WorkOrder
 from hatchery_jobs.pretrain.preflight import check
 from hatchery_jobs.pretrain.vocabulary import TOKENIZER_FILES, load_vocabulary
-from hatchery_jobs.run import log
 
 CODE_VERSION: Final = "1"
 """Raised whenever equal inputs would give another model."""

@@ -10,6 +10,7 @@ import torch
 from hatchery_api.conditions import Reason
 from hatchery_api.pretrain import LastCheckpoint, Loss, PretrainResult, PretrainRunSpec
 from hatchery_jobs.errors import RetryableError
+from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.data import SequenceOrder, Tokens, TokenStore
 from hatchery_jobs.pretrain.model import build_model
@@ -19,7 +20,6 @@ from hatchery_jobs.pretrain.record import Recorder, Silence
 from hatchery_jobs.pretrain.shape import resolve_shape
 from hatchery_jobs.pretrain.state import RunState, perplexity
 from hatchery_jobs.pretrain.team import Team, gather_team
-from hatchery_jobs.run import log
 
 
 @dataclass

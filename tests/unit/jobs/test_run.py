@@ -20,7 +20,7 @@ SPEC = {"sources": [{"name": "a", "files": {"urls": ["/x/*.py"]}}]}
 def job(tmp_path, monkeypatch):
     """Writes a JobInput and puts a stage in place; gives a function that runs it."""
     monkeypatch.setenv("HATCHERY_REPORT_PATH", str(tmp_path / "report"))
-    monkeypatch.setattr(run, "serve_metrics", lambda: None)
+    monkeypatch.setattr(run, "serve_metrics", lambda _port: None)
 
     def start(stage, **changes):
         module = types.ModuleType("fake_stage")

@@ -102,7 +102,7 @@ def test_two_workers_interrupted_and_resumed_give_the_bytes_of_one(bench, inputs
     monkeypatch.setenv("HATCHERY_PROCESSES_PER_NODE", "2")
     context = bench.context("train", inputs)
     curve = context.draft(train.CODE_VERSION).folder / CURVE
-    object.__setattr__(context, "stop", StopAtLine(curve, 7))
+    object.__setattr__(context, "stop", StopAtLine(curve, 8))
     command = Gang.command
     with monkeypatch.context() as patch:
         patch.setattr(Gang, "command", lambda *args: [PAUSING if a == WORKER else a for a in command(*args)])
