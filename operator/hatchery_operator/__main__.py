@@ -4,32 +4,39 @@ import argparse
 import asyncio
 import logging
 import random
+import signal
 import sys
 import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import urlsplit
+from uuid import uuid4
 
 import kopf
 
 from hatchery_operator import handlers
 from hatchery_operator.cache import Cache
-from hatchery_operator.certificate import Certificate, make_certificate
 from hatchery_operator.cluster import Cluster, kubeconfig_from_environment
 from hatchery_operator.definitions import Definitions
 from hatchery_operator.errors import ApiError
 from hatchery_operator.health import Pulse, beat, health_app, metrics_app, serve
+from hatchery_operator.lease import Elector
 from hatchery_operator.logs import configure_logs
 from hatchery_operator.metrics import Metrics
 from hatchery_operator.objects import Key
-from hatchery_operator.progress import ProgressReceiver, Received
-from hatchery_operator.progress_access import ProgressAccess
+from hatchery_operator.progress_service import ProgressService
 from hatchery_operator.queue import WorkQueue
 from hatchery_operator.reconcile import Reconciler
 from hatchery_operator.resync import Resync
-from hatchery_operator.settings import Settings, SettingsError, load_settings, settings_path
+from hatchery_operator.settings import (
+    Settings,
+    SettingsError,
+    load_settings,
+    own_namespace,
+    replica_name,
+    settings_path,
+)
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -42,45 +49,43 @@ class Operator:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._certificate = _certificate(settings)
         self._metrics = Metrics()
         self._cache = Cache()
         self._cluster = Cluster(kubeconfig_from_environment(), time.monotonic, self._metrics.answered)
-        definitions = Definitions(self._cluster, self._metrics)
-        self._reconcile = Reconciler(
-            self._cluster,
-            self._cache,
-            settings,
-            metrics=self._metrics,
-            definitions=definitions,
-            now=lambda: datetime.now(UTC),
-            wake=self._wake,
-            progress_ca=self._certificate.ca_pem if self._certificate else None,
+        self._elector = _elector(self._cluster, settings)
+        self._cluster.guard = self._elector.guard
+        self._progress = (
+            ProgressService(self._cluster, self._cache, settings) if settings.progress.service_url else None
         )
-        self._queue: WorkQueue[Key] = WorkQueue(self._reconcile, settings.workers, time.monotonic, random.random)
-        self._pulse = Pulse(
-            lambda: self._cluster.last_success, lambda: self._queue.oldest_seconds, last_beat=time.monotonic()
-        )
+        self._definitions = Definitions(self._cluster, self._metrics)
+        self._queue: WorkQueue[Key] | None = None
+        self._watching = asyncio.Event()
+        self._pulse = Pulse(lambda: self._cluster.last_success, self._oldest_seconds, last_beat=time.monotonic())
         self._resync = Resync(
             self._cluster,
             self._cache,
             namespaces=list(settings.namespaces),
             metrics=self._metrics,
-            definitions=definitions,
+            definitions=self._definitions,
             pulse=self._pulse,
             wake=self._wake,
         )
         self._watch_metrics()
 
     def _watch_metrics(self) -> None:
-        metrics, queue, pulse = self._metrics, self._queue, self._pulse
+        metrics, pulse = self._metrics, self._pulse
         metrics.watch_runs(self._cache.runs)
-        metrics.watch("hatchery_leader", "1 on the replica that acts, 0 on one that stands by.", lambda: 1.0)
+        metrics.watch(
+            "hatchery_leader", "1 on the replica that acts, 0 on one that stands by.", lambda: self._elector.is_leading
+        )
         resync = float(self._settings.resync_seconds)
         metrics.watch("hatchery_resync_interval_seconds", "Time between two listings of everything.", lambda: resync)
-        metrics.watch("hatchery_workqueue_depth", "Keys that wait.", lambda: float(queue.depth))
-        metrics.watch("hatchery_workqueue_oldest_seconds", "Wait of the oldest key.", lambda: queue.oldest_seconds)
+        metrics.watch("hatchery_workqueue_depth", "Keys that wait.", lambda: self._queue.depth if self._queue else 0)
+        metrics.watch("hatchery_workqueue_oldest_seconds", "Wait of the oldest key.", self._oldest_seconds)
         metrics.watch("hatchery_event_loop_lag_seconds", "How late the last heartbeat was.", lambda: pulse.lag_seconds)
+
+    def _oldest_seconds(self) -> float:
+        return self._queue.oldest_seconds if self._queue else 0.0
 
     async def run(self) -> None:
         """Runs until a signal ends it or a part fails."""
@@ -92,16 +97,16 @@ class Operator:
             ):
                 runner = await serve(app, port)
                 stack.push_async_callback(runner.cleanup)
-            if self._certificate:
-                stack.push_async_callback((await self._receive(self._certificate)).stop)
             heart = asyncio.create_task(beat(self._pulse, time.monotonic))
             stack.callback(heart.cancel)
             await self._load()
             await _first_to_end(
-                self._queue.run(),
+                self._elector.run(self._lead),
                 self._resync.run(self._settings.resync_seconds),
                 self._resync.ping(),
                 self._watch(),
+                self._until_stopped(),
+                *([self._progress.run()] if self._progress else []),
             )
 
     async def _load(self) -> None:
@@ -113,9 +118,28 @@ class Operator:
                 await asyncio.sleep(max(LOAD_RETRY_SECONDS, error.retry_after_seconds or 0.0))
             else:
                 break
-        for key in self._cache.all_keys():
-            self._queue.add(key)
         LOG.info("loaded", extra={"objects": len(self._cache)})
+
+    async def _lead(self) -> None:
+        """One term of the leader: all it remembers ends with it, since another replica may lead in between."""
+        bundle = self._progress.bundle() if self._progress else None
+        reconcile = Reconciler(
+            self._cluster,
+            self._cache,
+            self._settings,
+            metrics=self._metrics,
+            definitions=self._definitions,
+            now=lambda: datetime.now(UTC),
+            wake=self._wake,
+            ca_bundle=bundle,
+        )
+        queue = self._queue = WorkQueue(reconcile, self._settings.workers, time.monotonic, random.random)
+        for key in self._cache.all_keys():
+            queue.add(key)
+        try:
+            await _first_to_end(queue.run(), *([bundle.run()] if bundle else []))
+        finally:
+            self._queue = None
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
@@ -125,29 +149,40 @@ class Operator:
         await kopf.operator(
             registry=registry,
             settings=settings,
+            ready_flag=self._watching,
             standalone=True,
             clusterwide=not self._settings.namespaces,
             namespaces=self._settings.namespaces,
         )
 
-    async def _receive(self, certificate: Certificate) -> ProgressReceiver:
-        access = ProgressAccess(self._cluster)
-        receiver = ProgressReceiver(access.review, access.pod_labels, self._take_progress)
-        await receiver.start(self._settings.progress.port, certificate.server_context())
-        return receiver
-
-    def _take_progress(self, received: Received) -> None:
-        self._wake(self._reconcile.take_progress(received))
+    async def _until_stopped(self) -> None:
+        """Ends on a signal, and with it all parts at once: kopf takes seconds, in which no replica would work."""
+        await self._watching.wait()
+        stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(sign, stopped.set)
+        await stopped.wait()
+        LOG.info("a signal ends the operator")
 
     def _wake(self, key: Key) -> None:
-        self._queue.add(key)
+        """Something about a resource may have changed; a replica that stands by will look at all when it leads."""
+        if self._progress:
+            self._progress.notice(key)
+        if self._queue:
+            self._queue.add(key)
 
 
-def _certificate(settings: Settings) -> Certificate | None:
-    if not settings.progress.service_url:
-        return None
-    host = urlsplit(settings.progress.service_url).hostname
-    return make_certificate([host], datetime.now(UTC)) if host else None
+def _elector(cluster: Cluster, settings: Settings) -> Elector:
+    return Elector(
+        cluster,
+        settings.leader_election,
+        identity=f"{replica_name()}_{uuid4().hex[:8]}",
+        namespace=own_namespace(settings) if settings.leader_election.enabled else "",
+        name=settings.operator_name,
+        # goes on while the machine sleeps, unlike the monotonic clock
+        clock=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        now=lambda: datetime.now(UTC),
+    )
 
 
 async def _first_to_end(*parts: Coroutine[Any, Any, None]) -> None:
@@ -171,12 +206,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         settings = load_settings(settings_path(parser.parse_args(arguments).config))
+        operator = Operator(settings)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     configure_logs(settings.log_level)
     handlers.silence_kopf()
-    asyncio.run(Operator(settings).run())
+    asyncio.run(operator.run())
     return 0
 
 

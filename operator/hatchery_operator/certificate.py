@@ -1,10 +1,11 @@
-"""The progress endpoint's certificate, made in memory at start: no key on a disk, no Secret, nothing to rotate."""
+"""The progress endpoint's certificate: made in memory at start (no key on a disk, no Secret), or one mounted."""
 
 import os
 import ssl
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 from typing import Final
 
 from cryptography import x509
@@ -32,12 +33,22 @@ class Certificate:
         """TLS for the listening side."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.load_into(context)
+        return context
+
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """Uses this certificate for new connections of a context."""
         # OpenSSL reads keys from paths only; an anonymous file keeps this one off every disk
         with os.fdopen(os.memfd_create("hatchery-progress"), "wb") as memory:
             memory.write(self.chain_pem)
             memory.flush()
             context.load_cert_chain(f"/proc/self/fd/{memory.fileno()}")
-        return context
+
+
+def read_certificate(folder: Path) -> Certificate:
+    """A certificate that somebody else makes and renews, as a Secret of type `kubernetes.io/tls` is mounted."""
+    chain = (folder / "tls.crt").read_bytes() + b"\n" + (folder / "tls.key").read_bytes()
+    return Certificate((folder / "ca.crt").read_text(encoding="utf-8"), chain)
 
 
 def make_certificate(hosts: list[str], now: datetime) -> Certificate:

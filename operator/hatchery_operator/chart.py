@@ -76,6 +76,14 @@ class StorageValues(Model):
     """Keep it, and with it every artifact, when the chart is removed."""
 
 
+class ProgressValues(Model):
+    """Live progress, which pods post to the operator over TLS."""
+
+    certificate_secret: ResourceName | None = None
+    """Secret of type `kubernetes.io/tls` with `ca.crt`, from cert-manager for example, valid for the operator's
+    Service; null for certificates that each replica makes in memory."""
+
+
 class Switch(Model):
     """Something optional."""
 
@@ -90,11 +98,20 @@ class OperatorPolicy(Switch):
     """Ports of the API server; it has no pod that could be selected."""
 
 
+class DisruptionBudget(Model):
+    """PodDisruptionBudget that lets a drain move the operator, one pod at a time."""
+
+    enabled: bool = True
+    """Create it."""
+
+
 class Values(Model):
     """All values of the chart; one that is not listed here is refused."""
 
     image: Images = Images()
     """Container images; a digest (`name@sha256:…`) works too."""
+    replicas: Annotated[int, Field(ge=1, le=5)] = 2
+    """Pods of the operator: one works, the others stand by and take progress reports."""
     watch_namespaces: Annotated[list[ResourceName], Field(max_length=256)] = []
     """Namespaces the operator serves, with a Role in each; empty for all, with a ClusterRole."""
     settings: Tuning = Tuning()
@@ -106,7 +123,7 @@ class Values(Model):
     tolerations: Annotated[list[Toleration], Field(max_length=16)] = []
     """Taints the operator's pod tolerates."""
     affinity: FreeObject = {}
-    """Affinity of the operator's pod."""
+    """Affinity of the operator's pods; empty, they are on different nodes if that is possible."""
     priority_class_name: Annotated[str, Field(max_length=253)] | None = None
     """PriorityClass of the operator's pod."""
     pod_annotations: _Annotations = {}
@@ -121,7 +138,9 @@ class Values(Model):
     """The four custom resource definitions."""
     storage: StorageValues = StorageValues()
     """A PersistentVolumeClaim with the name in `settings.claimName`."""
-    pod_disruption_budget: Switch = Switch()
+    progress: ProgressValues = ProgressValues()
+    """Live progress, which pods post to the operator over TLS."""
+    pod_disruption_budget: DisruptionBudget = DisruptionBudget()
     """PodDisruptionBudget that lets a drain move the operator, one pod at a time."""
     network_policy: OperatorPolicy = OperatorPolicy()
     """NetworkPolicy of the operator: progress from the pods of runs and metrics in, DNS and the API server out. Those
@@ -143,6 +162,7 @@ def chart_files() -> dict[str, str]:
     return {
         "charts/hatchery/values.yaml": BANNER + _commented(Values(), 0),
         "charts/hatchery/values.schema.json": json.dumps(values_schema(), indent=2) + "\n",
+        f"{_TEMPLATES}/rbac/replicas.yaml": _replicas_template(),
         f"{_TEMPLATES}/rbac/cluster.yaml": _cluster_template(),
         f"{_TEMPLATES}/rbac/namespaced.yaml": _namespaced_template(),
         f"{_TEMPLATES}/rbac/users.yaml": _users_template(),
@@ -199,21 +219,23 @@ def _pair(role: dict[str, Any], replacements: dict[str, str]) -> str:
     return _templated(role, replacements) + "---\n" + _templated(bound, replacements)
 
 
+def _replicas_template() -> str:
+    own, _ = rbac.operator_roles("HOME", "ROLE")
+    return _document(".Values.rbac.create", _pair(own, {"ROLE": _NAME, "HOME": _NAMESPACE}))
+
+
 def _cluster_template() -> str:
-    [role] = rbac.operator_roles("ROLE")
-    return _document("and .Values.rbac.create (not .Values.watchNamespaces)", _pair(role, {"ROLE": _NAME}))
+    _, served = rbac.operator_roles("HOME", "ROLE")
+    return _document("and .Values.rbac.create (not .Values.watchNamespaces)", _pair(served, {"ROLE": _NAME}))
 
 
 def _namespaced_template() -> str:
-    token_reviews, role = rbac.operator_roles("ROLE", ["WATCHED"])
-    unique = f"{_NAMESPACE}-{_NAME}"
+    _, served = rbac.operator_roles("HOME", "ROLE", ["WATCHED"])
+    replacements = {"ROLE": _NAME, "WATCHED": "{{ $namespace }}"}
     loop = "{{- range $namespace := .Values.watchNamespaces }}\n{{- with $ }}\n---\n"
     return _document(
         "and .Values.rbac.create .Values.watchNamespaces",
-        _pair(token_reviews, {"ROLE": unique})
-        + loop
-        + _pair(role, {"ROLE": _NAME, "WATCHED": "{{ $namespace }}"})
-        + "{{- end }}\n{{- end }}\n",
+        loop + _pair(served, replacements) + "{{- end }}\n{{- end }}\n",
     )
 
 

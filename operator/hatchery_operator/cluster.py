@@ -21,14 +21,7 @@ from kubernetes.aio.config.kube_config import load_kube_config
 
 from hatchery_api.base import GROUP, VERSION
 from hatchery_api.kinds import KINDS
-from hatchery_operator.errors import (
-    AlreadyExistsError,
-    ApiError,
-    ConflictError,
-    GoneError,
-    RefusedError,
-    UnreachableError,
-)
+from hatchery_operator.errors import ApiError, ConflictError, GoneError, UnreachableError, api_error
 from hatchery_operator.objects import MANAGER, Manifest
 
 PAGE_OBJECTS: Final = 100
@@ -46,8 +39,7 @@ DEFAULT_RETRY_AFTER_SECONDS: Final = 1.0
 LONGEST_RETRY_AFTER_SECONDS: Final = 30.0
 """Longest wait within a request; a longer one is left to the work queue."""
 
-_TOO_MANY = 429
-_UNAUTHORIZED, _NOT_FOUND, _CONFLICT = 401, 404, 409
+_UNAUTHORIZED, _TOO_MANY = 401, 429
 
 
 @dataclass(frozen=True)
@@ -78,8 +70,9 @@ SERVICES: Final = ResourceType("", "v1", "services", "Service")
 NETWORK_POLICIES: Final = ResourceType("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 CONFIG_MAPS: Final = ResourceType("", "v1", "configmaps", "ConfigMap")
 EVENTS: Final = ResourceType("", "v1", "events", "Event")
+LEASES: Final = ResourceType("coordination.k8s.io", "v1", "leases", "Lease")
 RUNS: Final = {kind.kind: ResourceType(GROUP, VERSION, kind.plural, kind.kind) for kind in KINDS}
-_CORE = (JOBS, PODS, SERVICES, NETWORK_POLICIES, CONFIG_MAPS, EVENTS)
+_CORE = (JOBS, PODS, SERVICES, NETWORK_POLICIES, CONFIG_MAPS, EVENTS, LEASES)
 TYPES: Final = {kind.kind: kind for kind in (*_CORE, *RUNS.values())}
 """Types by kind."""
 
@@ -103,8 +96,16 @@ class Observer(Protocol):
         """One answer; code 0 when there was none."""
 
 
+Guard = Callable[[], float]
+"""Seconds that a write may take; raises `NotLeaderError` when none may be begun."""
+
+
 class Cluster:
-    """Requests to the API server, with login, retries and errors by class."""
+    """Requests to the API server, with login, retries and errors by class.
+
+    Writes are fenced: the guard is asked before each of them, so that of several operators only the leader writes.
+    What every replica may write says so by `fenced=False`.
+    """
 
     def __init__(
         self,
@@ -122,6 +123,7 @@ class Cluster:
         self._transport: Any = None
         self._retired: Any = None
         self._login_lock = asyncio.Lock()
+        self.guard: Guard = lambda: REQUEST_SECONDS
         self.last_success = clock()
 
     async def credentials(self) -> Credentials:
@@ -186,18 +188,29 @@ class Cluster:
             if not query["continue"]:
                 return
 
-    async def create(self, manifest: Manifest) -> Manifest:
+    async def create(self, manifest: Manifest, *, fenced: bool = True) -> Manifest:
         """Creates an object; never touches one that exists."""
         path = TYPES[manifest["kind"]].path(manifest["metadata"]["namespace"])
-        return await self._request("POST", f"{path}?fieldManager={MANAGER}", manifest)
+        return await self._request("POST", f"{path}?fieldManager={MANAGER}", manifest, fenced=fenced)
 
-    async def apply(self, manifest: Manifest, manager: str = MANAGER, subresource: str | None = None) -> Manifest:
+    async def replace(
+        self, manifest: Manifest, manager: str = MANAGER, subresource: str | None = None, *, fenced: bool = True
+    ) -> Manifest:
+        """Replaces an object, or its status, if it has still the version in the manifest."""
+        path = f"{_path(manifest, subresource)}?fieldManager={manager}"
+        return await self._request("PUT", path, manifest, fenced=fenced)
+
+    async def merge(self, manifest: Manifest) -> Manifest:
+        """Merges fields into an object; those that are None are removed from it."""
+        path = f"{_path(manifest)}?fieldManager={MANAGER}"
+        return await self._request("PATCH", path, manifest, "application/merge-patch+json")
+
+    async def apply(
+        self, manifest: Manifest, manager: str = MANAGER, subresource: str | None = None, *, fenced: bool = True
+    ) -> Manifest:
         """Server-side-applies an object as one field manager; with a version in its metadata only to that version."""
-        metadata = manifest["metadata"]
-        path = TYPES[manifest["kind"]].path(metadata["namespace"], metadata["name"], subresource)
-        return await self._request(
-            "PATCH", f"{path}?fieldManager={manager}&force=true", manifest, "application/apply-patch+yaml"
-        )
+        path = f"{_path(manifest, subresource)}?fieldManager={manager}&force=true"
+        return await self._request("PATCH", path, manifest, "application/apply-patch+yaml", fenced=fenced)
 
     async def delete(self, kind: ResourceType, namespace: str, name: str, uid: str | None = None) -> None:
         """Deletes an object and, in the background, what it owns; one that is gone or another by now is left alone."""
@@ -209,17 +222,6 @@ class Cluster:
         except (GoneError, ConflictError):
             return
 
-    async def review_token(self, token: str, audience: str) -> Manifest:
-        """The status of a TokenReview."""
-        review = {
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenReview",
-            "spec": {"token": token, "audiences": [audience]},
-        }
-        answer = await self._request("POST", "/apis/authentication.k8s.io/v1/tokenreviews", review)
-        status: Manifest = answer.get("status", {})
-        return status
-
     async def read(self, path: str) -> Manifest:
         """What the API server publishes at a path, such as its OpenAPI documents."""
         return await self._request("GET", path)
@@ -229,12 +231,19 @@ class Cluster:
         await self._request("GET", "/version")
 
     async def _request(
-        self, verb: str, path: str, body: Manifest | None = None, content: str = "application/json"
+        self,
+        verb: str,
+        path: str,
+        body: Manifest | None = None,
+        content: str = "application/json",
+        *,
+        fenced: bool = True,
     ) -> Manifest:
+        fenced = fenced and verb != "GET"
         for attempt in range(RETRIES + 1):
             transport = self._transport
             try:
-                return await self._once(verb, path, body, content)
+                return await self._once(verb, path, body, content, fenced=fenced)
             except ApiError as error:
                 wait = self._wait_before_retry(error)
                 if wait is None or attempt == RETRIES:
@@ -253,16 +262,18 @@ class Cluster:
             return wanted if wanted <= LONGEST_RETRY_AFTER_SECONDS else None
         return None
 
-    async def _once(self, verb: str, path: str, body: Manifest | None, content: str) -> Manifest:
+    async def _once(self, verb: str, path: str, body: Manifest | None, content: str, *, fenced: bool) -> Manifest:
         action = f"{verb} {path.partition('?')[0]}"
         if self._transport is None:
             await self._login(None)
         headers = {"Content-Type": content, "Accept": "application/json"}
         if authorization := await self._configuration.get_api_key_with_prefix("BearerToken"):
             headers["Authorization"] = authorization.strip()
+        # asked last, since all before it may have taken time
+        seconds = min(REQUEST_SECONDS, self.guard()) if fenced else REQUEST_SECONDS
         try:
             answer = await self._transport.request(
-                verb, self._configuration.host + path, headers=headers, body=body, _request_timeout=REQUEST_SECONDS
+                verb, self._configuration.host + path, headers=headers, body=body, _request_timeout=seconds
             )
             data = await answer.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -276,23 +287,9 @@ class Cluster:
         raise api_error(action, answer.status, answer.headers, data)
 
 
-def api_error(action: str, status: int, headers: Mapping[str, str], data: bytes) -> ApiError:
-    """The error an answer stands for."""
-    try:
-        details = json.loads(data)
-    except ValueError:
-        details = {"message": data[:500].decode(errors="replace")}
-    message = str(details.get("message", details))
-    after = headers.get("Retry-After", "")
-    retry_after_seconds = float(after) if after.isdigit() else None
-    kind: type[ApiError] = RefusedError
-    if status == _NOT_FOUND:
-        kind = GoneError
-    elif status == _CONFLICT:
-        kind = AlreadyExistsError if details.get("reason") == "AlreadyExists" else ConflictError
-    elif status in (_UNAUTHORIZED, _TOO_MANY) or status >= 500:  # noqa: PLR2004 - HTTP's border of server errors
-        kind = UnreachableError
-    return kind(action, message, status, retry_after_seconds)
+def _path(manifest: Manifest, subresource: str | None = None) -> str:
+    metadata = manifest["metadata"]
+    return TYPES[manifest["kind"]].path(metadata["namespace"], metadata["name"], subresource)
 
 
 def kubeconfig_from_environment(environ: Mapping[str, str] = os.environ) -> Path | None:

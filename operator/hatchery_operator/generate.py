@@ -13,10 +13,12 @@ _NAMESPACE = "hatchery-system"
 
 def generated_files() -> dict[str, str]:
     """Content of every generated file, by path from the repository's root."""
-    [role] = rbac.operator_roles()
+    roles = rbac.operator_roles(_NAMESPACE)
     return {
         **api.generated_files(),
-        "manifests/rbac/operator.yaml": _documents(role, rbac.binding(role, rbac.OPERATOR, _NAMESPACE)),
+        "manifests/rbac/operator.yaml": _documents(
+            *roles, *(rbac.binding(role, rbac.OPERATOR, _NAMESPACE) for role in roles)
+        ),
         "manifests/rbac/users.yaml": _documents(*rbac.user_roles()),
         **chart_files(),
         **reference_files(),

@@ -5,10 +5,7 @@ from typing import Final
 
 from hatchery_api.contract import TrainerStatus
 from hatchery_api.status import ProgressStatus
-from hatchery_operator.objects import parse_time, rfc3339
-
-WRITE_SECONDS: Final = 10.0
-"""Shortest time between two writes of live progress to one resource; faster numbers are in Prometheus."""
+from hatchery_operator.objects import rfc3339
 
 METRICS: Final = 32
 """Live numbers kept."""
@@ -23,10 +20,8 @@ _PAIRS: Final = (("done", "total"), ("step", "steps"), ("current_step", "total_s
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 
-def progress_status(reported: TrainerStatus, at: datetime, before: ProgressStatus | None) -> ProgressStatus | None:
-    """The progress to show: the new one, unless the last one was written just now."""
-    if before and before.updated_at and (at - parse_time(before.updated_at)).total_seconds() < WRITE_SECONDS:
-        return before
+def progress_status(reported: TrainerStatus, at: datetime) -> ProgressStatus:
+    """The progress to show for what a pod reported at a time."""
     remaining = reported.estimated_remaining_seconds
     return ProgressStatus(
         text=_text(reported)[:TEXT_CHARACTERS],

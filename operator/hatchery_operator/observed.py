@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from hatchery_api.contract import TrainerStatus
 from hatchery_api.status import RunStatus, StageStatus
 from hatchery_operator.objects import JobSummary, Key, Manifest, Run
 from hatchery_operator.problem import Problem
@@ -16,15 +15,6 @@ IN_FLIGHT: Final = frozenset({"Waiting", "Pending", "Running", "Suspended"})
 
 SETTLE_SECONDS: Final = 5.0
 """Age of a Job from which on it is asked why pods of it do not run."""
-
-
-@dataclass(frozen=True)
-class Live:
-    """What a pod last said of its progress."""
-
-    pod: str
-    at: datetime
-    status: TrainerStatus
 
 
 @dataclass(frozen=True)
@@ -48,8 +38,6 @@ class Observed:
     """Since when the operator takes progress reports."""
     outdated: Problem | None = None
     """Why the resource cannot say all it should: its definition is too old."""
-    live: Live | None = None
-    """The last progress report."""
 
 
 def stage_in_flight(status: RunStatus) -> StageStatus | None:

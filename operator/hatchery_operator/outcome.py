@@ -11,7 +11,6 @@ from hatchery_api.contract import Report
 from hatchery_api.status import InputRecord, ProgressStatus, RunStatus, StageStatus
 from hatchery_operator import pods
 from hatchery_operator.inputs import with_staleness
-from hatchery_operator.live import progress_status
 from hatchery_operator.objects import Manifest, Run, rfc3339
 from hatchery_operator.observed import Observed
 from hatchery_operator.problem import Problem
@@ -132,9 +131,7 @@ def _progress(
         return ProgressStatus(text="done", percentage=100, metrics=metrics, updated_at=rfc3339(seen.now))
     if old.job != new.job or new.state in ("Succeeded", "Retrying"):
         return None
-    if new.state in ("Pending", "Running") and seen.live and seen.live.pod.startswith(f"{new.job}-"):
-        return progress_status(seen.live.status, seen.live.at, before)
-    return before
+    return before  # what pods report is written by the replica that gets it
 
 
 def _with_report(run: Run, status: RunStatus, step: Step) -> RunStatus:

@@ -1,12 +1,11 @@
 """Receives the pods' live progress: Kubeflow Trainer's status protocol (KEP-2779) over TLS.
 
-A request passes four gates: the token is a pod's (TokenReview with our audience), the pod belongs to the resource in
-the URL (its labels), it does not report too often, and the body is a small, valid `TrainerProgress`. What passes is
-handed to a callback. Nothing raised here reaches the operator: the pod gets a status code and tries again later.
+A request passes four gates: the token is a pod's (signed by the API server for our audience), the pod belongs to the
+resource in the URL (its labels), it does not report too often, and the body is a small, valid `TrainerProgress`. What
+passes is handed to a callback. Nothing raised here reaches the operator: the pod gets a status code and tries again.
 """
 
 import asyncio
-import hashlib
 import logging
 import ssl
 import time
@@ -33,25 +32,19 @@ STOP_SECONDS: Final = 1.0
 """Longest time requests under way may still take when the operator ends."""
 
 TRUST_SECONDS: Final = 300.0
-"""How long a verified token, and the labels of its pod, are believed."""
+"""How long the labels of a pod are believed."""
 
 DISTRUST_SECONDS: Final = 10.0
-"""How long a refused token is not reviewed again: short, since a new pod may not be visible yet."""
+"""How long a pod that was not there is not asked for again: short, since a new one may not be visible yet."""
 
 CACHE_ENTRIES: Final = 20_000
-"""Tokens and pods remembered at most."""
+"""Pods remembered at most."""
 
 POD_BURST: Final = 10
 """Requests a pod may send at once; clients send one in five seconds, and one more at start and end."""
 
 POD_PER_SECOND: Final = 1.0
 """Requests a pod may send in the long run."""
-
-REVIEW_BURST: Final = 200
-"""Unknown tokens reviewed at once: the pods of a large run that starts."""
-
-REVIEW_PER_SECOND: Final = 50.0
-"""Unknown tokens reviewed in the long run, so that invented tokens cannot load the API server."""
 
 _PLURALS: Final = {k.plural: k.kind for k in KINDS}
 _ValueT = TypeVar("_ValueT")
@@ -80,11 +73,11 @@ class Received:
     status: TrainerStatus
 
 
-Review = Callable[[str], Awaitable[Identity | None]]
-"""TokenReview with the audience `AUDIENCE`; None for a token that is not (or no longer) a pod's."""
+Identify = Callable[[str], Awaitable[Identity | None]]
+"""Whose a token is; None for one that is not (or no longer) a pod's, or not for the audience `AUDIENCE`."""
 
-PodLabels = Callable[[str, str], Awaitable[Mapping[str, str] | None]]
-"""Labels of a pod by namespace and name; None when there is no such pod."""
+PodLabels = Callable[[Identity], Awaitable[Mapping[str, str] | None]]
+"""Labels of a pod; None when there is no such pod."""
 
 Deliver = Callable[[Received], None]
 """Takes progress; it must not block."""
@@ -94,15 +87,13 @@ class ProgressReceiver:
     """The HTTPS endpoint."""
 
     def __init__(
-        self, review: Review, pod_labels: PodLabels, deliver: Deliver, clock: Callable[[], float] = time.monotonic
+        self, identify: Identify, pod_labels: PodLabels, deliver: Deliver, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._review = review
+        self._identify_token = identify
         self._pod_labels = pod_labels
         self._deliver = deliver
-        self._identities: _Remembered[Identity] = _Remembered(clock)
         self._labels: _Remembered[Mapping[str, str]] = _Remembered(clock)
         self._pods = _Rate(POD_BURST, POD_PER_SECOND, clock)
-        self._reviews = _Rate(REVIEW_BURST, REVIEW_PER_SECOND, clock)
         self._runner: web.AppRunner | None = None
 
     async def start(self, port: int, tls: ssl.SSLContext, host: str | None = None) -> int:
@@ -136,19 +127,14 @@ class ProgressReceiver:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise web.HTTPUnauthorized(text="send the pod's projected token as 'Authorization: Bearer'")
-        key = hashlib.sha256(token.encode()).hexdigest()
-        if not self._identities.knows(key):
-            if not self._reviews.allows(""):
-                raise web.HTTPTooManyRequests(text="too many unknown tokens at once; try again in a few seconds")
-            self._identities.put(key, await self._review(token))
-        identity = self._identities.get(key)
+        identity = await self._identify_token(token)
         if identity is None:
-            raise web.HTTPUnauthorized(text="the API server does not take this token for that of a running pod")
+            raise web.HTTPUnauthorized(text="this is no valid token of a pod for this audience")
         return identity
 
     async def _owner_uid(self, identity: Identity, kind: str, namespace: str, name: str) -> str:
         if not self._labels.knows(identity.pod_uid):
-            self._labels.put(identity.pod_uid, await self._pod_labels(identity.namespace, identity.pod_name))
+            self._labels.put(identity.pod_uid, await self._pod_labels(identity))
         labels = self._labels.get(identity.pod_uid) or {}
         owner = (identity.namespace, labels.get(KIND_LABEL), labels.get(NAME_LABEL))
         uid = labels.get(UID_LABEL)

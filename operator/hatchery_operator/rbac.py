@@ -40,7 +40,7 @@ class Permission:
 
 NAMESPACED: Final = (
     Permission(GROUP, PLURALS, READ, "to see what is wanted"),
-    Permission(GROUP, tuple(f"{plural}/status" for plural in PLURALS), ("patch",), "to say how far it is"),
+    Permission(GROUP, tuple(f"{plural}/status" for plural in PLURALS), ("patch", "update"), "to say how far it is"),
     Permission("batch", ("jobs",), (*READ, "create", "patch", "delete"), "to run the stages"),
     Permission("", ("configmaps",), ("create", "patch"), "to tell pods the certificate of the progress endpoint"),
     Permission("", ("services",), ("get", "create", "delete"), "to let the pods of a run find each other"),
@@ -55,10 +55,11 @@ NAMESPACED: Final = (
 )
 """Needed in every namespace that is served."""
 
-TOKEN_REVIEWS: Final = Permission(
-    "authentication.k8s.io", ("tokenreviews",), ("create",), "to know which pod reports progress"
+OWN: Final = (
+    Permission("coordination.k8s.io", ("leases",), ("get", "create", "update"), "to let one of the replicas lead"),
+    Permission("", ("configmaps",), ("get", "create", "patch"), "to publish the replicas' certificates"),
 )
-"""Not namespaced, so needed cluster-wide even by an operator of one namespace; without it live progress is refused."""
+"""Needed in the operator's own namespace."""
 
 DISCOVERY: Final = Permission(
     "apiextensions.k8s.io",
@@ -68,7 +69,7 @@ DISCOVERY: Final = Permission(
 )
 """Only for an operator of all namespaces; kopf's scanning is off in the others."""
 
-CLUSTER: Final = (*NAMESPACED, TOKEN_REVIEWS, DISCOVERY)
+CLUSTER: Final = (*NAMESPACED, DISCOVERY)
 """Needed by an operator of all namespaces."""
 
 
@@ -103,13 +104,11 @@ def binding(role: dict[str, Any], account: str, account_namespace: str) -> dict[
     }
 
 
-def operator_roles(name: str = OPERATOR, namespaces: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """All roles of the operator: one ClusterRole, or a Role in each namespace and the token reviews."""
-    namespaces = list(namespaces)
-    if not namespaces:
-        return [cluster_role(name, CLUSTER)]
-    token_reviews = cluster_role(f"{name}-token-reviews", [TOKEN_REVIEWS])
-    return [token_reviews, *(role(name, namespace) for namespace in namespaces)]
+def operator_roles(home: str, name: str = OPERATOR, namespaces: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """All roles of the operator: one in its own namespace, and one ClusterRole or a Role in each namespace served."""
+    served = [role(name, namespace) for namespace in namespaces] or [cluster_role(name, CLUSTER)]
+    # under another name, since its own namespace may be one that it serves
+    return [role(f"{name}-replicas", home, OWN), *served]
 
 
 def user_roles() -> list[dict[str, Any]]:

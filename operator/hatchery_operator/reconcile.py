@@ -11,6 +11,7 @@ from uuid import uuid4
 from hatchery_api.base import API_VERSION
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.status import RunStatus
+from hatchery_operator.ca_bundle import CaBundle
 from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import JOBS, RUNS, TYPES, Cluster
 from hatchery_operator.definitions import Definitions
@@ -20,14 +21,12 @@ from hatchery_operator.logs import add_subject, begin_subject
 from hatchery_operator.metrics import Metrics, Result
 from hatchery_operator.names import Names
 from hatchery_operator.namespace_policy import NamespacePolicy
-from hatchery_operator.objects import MANAGED_BY_LABEL, MANAGER, Key, Manifest, Run, controller_uid, summarize_job
+from hatchery_operator.objects import MANAGER, Key, Manifest, Run, controller_uid, summarize_job
 from hatchery_operator.observe import observe
-from hatchery_operator.observed import Live, Observed, newest_attempt, stage_in_flight
+from hatchery_operator.observed import Observed, newest_attempt, stage_in_flight
 from hatchery_operator.outcome import Child, Note, Plan
 from hatchery_operator.plan import plan
 from hatchery_operator.problem import Problem
-from hatchery_operator.progress import Received
-from hatchery_operator.progress_route import CA_CONFIG_MAP, CA_KEY
 from hatchery_operator.refusal import explain
 from hatchery_operator.refusals import Refusals
 from hatchery_operator.settings import Settings
@@ -59,7 +58,7 @@ class Reconciler:
         definitions: Definitions,
         now: Callable[[], datetime],
         wake: Callable[[Key], None],
-        progress_ca: str | None = None,
+        ca_bundle: CaBundle | None = None,
     ) -> None:
         """Takes its parts.
 
@@ -71,7 +70,7 @@ class Reconciler:
             definitions: what is wrong with the installed definitions.
             now: the clock.
             wake: puts a key on the work queue.
-            progress_ca: certificate with which pods verify the progress endpoint, if there is one.
+            ca_bundle: certificates with which pods verify the progress endpoint, if there is one.
         """
         self._cluster = cluster
         self._cache = cache
@@ -80,19 +79,11 @@ class Reconciler:
         self._definitions = definitions
         self._now = now
         self._wake = wake
-        self._progress_ca = progress_ca
-        self._namespaces_with_ca: set[str] = set()
-        self._live: dict[Key, tuple[str, Live]] = {}
+        self._ca_bundle = ca_bundle
         self._refusals = Refusals()
         self._events = Events(cluster)
         self._policy = NamespacePolicy(cluster, settings)
         self._started = now()
-
-    def take_progress(self, received: Received) -> Key:
-        """Keeps what a pod has reported until the next pass; returns whose it is."""
-        key = Key(received.kind, received.namespace, received.name)
-        self._live[key] = (received.uid, Live(received.pod, self._now(), received.status))
-        return key
 
     async def __call__(self, key: Key) -> float | None:
         """One pass; returns the seconds after which to look again, if nothing happens before."""
@@ -144,26 +135,19 @@ class Reconciler:
         outdated = self._definitions.problem(run.kind.kind)
         return replace(
             seen,
-            live=self._live_of(run),
             refusal=seen.refusal or refusal,
             refused_since=since,
             outdated=outdated,
             listening_since=self._started,
         )
 
-    def _live_of(self, run: Run) -> Live | None:
-        if run.status.completion_time:
-            self._live.pop(run.key, None)
-        uid, live = self._live.get(run.key, ("", None))
-        return live if uid == run.uid else None
-
     def _forget(self, key: Key) -> None:
-        self._live.pop(key, None)
         self._refusals.forget(key)
         if not any(other.namespace == key.namespace for other in self._cache.all_keys()):
-            # with its last run the namespace itself may have gone; one of the same name starts without certificate
-            self._namespaces_with_ca.discard(key.namespace)
+            # with its last run the namespace itself may have gone; one of the same name starts with nothing in it
             self._policy.forget(key.namespace)
+            if self._ca_bundle:
+                self._ca_bundle.forget(key.namespace)
 
     async def _read_again(self, key: Key) -> bool:
         """Takes a resource from the API server into the cache; returns whether it exists."""
@@ -191,7 +175,8 @@ class Reconciler:
             "metadata": metadata,
             "status": status.wire(),
         }
-        written = await self._cluster.apply(manifest, STATUS_MANAGER, "status")
+        # replaced as a whole: applied, it could not remove progress, which has another field manager
+        written = await self._cluster.replace(manifest, STATUS_MANAGER, "status")
         self._wake_all(self._cache.put(written) - {run.key})
         said = find_condition(status.conditions, ConditionType.SUCCEEDED)
         LOG.info("status written", extra={"reason": said.reason if said else "", "attempts": status.attempts})
@@ -204,8 +189,8 @@ class Reconciler:
         for child, suspend in decided.suspends:
             await self._suspend(run, child, suspend=suspend)
         try:
-            if decided.creates or stage_in_flight(decided.status):
-                await self._ensure_progress_ca(run)
+            if self._ca_bundle and (decided.creates or stage_in_flight(decided.status)):
+                await self._ca_bundle.ensure(run.namespace)
             if decided.creates:
                 await self._policy.ensure(run.namespace)
             for manifest in decided.creates:
@@ -251,19 +236,6 @@ class Reconciler:
         if job := summarize_job(written):
             self._cache.put_job(job)
         LOG.info("Job suspended" if suspend else "Job resumed", extra={"child": f"Job/{child.name}"})
-
-    async def _ensure_progress_ca(self, run: Run) -> None:
-        """The certificate is new with every start of the operator, so it is written once to each namespace in use."""
-        if self._progress_ca is None or run.namespace in self._namespaces_with_ca:
-            return
-        labels = {MANAGED_BY_LABEL: MANAGER}
-        metadata = {"name": CA_CONFIG_MAP, "namespace": run.namespace, "labels": labels}
-        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {CA_KEY: self._progress_ca}}
-        try:
-            await self._cluster.apply(manifest)
-        except RefusedError as error:
-            LOG.warning("no live progress", extra={"details": str(error)})
-        self._namespaces_with_ca.add(run.namespace)
 
     async def _post(self, run: Run, note: Note) -> None:
         """Posts an event; a lost one is no reason to do anything again."""

@@ -1,13 +1,14 @@
 """The operator's settings: one YAML file, read once at start."""
 
 import os
+import socket
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from hatchery_api import __version__
 from hatchery_api.base import Model, ResourceName, Url
@@ -18,6 +19,9 @@ DEFAULT_PATH: Final = Path("/etc/hatchery/settings.yaml")
 
 PATH_VARIABLE: Final = "HATCHERY_SETTINGS"
 """Environment variable that names another file."""
+
+NAMESPACE_PATH: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""Where a pod finds the namespace it is in."""
 
 
 def _checked_cidr(text: str) -> str:
@@ -51,6 +55,34 @@ class Progress(Model):
     service_url: Url | None = None
     """`https://` URL under which pods reach that port, mostly the operator's Service; absent turns live progress off.
     Results do not depend on it."""
+
+    certificate: Annotated[str, Field(max_length=4096)] | None = None
+    """Folder with `tls.crt`, `tls.key` and `ca.crt`, a mounted Secret for example, valid for the host of that URL; it
+    is read again when it changes. Absent, each replica makes a certificate of its own in memory."""
+
+
+class LeaderElection(Model):
+    """Of several replicas one works; another takes over when it is silent for `leaseSeconds`."""
+
+    enabled: bool = True
+    """False only to debug a single process; two that work at once get into each other's way."""
+
+    lease_seconds: Annotated[int, Field(ge=3, le=300)] = 12
+    """Silence after which another replica takes over."""
+
+    renew_deadline_seconds: Annotated[int, Field(ge=2, le=240)] = 8
+    """Time after its last renewal from which on the leader writes nothing any more."""
+
+    retry_seconds: Annotated[int, Field(ge=1, le=60)] = 2
+    """Time between two attempts to renew or to take the lease."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not 2 * self.retry_seconds <= self.renew_deadline_seconds < self.lease_seconds:
+            raise ValueError(
+                "twice retrySeconds must not exceed renewDeadlineSeconds, which must be less than leaseSeconds"
+            )
+        return self
 
 
 class NetworkPolicySettings(Model):
@@ -119,6 +151,9 @@ class Tuning(Model):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log lines that are written."""
 
+    leader_election: LeaderElection = LeaderElection()
+    """Of several replicas one works; another takes over when it is silent for `leaseSeconds`."""
+
     network_policies: NetworkPolicySettings = NetworkPolicySettings()
     """Who may connect to the pods of runs, and where they may connect to."""
 
@@ -131,6 +166,12 @@ class Settings(Tuning):
 
     namespaces: Annotated[list[ResourceName], Field(max_length=256)] = []
     """Namespaces the operator serves; empty for all."""
+
+    operator_name: ResourceName = "hatchery-operator"
+    """Name of what the replicas share in the operator's own namespace: the Lease, and the certificates' ConfigMap."""
+
+    operator_namespace: ResourceName | None = None
+    """The operator's own namespace; absent for that of its pod."""
 
     jobs_image: Image = f"hatchery/jobs:{__version__}"
     """Image of the pods where a resource sets no `spec.image`."""
@@ -146,6 +187,27 @@ class Settings(Tuning):
 
     progress: Progress = Progress()
     """Live progress."""
+
+
+def own_namespace(settings: Settings, mounted: Path = NAMESPACE_PATH) -> str:
+    """The operator's own namespace.
+
+    Raises:
+        SettingsError: the settings do not name it, and there is no pod to ask.
+    """
+    if settings.operator_namespace:
+        return settings.operator_namespace
+    try:
+        return mounted.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(
+            f"operatorNamespace: must be set outside a pod, since {mounted} cannot be read ({error.strerror})"
+        ) from error
+
+
+def replica_name(environ: Mapping[str, str] = os.environ) -> str:
+    """The name of this pod, or of the machine outside one."""
+    return environ.get("HOSTNAME") or socket.gethostname()
 
 
 def settings_path(argument: str | None, environ: Mapping[str, str] = os.environ) -> Path:

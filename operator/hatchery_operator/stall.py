@@ -20,17 +20,15 @@ class Stall:
 
 def stalled(status: RunStatus, seen: Observed, job: JobSummary, after_seconds: float) -> Stall:
     """Whether the last report is too old; pods that never report are not known to hang."""
-    reported = [parse_time(status.progress.updated_at)] if status.progress and status.progress.updated_at else []
-    if seen.live and seen.live.pod.startswith(f"{job.name}-"):
-        reported.append(seen.live.at)
-    if not reported:
+    if not status.progress or not status.progress.updated_at:
         return Stall()
+    reported = parse_time(status.progress.updated_at)
     # while nobody took reports none could arrive
-    heard = max(*reported, seen.listening_since or min(reported))
+    heard = max(reported, seen.listening_since or reported)
     silence = (seen.now - heard).total_seconds()
     if silence < after_seconds:
         return Stall(due_seconds=after_seconds - silence)
-    where = f" at {status.progress.text}" if status.progress and status.progress.text else ""
+    where = f" at {status.progress.text}" if status.progress.text else ""
     look = f"kubectl -n {job.namespace} logs job/{job.name} --all-pods --tail=50"
-    text = f"no progress reported since {rfc3339(max(reported))}{where}, though pods run; see what they say: {look}"
+    text = f"no progress reported since {rfc3339(reported)}{where}, though pods run; see what they say: {look}"
     return Stall(Problem(Reason.NO_PROGRESS, text))

@@ -125,7 +125,8 @@ def test_the_operator_may_do_its_work_where_it_serves_and_nothing_elsewhere(cont
     for verb, resource in work:
         assert allowed(control_plane, verb, resource, "team-a"), resource
         assert allowed(control_plane, verb, resource, "team-b") == (granted == "cluster-wide"), resource
-    assert allowed(control_plane, "create", "tokenreviews.authentication.k8s.io", "team-a")
+    assert allowed(control_plane, "update", "leases.coordination.k8s.io", NAMESPACE)
+    assert not allowed(control_plane, "update", "leases.coordination.k8s.io", "team-a")
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ def driven(control_plane: ControlPlane, api, tmp_path_factory: pytest.TempPathFa
         tmp_path_factory.mktemp("operator"),
         ACCOUNT,
         progress={"port": port, "serviceUrl": f"https://127.0.0.1:{port}"},
+        leaderElection={"enabled": True},
     )
     operator.start()
     team = Team(api.request, "permissions")

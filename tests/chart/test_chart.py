@@ -153,10 +153,7 @@ def test_the_roles_are_those_of_the_code(render, namespaces) -> None:
         "--set=watchNamespaces={" + ",".join(namespaces) + "}" if namespaces else "--set=rbac.create=true"
     )
     found = [bare(d) for kind in ("ClusterRole", "Role") for d in of_kind(documents, kind)]
-    expected = [*rbac.operator_roles(NAME, namespaces), *rbac.user_roles()]
-    for role in expected:
-        if role["metadata"]["name"].endswith("-token-reviews"):
-            role["metadata"]["name"] = f"{NAMESPACE}-{NAME}-token-reviews"
+    expected = [*rbac.operator_roles(NAMESPACE, NAME, namespaces), *rbac.user_roles()]
     order = lambda role: (role["kind"], role["metadata"]["name"], role["metadata"].get("namespace", ""))  # noqa: E731
     assert sorted(found, key=order) == sorted(expected, key=order)
     bindings = [bare(d) for kind in ("ClusterRoleBinding", "RoleBinding") for d in of_kind(documents, kind)]
@@ -233,10 +230,10 @@ def test_everything_set_reaches_the_pod(everything) -> None:
     assert account["metadata"]["annotations"] == values["serviceAccount"]["annotations"]
 
 
-def test_selectors_find_the_operators_pod(everything) -> None:
+def test_selectors_find_the_operators_pod(everything, default) -> None:
     labels = pod_of(everything)["metadata"]["labels"].items()
     [service], [policy] = of_kind(everything, "Service"), of_kind(everything, "NetworkPolicy")
-    [budget], [deployment] = of_kind(everything, "PodDisruptionBudget"), of_kind(everything, "Deployment")
+    [budget], [deployment] = of_kind(default, "PodDisruptionBudget"), of_kind(everything, "Deployment")
     [monitor] = of_kind(everything, "ServiceMonitor")
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     for selector in (
@@ -264,7 +261,7 @@ def test_the_operators_policy_lets_in_metrics_and_progress_and_out_what_it_needs
 
 
 def test_optional_parts_are_absent_by_default(default) -> None:
-    optional = {"PersistentVolumeClaim", "PodDisruptionBudget", "NetworkPolicy", "Role", "RoleBinding"}
+    optional = {"PersistentVolumeClaim", "NetworkPolicy"}
     assert not {d["kind"] for d in default} & (optional | MONITORING)
     assert len(of_kind(default, "ConfigMap")) == 1
 
@@ -299,16 +296,40 @@ def test_the_definitions_go_with_the_chart_where_that_is_asked_for(everything) -
         assert not crd["metadata"].get("annotations")
 
 
-def test_two_releases_share_no_cluster_wide_name(helm, render) -> None:
-    arguments = ["--set=watchNamespaces={a},crds.enabled=false,rbac.userRoles=false"]
-    here = render(*arguments)
-    done = helm("template", "hatchery", str(CHART), "--namespace=elsewhere", KUBERNETES, *arguments)
-    there = [d for d in yaml.safe_load_all(done.stdout) if d]
-    cluster_wide = [
-        {(d["kind"], d["metadata"]["name"]) for d in x if "namespace" not in d["metadata"]} for x in (here, there)
-    ]
-    assert cluster_wide[0]
-    assert not cluster_wide[0] & cluster_wide[1]
+def test_an_operator_of_some_namespaces_has_nothing_cluster_wide_of_its_own(render) -> None:
+    documents = render("--set=watchNamespaces={team-a,hatchery-system},crds.enabled=false,rbac.userRoles=false")
+    assert [(d["kind"], d["metadata"]["name"]) for d in documents if "namespace" not in d["metadata"]] == []
+    names = [(d["metadata"]["namespace"], d["metadata"]["name"]) for d in of_kind(documents, "Role")]
+    assert len(set(names)) == len(names) == 3
+
+
+def test_two_replicas_on_two_nodes_take_turns_without_a_gap(default, everything) -> None:
+    [deployment] = of_kind(default, "Deployment")
+    assert deployment["spec"]["replicas"] == 2
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    [term] = pod_of(default)["spec"]["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert term["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+    selector = term["podAffinityTerm"]["labelSelector"]["matchLabels"]
+    assert selector.items() <= pod_of(default)["metadata"]["labels"].items()
+    [budget] = of_kind(default, "PodDisruptionBudget")
+    assert budget["spec"]["maxUnavailable"] == 1
+    assert of_kind(everything, "PodDisruptionBudget") == []
+    assert of_kind(everything, "Deployment")[0]["spec"]["replicas"] == 3
+
+
+def test_replicas_of_a_release_compete_for_a_lease_of_its_own(render, helm) -> None:
+    assert settings_of(render()).operator_name == NAME
+    done = helm("template", "second", str(CHART), f"--namespace={NAMESPACE}", KUBERNETES)
+    assert settings_of([d for d in yaml.safe_load_all(done.stdout) if d]).operator_name == "second-operator"
+
+
+def test_a_certificate_of_somebody_else_is_mounted_where_the_settings_say(everything, default) -> None:
+    [container] = pod_of(everything)["spec"]["containers"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod_of(everything)["spec"]["volumes"]}
+    assert settings_of(everything).progress.certificate == mounts["certificate"]
+    assert volumes["certificate"]["secret"] == {"secretName": "operator-tls"}
+    assert settings_of(default).progress.certificate is None
 
 
 def test_no_secret_and_no_claim_of_the_host_is_in_any_object(rendered) -> None:

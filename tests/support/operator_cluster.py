@@ -74,11 +74,22 @@ class FakeCluster:
             if name_of_kind == kind.kind and namespace in (None, where) and matches and _selected(found, fields):
                 yield copy.deepcopy(found)
 
-    async def create(self, manifest: Manifest) -> Manifest:
+    async def create(self, manifest: Manifest, *, fenced: bool = True) -> Manifest:
         return self._write("create", manifest, self._create)
 
-    async def apply(self, manifest: Manifest, manager: str = "hatchery", subresource: str | None = None) -> Manifest:
+    async def apply(
+        self, manifest: Manifest, manager: str = "hatchery", subresource: str | None = None, *, fenced: bool = True
+    ) -> Manifest:
         return self._write("status" if subresource else "apply", manifest, self._apply)
+
+    async def replace(
+        self, manifest: Manifest, manager: str = "hatchery", subresource: str | None = None, *, fenced: bool = True
+    ) -> Manifest:
+        assert "resourceVersion" in manifest["metadata"]
+        return self._write("status" if subresource else "replace", manifest, self._apply)
+
+    async def merge(self, manifest: Manifest) -> Manifest:
+        return self._write("merge", manifest, self._merge)
 
     async def delete(self, kind: ResourceType, namespace: str, name: str, uid: str | None = None) -> None:
         found = self.objects.get((kind.kind, namespace, name))
@@ -115,6 +126,11 @@ class FakeCluster:
         changed = {**stored, **{k: v for k, v in manifest.items() if k in ("status", "data")}}
         changed["spec"] = {**stored.get("spec", {}), **manifest.get("spec", {})}
         return self.put(changed)
+
+    def _merge(self, manifest: Manifest) -> Manifest:
+        stored = self.objects[_address(manifest)]
+        data = {**stored["data"], **manifest["data"]}
+        return self.put({**stored, "data": {key: value for key, value in data.items() if value is not None}})
 
     def put(self, manifest: Manifest) -> Manifest:
         """Stores an object under a new version, and under a new generation when its spec is another one."""

@@ -41,7 +41,7 @@ def install(plane: ControlPlane, account: str = ACCOUNT, namespaces: Sequence[st
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account, "namespace": SYSTEM}},
         ]
     )
-    roles = rbac.operator_roles(account, namespaces)
+    roles = rbac.operator_roles(SYSTEM, account, namespaces)
     plane.apply([*roles, *(rbac.binding(role, account, SYSTEM) for role in roles)])
 
 
@@ -60,6 +60,7 @@ class OperatorProcess:
     ) -> None:
         """Prepares it.
 
+        There is no election unless the settings say so: one that is killed would keep the next waiting for its lease.
         `packages` holds another release of the operator, without it this checkout's is run; `server` is what it takes
         for the API server, the real one by default.
         """
@@ -67,10 +68,12 @@ class OperatorProcess:
         self.health, self.metrics = ports.api, ports.etcd
         self._log = folder / "operator.log"
         self._settings = folder / "settings.yaml"
-        values = {"healthPort": self.health, "metricsPort": self.metrics, "resyncSeconds": 600, **settings}
-        self._settings.write_text(yaml.safe_dump(values))
+        values: Object = {"healthPort": self.health, "metricsPort": self.metrics, "resyncSeconds": 600}
+        if packages is None:  # the first release knew neither
+            values |= {"operatorNamespace": SYSTEM, "leaderElection": {"enabled": False}}
+        self._settings.write_text(yaml.safe_dump({**values, **settings}))
         kubeconfig = plane.service_account_kubeconfig(SYSTEM, account, folder / "kubeconfig", server=server)
-        self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+        self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "HOSTNAME": f"operator-{self.health}"}
         if packages:
             self._environment["PYTHONPATH"] = str(packages)
         self._process: subprocess.Popen[bytes] | None = None

@@ -20,7 +20,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* The operator's settings file: the settings of the values, and those that follow from other values. */}}
 {{- define "hatchery.settings" -}}
 {{- $progress := dict "serviceUrl" (printf "https://%s.%s.svc:8443" (include "hatchery.fullname" .) .Release.Namespace) }}
-{{- $derived := dict "namespaces" .Values.watchNamespaces "jobsImage" .Values.image.jobs "imagePullPolicy" .Values.image.pullPolicy "progress" $progress }}
+{{- if .Values.progress.certificateSecret }}
+{{- $progress = set $progress "certificate" "/etc/hatchery-certificate" }}
+{{- end }}
+{{- $derived := dict "operatorName" (include "hatchery.fullname" .) "namespaces" .Values.watchNamespaces "jobsImage" .Values.image.jobs "imagePullPolicy" .Values.image.pullPolicy "progress" $progress }}
 {{- mergeOverwrite (deepCopy .Values.settings) $derived | toYaml }}
 {{- end }}
 

@@ -11,14 +11,16 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from hatchery_operator.cluster import JOBS, RUNS, Cluster, ResourceType, api_error, kubeconfig_from_environment
+from hatchery_operator.cluster import JOBS, RUNS, Cluster, ResourceType, kubeconfig_from_environment
 from hatchery_operator.errors import (
     AlreadyExistsError,
     ApiError,
     ConflictError,
     GoneError,
+    NotLeaderError,
     RefusedError,
     UnreachableError,
+    api_error,
 )
 
 Answer = tuple[int, dict[str, Any], dict[str, str]]
@@ -32,10 +34,13 @@ class Server:
         self.answers = list(answers)
         self.seen: list[web.Request] = []
         self.bodies: list[str] = []
+        self.hangs = False
 
     async def answer(self, request: web.Request) -> web.Response:
         self.seen.append(request)
         self.bodies.append(await request.text())
+        if self.hangs:
+            await asyncio.Event().wait()
         status, body, headers = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return web.json_response(body, status=status, headers=headers)
 
@@ -263,3 +268,69 @@ def test_which_kubeconfig_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     default.touch()
     assert kubeconfig_from_environment({}) == default
     assert kubeconfig_from_environment({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}) is None
+
+
+WRITES = {
+    "create": lambda cluster: cluster.create(MANIFEST),
+    "replace": lambda cluster: cluster.replace(MANIFEST),
+    "apply": lambda cluster: cluster.apply(MANIFEST),
+    "merge": lambda cluster: cluster.merge(MANIFEST),
+    "delete": lambda cluster: cluster.delete(JOBS, "n", "j"),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_a_replica_that_does_not_lead_writes_nothing(case: Callable[..., Case], write: Any) -> None:
+    async def attempt(cluster: Cluster) -> None:
+        def closed() -> float:
+            raise NotLeaderError("no")
+
+        cluster.guard = closed
+        with pytest.raises(NotLeaderError):
+            await write(cluster)
+        await cluster.get(JOBS, "n", "j")
+
+    one = case(ok())
+    one.run(attempt)
+    assert [request.method for request in one.server.seen] == ["GET"]
+
+
+@pytest.mark.parametrize("write", ["create", "replace", "apply"])
+def test_what_every_replica_may_write_is_not_fenced(case: Callable[..., Case], write: str) -> None:
+    async def attempt(cluster: Cluster) -> None:
+        cluster.guard = lambda: 0.0
+        await getattr(cluster, write)(MANIFEST, fenced=False)
+
+    one = case(ok())
+    one.run(attempt)
+    assert len(one.server.seen) == 1
+
+
+def test_a_write_is_given_up_when_the_lease_ends(case: Callable[..., Case]) -> None:
+    async def attempt(cluster: Cluster) -> None:
+        cluster.guard = lambda: 0.2
+        one.server.hangs = True
+        with pytest.raises(UnreachableError, match="no answer"):
+            await cluster.create(MANIFEST)
+
+    one = case(ok())
+    one.run(attempt)
+    assert one.counted == [("POST", 0)]
+
+
+def test_the_guard_is_asked_again_before_a_write_is_sent_again(case: Callable[..., Case]) -> None:
+    async def attempt(cluster: Cluster) -> None:
+        allowed = iter([5.0])
+
+        def guard() -> float:
+            for seconds in allowed:
+                return seconds
+            raise NotLeaderError("no")
+
+        cluster.guard = guard
+        with pytest.raises(NotLeaderError):
+            await cluster.create(MANIFEST)
+
+    one = case(refusal(429), ok())
+    one.run(attempt)
+    assert len(one.server.seen) == 1

@@ -22,11 +22,11 @@ from tests.support.operator_builders import (
 )
 
 from hatchery_api.conditions import ConditionType, Reason, find_condition
-from hatchery_api.contract import ExitCode, TrainerStatus
+from hatchery_api.contract import ExitCode
 from hatchery_api.placement import Retry
-from hatchery_api.status import HubRevision, InputRecord, ProgressMetric, RunStatus
+from hatchery_api.status import HubRevision, InputRecord, ProgressStatus
 from hatchery_operator.objects import JobSummary, Run, rfc3339
-from hatchery_operator.observed import Live, Observed
+from hatchery_operator.observed import Observed
 from hatchery_operator.outcome import Plan
 from hatchery_operator.pending import YOUNG_SECONDS
 from hatchery_operator.plan import plan
@@ -606,40 +606,16 @@ def test_a_reference_that_is_gone_or_is_made_again_is_not_yet_a_change() -> None
         assert said(decide(subject, references=references), "Stale") == ("False", "UpToDate")
 
 
-def live(seconds: float, loss: str = "3.1", pod_name: str = "code-build-a1-0-x") -> Live:
-    metrics = [ProgressMetric(name="step", value="5"), ProgressMetric(name="steps", value="10")]
-    metrics.append(ProgressMetric(name="loss", value=loss))
-    status = TrainerStatus(progress_percentage=50, estimated_remaining_seconds=4320, metrics=metrics)
-    return Live(pod_name, later(seconds), status)
+SHOWN = ProgressStatus(text="5/10 (50%)", percentage=50, updated_at=rfc3339(NOW))
 
 
-def progress(decided: Plan) -> RunStatus:
-    assert decided.status.progress
-    return decided.status
-
-
-def test_live_progress_is_shown_at_most_every_ten_seconds() -> None:
-    subject = running()
-    seen = with_job(subject, active=1, ready=1)
-    first = decide(subject, live=live(0), **seen)
-    assert first.status.progress
-    assert (first.status.progress.text, first.status.progress.eta) == ("5/10 (50%)", "1h12m")
-    subject = after(subject, first)
-    assert decide(subject, live=live(9.9, "2.0"), **seen).status == first.status
-    last = decide(subject, live=live(10, "2.0"), **seen).status.progress
-    assert last
-    assert {metric.name: metric.value for metric in last.metrics}["loss"] == "2.0"
-
-
-def test_progress_of_an_earlier_attempt_is_not_shown() -> None:
-    subject = running()
-    decided = decide(subject, live=live(0, pod_name="code-build-a0-0-x"), **with_job(subject, active=1, ready=1))
-    assert decided.status.progress is None
+def test_progress_that_a_replica_has_written_stays_as_it_is() -> None:
+    subject = with_status(running(), progress=SHOWN)
+    assert decide(subject, **with_job(subject, active=1, ready=1)).status == subject.status
 
 
 def test_progress_starts_afresh_with_each_stage_and_attempt() -> None:
-    subject = running()
-    subject = after(subject, decide(subject, live=live(0), **with_job(subject, active=1, ready=1)))
+    subject = with_status(running(), progress=SHOWN)
     decided = decide(subject, **with_job(subject, end="Failed"))
     assert decided.status.progress is None
 

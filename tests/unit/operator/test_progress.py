@@ -30,19 +30,17 @@ class Cluster:
 
     tokens: dict[str, Identity] = field(default_factory=lambda: {"good": Identity("pod-a", "p1", "team")})
     labels: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=lambda: {("team", "pod-a"): LABELS})
-    reviews: int = 0
     label_reads: int = 0
     broken: bool = False
 
-    async def review(self, token: str) -> Identity | None:
-        self.reviews += 1
+    async def identify(self, token: str) -> Identity | None:
         if self.broken:
             raise ConnectionError("the API server is away")
         return self.tokens.get(token)
 
-    async def pod_labels(self, namespace: str, pod: str) -> Mapping[str, str] | None:
+    async def pod_labels(self, identity: Identity) -> Mapping[str, str] | None:
         self.label_reads += 1
-        return self.labels.get((namespace, pod))
+        return self.labels.get((identity.namespace, identity.pod_name))
 
 
 class Endpoint:
@@ -58,7 +56,7 @@ class Endpoint:
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         self.receiver = ProgressReceiver(
-            self.cluster.review, self.cluster.pod_labels, self._hand_over, lambda: self.now
+            self.cluster.identify, self.cluster.pod_labels, self._hand_over, lambda: self.now
         )
         self.port = self.run(self.receiver.start(0, self.certificate.server_context(), "127.0.0.1"))
 
@@ -112,31 +110,24 @@ def test_all_four_kinds_report(endpoint, plural):
     assert endpoint.received[0].kind == kind
 
 
-def test_the_answer_of_the_api_server_is_kept_for_five_minutes(endpoint):
+def test_the_labels_of_a_pod_are_kept_for_five_minutes(endpoint):
     for _ in range(3):
         endpoint.post()
     endpoint.now += 299
     endpoint.post()
-    assert (endpoint.cluster.reviews, endpoint.cluster.label_reads) == (1, 1)
+    assert endpoint.cluster.label_reads == 1
     endpoint.now += 2
     endpoint.post()
-    assert (endpoint.cluster.reviews, endpoint.cluster.label_reads) == (2, 2)
+    assert endpoint.cluster.label_reads == 2
 
 
-def test_a_withdrawn_token_stops_working_after_five_minutes(endpoint):
-    assert endpoint.post()[0] == 200
-    del endpoint.cluster.tokens["good"]
-    endpoint.now += 301
-    assert endpoint.post()[0] == 401
-
-
-def test_a_refused_token_is_reviewed_again_after_ten_seconds(endpoint):
-    assert endpoint.post(token="new")[0] == 401
-    endpoint.cluster.tokens["new"] = Identity("pod-a", "p1", "team")
-    assert endpoint.post(token="new")[0] == 401
-    assert endpoint.cluster.reviews == 1
+def test_a_pod_that_is_not_visible_yet_is_asked_for_again_after_ten_seconds(endpoint):
+    endpoint.cluster.labels.clear()
+    assert [endpoint.post()[0] for _ in range(3)] == [403] * 3
+    endpoint.cluster.labels["team", "pod-a"] = LABELS
     endpoint.now += 11
-    assert endpoint.post(token="new")[0] == 200
+    assert endpoint.post()[0] == 200
+    assert endpoint.cluster.label_reads == 2
 
 
 @pytest.mark.parametrize("token", [None, "", "stolen"])
@@ -205,12 +196,6 @@ def test_a_pod_that_reports_too_often_is_held_back_and_others_are_not(endpoint):
     assert endpoint.post(token="other")[0] == 200
     endpoint.now += 1
     assert [endpoint.post()[0] for _ in range(2)] == [200, 429]
-
-
-def test_invented_tokens_do_not_load_the_api_server(endpoint):
-    codes = [endpoint.post(token=f"t{n}")[0] for n in range(progress.REVIEW_BURST + 5)]
-    assert codes == [401] * progress.REVIEW_BURST + [429] * 5
-    assert endpoint.cluster.reviews == progress.REVIEW_BURST
 
 
 def test_an_api_server_that_is_away_costs_one_report_and_is_not_remembered(endpoint):

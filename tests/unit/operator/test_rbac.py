@@ -5,9 +5,9 @@ import pytest
 from hatchery_api.kinds import KINDS
 from hatchery_operator import rbac
 
-EVERY_ROLE = [*rbac.operator_roles(), *rbac.operator_roles(namespaces=["team"]), *rbac.user_roles()]
+EVERY_ROLE = [*rbac.operator_roles("home"), *rbac.operator_roles("home", namespaces=["team"]), *rbac.user_roles()]
 RULES = [rule for role in EVERY_ROLE for rule in role["rules"]]
-OPERATOR_RULES = [rule for role in rbac.operator_roles() for rule in role["rules"]]
+OPERATOR_RULES = [rule for role in rbac.operator_roles("home") for rule in role["rules"]]
 
 
 def allowed(rules, group: str, resource: str) -> set[str]:
@@ -47,33 +47,40 @@ def test_pods_are_only_read() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 def test_of_the_resources_only_the_status_is_written(kind) -> None:
     assert allowed(OPERATOR_RULES, "hatchery.dev", kind.plural) == {"get", "list", "watch"}
-    assert allowed(OPERATOR_RULES, "hatchery.dev", f"{kind.plural}/status") == {"patch"}
+    assert allowed(OPERATOR_RULES, "hatchery.dev", f"{kind.plural}/status") == {"patch", "update"}
 
 
 def test_an_operator_of_all_namespaces_has_one_cluster_role() -> None:
-    [role] = rbac.operator_roles("operator")
+    _, role = rbac.operator_roles("home", "operator")
     assert (role["kind"], role["metadata"]) == ("ClusterRole", {"name": "operator"})
 
 
-def test_an_operator_of_some_namespaces_sees_nothing_elsewhere() -> None:
-    token_reviews, *roles = rbac.operator_roles("operator", ["a", "b"])
-    assert [(r["kind"], r["metadata"]["namespace"]) for r in roles] == [("Role", "a"), ("Role", "b")]
-    assert token_reviews["rules"] == [
-        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
-    ]
+def test_an_operator_of_some_namespaces_has_no_cluster_role_and_sees_nothing_elsewhere() -> None:
+    roles = rbac.operator_roles("home", "operator", ["a", "b"])
+    assert [(r["kind"], r["metadata"]["namespace"]) for r in roles] == [("Role", n) for n in ("home", "a", "b")]
+
+
+def test_an_operator_that_serves_its_own_namespace_has_two_roles_there() -> None:
+    names = {role["metadata"]["name"] for role in rbac.operator_roles("home", "operator", ["home"])}
+    assert len(names) == 2
+
+
+def test_leases_are_written_in_the_operators_own_namespace_only() -> None:
+    own, *served = rbac.operator_roles("home")
+    assert allowed(own["rules"], "coordination.k8s.io", "leases") == {"get", "create", "update"}
+    assert not [role for role in served if allowed(role["rules"], "coordination.k8s.io", "leases")]
 
 
 def test_a_role_in_a_namespace_is_the_cluster_role_less_what_is_not_namespaced() -> None:
-    [cluster] = rbac.operator_roles()
-    _, role = rbac.operator_roles(namespaces=["a"])
+    (_, cluster), (_, role) = rbac.operator_roles("home"), rbac.operator_roles("home", namespaces=["a"])
     beyond = [rule for rule in cluster["rules"] if rule not in role["rules"]]
-    assert [rule["resources"] for rule in beyond] == [["tokenreviews"], ["customresourcedefinitions"]]
+    assert [rule["resources"] for rule in beyond] == [["customresourcedefinitions"]]
     assert all(rule in cluster["rules"] for rule in role["rules"])
 
 
 @pytest.mark.parametrize("namespaces", [[], ["team"]])
 def test_a_binding_has_the_roles_scope_and_names_the_account(namespaces) -> None:
-    for role in rbac.operator_roles("operator", namespaces):
+    for role in rbac.operator_roles("home", "operator", namespaces):
         bound = rbac.binding(role, "account", "home")
         assert bound["kind"] == role["kind"] + "Binding"
         assert bound["metadata"] == role["metadata"]
@@ -99,4 +106,4 @@ def test_viewers_look_and_editors_change_the_resources_but_not_their_status() ->
 
 
 def test_every_permission_says_what_it_is_for() -> None:
-    assert all(permission.why.startswith("to ") for permission in rbac.CLUSTER)
+    assert all(permission.why.startswith("to ") for permission in (*rbac.CLUSTER, *rbac.OWN))

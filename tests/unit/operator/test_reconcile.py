@@ -15,7 +15,8 @@ from tests.support.operator_builders import NAMESPACE, NOW, later, manifest
 from tests.support.operator_cluster import CrashError, FakeCluster
 
 from hatchery_api.conditions import Reason
-from hatchery_api.contract import ExitCode, Report, TrainerStatus
+from hatchery_api.contract import ExitCode, Report
+from hatchery_operator.ca_bundle import CaBundle
 from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import Cluster
 from hatchery_operator.definitions import Definitions
@@ -25,7 +26,6 @@ from hatchery_operator.health import Pulse
 from hatchery_operator.logs import JsonFormatter
 from hatchery_operator.metrics import Metrics
 from hatchery_operator.objects import Key, Manifest, rfc3339
-from hatchery_operator.progress import Received
 from hatchery_operator.reconcile import Reconciler
 from hatchery_operator.resync import Resync
 from hatchery_operator.settings import Settings
@@ -37,10 +37,10 @@ FIRST_JOBS = ("corpus-build-a1", "tokenizer-vocabulary-a1", "model-encode-a1", "
 class World:
     """An operator over a cluster in memory; `restart` is what a kill leaves: the cluster and nothing else."""
 
-    def __init__(self, cluster: FakeCluster | None = None, progress_ca: str | None = None) -> None:
+    def __init__(self, cluster: FakeCluster | None = None, authorities: str = "") -> None:
         self.cluster = cluster or FakeCluster()
         self.now: datetime = NOW
-        self.progress_ca = progress_ca
+        self.authorities = authorities
         self.restart()
 
     def restart(self) -> None:
@@ -56,7 +56,7 @@ class World:
             definitions=self.definitions,
             now=lambda: self.now,
             wake=self.woken.add,
-            progress_ca=self.progress_ca,
+            ca_bundle=CaBundle(cast("Cluster", self.cluster), self.cache, self._read) if self.authorities else None,
         )
         pulse = Pulse(lambda: 0.0, lambda: 0.0, last_beat=0.0)
         self.resync = Resync(
@@ -68,6 +68,9 @@ class World:
             pulse=pulse,
             wake=self.woken.add,
         )
+
+    async def _read(self) -> str:
+        return self.authorities
 
     def tell(self) -> None:
         """The watches tell all there is."""
@@ -431,27 +434,8 @@ def test_what_only_has_the_name_of_a_child_is_spared_when_children_go() -> None:
     assert list(world.cluster.of("Service")) == ["corpus-build-a1"]
 
 
-def test_live_progress_reaches_the_status_only_from_pods_of_this_very_resource() -> None:
-    world = World()
-    world.cluster.add(manifest("CorpusBuild", "corpus"))
-    world.settle()
-    world.cluster.run_pods("corpus-build-a1")
-    world.settle()
-    uid = world.cluster.objects["CorpusBuild", NAMESPACE, "corpus"]["metadata"]["uid"]
-
-    def report(uid: str, percentage: int) -> None:
-        status = TrainerStatus(progress_percentage=percentage)
-        world.reconcile.take_progress(Received("CorpusBuild", NAMESPACE, "corpus", uid, "corpus-build-a1-0-x", status))
-        world.settle()
-
-    report("of a deleted run", 90)
-    assert "progress" not in world.status("CorpusBuild", "corpus")
-    report(uid, 40)
-    assert world.status("CorpusBuild", "corpus")["progress"]["percentage"] == 40
-
-
-def test_the_progress_certificate_is_in_a_namespace_before_its_first_pods_and_written_once() -> None:
-    world = World(progress_ca="PEM")
+def test_the_certificates_are_in_a_namespace_before_its_first_pods_and_written_once() -> None:
+    world = World(authorities="PEM")
     world.cluster.add(manifest("CorpusBuild", "corpus"))
     world.settle()
     kinds = [write for write in world.cluster.writes if "hatchery-progress-ca" in write or "Job" in write]
@@ -459,8 +443,8 @@ def test_the_progress_certificate_is_in_a_namespace_before_its_first_pods_and_wr
     assert world.cluster.of("ConfigMap")["hatchery-progress-ca"]["data"] == {"ca.crt": "PEM"}
 
 
-def test_a_namespace_that_was_deleted_and_made_again_gets_the_progress_certificate_again() -> None:
-    world = World(progress_ca="PEM")
+def test_a_namespace_that_was_deleted_and_made_again_gets_the_certificates_again() -> None:
+    world = World(authorities="PEM")
     world.cluster.add(manifest("CorpusBuild", "corpus"))
     world.settle()
     key = Key("CorpusBuild", NAMESPACE, "corpus")

@@ -12,6 +12,8 @@ from hatchery_operator.settings import (
     Settings,
     SettingsError,
     load_settings,
+    own_namespace,
+    replica_name,
     settings_path,
 )
 
@@ -111,3 +113,26 @@ def test_every_stage_has_resources_of_its_own() -> None:
 def test_settings_cannot_be_changed_while_the_operator_runs() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().workers = 1
+
+
+@pytest.mark.parametrize(
+    "times",
+    ["{leaseSeconds: 8}", "{renewDeadlineSeconds: 12}", "{retrySeconds: 5}", "{leaseSeconds: 3, retrySeconds: 1}"],
+)
+def test_an_election_in_which_a_leader_could_outlive_its_lease_is_refused(write, times) -> None:
+    with pytest.raises(SettingsError, match=r"leaderElection: .*must be less than leaseSeconds"):
+        load_settings(write(f"leaderElection: {times}"))
+
+
+def test_the_operators_namespace_is_that_of_its_pod_unless_it_is_set(tmp_path) -> None:
+    mounted = tmp_path / "namespace"
+    mounted.write_text("hatchery-system\n")
+    assert own_namespace(Settings(), mounted) == "hatchery-system"
+    assert own_namespace(Settings(operator_namespace="here"), mounted) == "here"
+    with pytest.raises(SettingsError, match="operatorNamespace: must be set outside a pod"):
+        own_namespace(Settings(), tmp_path / "absent")
+
+
+def test_a_replica_has_its_pods_name() -> None:
+    assert replica_name({"HOSTNAME": "operator-7d4"}) == "operator-7d4"
+    assert replica_name({})

@@ -1,0 +1,150 @@
+"""Pods can verify every replica, and what is published does not grow."""
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import cast
+
+from tests.support.operator_builders import NAMESPACE, NOW, manifest
+from tests.support.operator_cluster import FakeCluster
+from tests.support.virtual_time import run_virtually
+
+from hatchery_operator.ca_bundle import KEPT, LOOK_SECONDS, PUBLISH_SECONDS, CaBundle, ReplicaCertificates
+from hatchery_operator.cache import Cache
+from hatchery_operator.certificate import make_certificate
+from hatchery_operator.cluster import Cluster
+from hatchery_operator.errors import RefusedError, UnreachableError
+
+SHARED = ("ConfigMap", "system", "shared")
+
+
+def authority(at: datetime = NOW) -> str:
+    return make_certificate(["operator"], at).ca_pem
+
+
+def replica(cluster: FakeCluster, name: str, pem: str) -> ReplicaCertificates:
+    return ReplicaCertificates(cast("Cluster", cluster), "system", "shared", name, pem)
+
+
+async def publish(cluster: FakeCluster, name: str, pem: str, seconds: float = 1) -> None:
+    """A replica that publishes for a while, and is gone."""
+    task = asyncio.ensure_future(replica(cluster, name, pem).keep_published())
+    await asyncio.sleep(seconds)
+    task.cancel()
+
+
+class Applied(FakeCluster):
+    """Server-side apply merges data keys of several managers."""
+
+    def _apply(self, manifest):
+        stored = self.objects.get((manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"]))
+        if stored and manifest["kind"] == "ConfigMap":
+            manifest["data"] = {**stored["data"], **manifest["data"]}
+        return super()._apply(manifest)
+
+
+def test_the_file_holds_the_certificates_of_all_replicas_and_the_leaders_even_before_it_is_published() -> None:
+    async def scenario() -> None:
+        cluster, first, second = Applied(), authority(), authority()
+        leader = replica(cluster, "a", first)
+        assert await leader.joined() == first
+        await publish(cluster, "b", second)
+        joined = await leader.joined()
+        assert first.strip() in joined
+        assert second.strip() in joined
+        assert joined.count("BEGIN CERTIFICATE") == 2
+
+    run_virtually(scenario())
+
+
+def test_only_the_newest_certificates_are_kept_and_the_leaders_own() -> None:
+    async def scenario() -> None:
+        cluster, own = Applied(), authority(NOW - timedelta(days=400))
+        pems = [authority(NOW + timedelta(minutes=number)) for number in range(2 * KEPT)]
+        for number, pem in enumerate(pems):
+            await publish(cluster, f"r{number}", pem)
+        await publish(cluster, "broken", "no certificate")
+        await publish(cluster, "leader", own)
+        joined = await replica(cluster, "leader", own).joined()
+        assert joined.count("BEGIN CERTIFICATE") == KEPT
+        assert all(pem.strip() in joined for pem in [own, *pems[-KEPT + 1 :]])
+        assert len(cluster.objects[SHARED]["data"]) == KEPT
+        writes = len(cluster.writes)
+        assert await replica(cluster, "leader", own).joined() == joined
+        assert len(cluster.writes) == writes
+
+    run_virtually(scenario())
+
+
+def test_a_restarted_container_replaces_its_pods_certificate() -> None:
+    async def scenario() -> None:
+        cluster = Applied()
+        for _ in range(20):
+            await publish(cluster, "pod-a", authority())
+        assert list(cluster.objects[SHARED]["data"]) == ["pod-a.crt"]
+
+    run_virtually(scenario())
+
+
+def test_a_certificate_that_somebody_removes_is_published_again_and_an_outage_is_outlasted() -> None:
+    async def scenario() -> None:
+        cluster = Applied()
+        cluster.refuse = lambda *_: UnreachableError("apply", "away")
+        task = asyncio.ensure_future(replica(cluster, "a", authority()).keep_published())
+        await asyncio.sleep(1)
+        assert SHARED not in cluster.objects
+        cluster.refuse = lambda *_: None
+        await asyncio.sleep(PUBLISH_SECONDS)
+        del cluster.objects[SHARED]
+        await asyncio.sleep(PUBLISH_SECONDS)
+        assert SHARED in cluster.objects
+        writes = len(cluster.writes)
+        await asyncio.sleep(10 * PUBLISH_SECONDS)
+        task.cancel()
+        assert len(cluster.writes) == writes
+
+    run_virtually(scenario())
+
+
+def in_use(cluster: FakeCluster, *namespaces: str) -> Cache:
+    """What the leader knows: a run in flight in each namespace."""
+    cache = Cache()
+    for version, namespace in enumerate(namespaces, 1):
+        found = manifest("CorpusBuild", "corpus", version=version)
+        found["metadata"]["namespace"] = namespace
+        found["status"] = {"stages": [{"name": "build", "state": "Running", "attempt": 1, "job": "corpus-build-a1"}]}
+        cache.put(found)
+    return cache
+
+
+def test_a_changed_file_is_written_to_each_namespace_in_use_and_an_unchanged_one_to_none() -> None:
+    async def scenario() -> None:
+        cluster, text = FakeCluster(), "one"
+
+        async def read() -> str:
+            return text
+
+        task = asyncio.ensure_future(CaBundle(cast("Cluster", cluster), in_use(cluster, "team", "other"), read).run())
+        await asyncio.sleep(5 * LOOK_SECONDS)
+        assert cluster.writes == ["apply ConfigMap hatchery-progress-ca"] * 2
+        text = "two"
+        await asyncio.sleep(5 * LOOK_SECONDS)
+        task.cancel()
+        assert len(cluster.writes) == 4
+        found = {where: one["data"] for (_, where, _), one in cluster.objects.items()}
+        assert found == {"team": {"ca.crt": "two"}, "other": {"ca.crt": "two"}}
+
+    run_virtually(scenario())
+
+
+def test_a_namespace_that_refuses_the_file_costs_only_its_live_progress(caplog) -> None:
+    async def scenario() -> None:
+        cluster = FakeCluster()
+        cluster.refuse = lambda *_: RefusedError("apply", "quota", 403)
+
+        async def read() -> str:
+            return "pem"
+
+        await CaBundle(cast("Cluster", cluster), Cache(), read).ensure(NAMESPACE)
+
+    run_virtually(scenario())
+    assert "no live progress in namespace team" in caplog.text
