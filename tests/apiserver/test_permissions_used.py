@@ -124,16 +124,19 @@ def driven(control_plane: ControlPlane, api, tmp_path_factory: pytest.TempPathFa
         progress={"port": port, "serviceUrl": f"https://127.0.0.1:{port}"},
         leaderElection={"enabled": True},
     )
-    operator.start()
-    team = Team(api.request, "permissions")
-    finish_all_kinds(team)
-    suspend_and_resume(team)
-    let_pods_be_refused(team)
-    let_names_be_taken(team)
-    report_progress(control_plane, team)
-    disturb(control_plane, team, begun)
-    yield begun
-    assert operator.stop() == 0
+    try:
+        operator.start()
+        team = Team(api.request, "permissions")
+        finish_all_kinds(team)
+        suspend_and_resume(team)
+        let_pods_be_refused(team)
+        let_names_be_taken(team)
+        report_progress(control_plane, team)
+        disturb(control_plane, team, begun)
+        yield begun
+        assert operator.stop() == 0
+    finally:
+        operator.kill()
 
 
 def test_every_permission_is_used(control_plane: ControlPlane, driven: int) -> None:
@@ -165,12 +168,15 @@ def test_an_operator_of_one_namespace_asks_for_nothing_elsewhere(
     account, team = f"{ACCOUNT}-single", Team(api.request, "permissions-single")
     install(control_plane, account, [team.name])
     operator = OperatorProcess(control_plane, tmp_path, account, namespaces=[team.name])
-    operator.start()
-    team.apply("CorpusBuild", "corpus")
-    team.run_pods("corpus-build-a1")
-    team.end_job("corpus-build-a1")
-    team.wait_reason("CorpusBuild", "corpus", "Completed")
-    assert operator.stop() == 0
+    try:
+        operator.start()
+        team.apply("CorpusBuild", "corpus")
+        team.run_pods("corpus-build-a1")
+        team.end_job("corpus-build-a1")
+        team.wait_reason("CorpusBuild", "corpus", "Completed")
+        assert operator.stop() == 0
+    finally:
+        operator.kill()
     found = usage(control_plane.audit_log, account_user(SYSTEM, account))
     assert [str(action) for action in found.refused] == []
     assert {action.namespace for action in found.used} <= {team.name, SYSTEM}
