@@ -266,7 +266,7 @@ class Cluster:
         action = f"{verb} {path.partition('?')[0]}"
         if self._transport is None:
             await self._login(None)
-        headers = {"Content-Type": content, "Accept": "application/json"}
+        headers = {"Content-Type": content, "Accept": "application/json, */*"}
         if authorization := await self._configuration.get_api_key_with_prefix("BearerToken"):
             headers["Authorization"] = authorization.strip()
         # asked last, since all before it may have taken time

@@ -334,3 +334,12 @@ def test_the_guard_is_asked_again_before_a_write_is_sent_again(case: Callable[..
     one = case(refusal(429), ok())
     one.run(attempt)
     assert len(one.server.seen) == 1
+
+
+def test_signing_keys_that_are_no_plain_json_are_not_refused(case) -> None:
+    """The API server publishes them as application/jwk-set+json alone; asked for JSON only, it answers 406."""
+    one = case((200, {"keys": []}, {}))
+    assert one.run(lambda cluster: cluster.read("/openid/v1/jwks")) == {"keys": []}
+    accepted = one.server.seen[-1].headers["Accept"]
+    assert accepted.startswith("application/json")
+    assert "*/*" in accepted
