@@ -30,6 +30,9 @@ def isolation(settings: Settings) -> dict[str, str]:
 def runs_policy(namespace: str, settings: Settings) -> Manifest:
     """Nobody connects to a run's pods but to read metrics; they connect to names, the Hub, stores and the operator."""
     names = [{"port": _DNS_PORT, "protocol": protocol} for protocol in ("UDP", "TCP")]
+    ports = _tcp(*_outward_ports(settings))
+    # a rule with an empty list of ports would allow all of them
+    outward = [{"ports": ports, "to": _outside(settings)}] if ports else []
     return {
         "apiVersion": _API_VERSION,
         "kind": "NetworkPolicy",
@@ -38,7 +41,7 @@ def runs_policy(namespace: str, settings: Settings) -> Manifest:
             "podSelector": {"matchLabels": {ISOLATED_LABEL: "true"}},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [{"ports": _tcp(METRICS_PORT)}],
-            "egress": [{"ports": names}, {"ports": _tcp(*_outward_ports(settings)), "to": _outside(settings)}],
+            "egress": [{"ports": names}, *outward],
         },
     }
 

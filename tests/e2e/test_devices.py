@@ -4,7 +4,7 @@ import json
 
 import pytest
 from tests.cluster.console import wait_for
-from tests.support.kube import failed_because
+from tests.support.kube import condition, failed_because
 
 GPU, SLICE = "nvidia.com/gpu", "nvidia.com/mig-1g.10gb"
 ADVERTISED = {GPU: "4", SLICE: "2"}
@@ -148,8 +148,9 @@ def test_several_processes_on_slices_are_refused_before_anything_starts(kube, na
 
 def test_more_devices_than_the_node_has_are_named(kube, namespace, inputs):
     kube.apply(pretrain_run(namespace, "many", nodes=1, limits={GPU: 8}, processesPerNode=1))
-    kube.wait(
+    found = kube.wait(
         *("PretrainRun", namespace, "many"),
-        lambda one: any(c["reason"] == "Unschedulable" and GPU in c["message"] for c in one["status"]["conditions"]),
+        lambda one: any(c["reason"] == "Unschedulable" for c in one["status"]["conditions"]),
         300,
     )
+    assert GPU in condition(found, "Succeeded")["message"]

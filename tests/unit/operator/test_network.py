@@ -125,6 +125,15 @@ def test_ports_are_those_of_the_settings(values: Any, expected: set[int]) -> Non
     assert ports(Settings.model_validate(values)) == expected
 
 
+def test_no_port_at_all_does_not_mean_all_ports() -> None:
+    settings = Settings.model_validate({"networkPolicies": {"egressPorts": []}})
+    pod, own = attempt("one", settings=settings)
+    policies = [runs_policy(NAMESPACE, settings), *own]
+    assert not [port for port in (22, 80, 443, 8443) if allowed(policies, pod, HUB, port)]
+    assert allowed(policies, pod, DNS, 53, "UDP")
+    assert allowed(policies, pod, pod, RENDEZVOUS_PORT)
+
+
 def test_where_pods_get_their_own_credentials_the_metadata_service_can_be_opened() -> None:
     settings = Settings.model_validate({"networkPolicies": {"blockedCidrs": []}})
     pod, own = attempt("one", settings=settings)
