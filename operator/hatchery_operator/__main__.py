@@ -74,7 +74,8 @@ class Operator:
 
     def _watch_metrics(self) -> None:
         metrics, pulse = self._metrics, self._pulse
-        metrics.watch_runs(self._cache.runs)
+        # a replica that stands by knows the resources too, but a sum over replicas must count each once
+        metrics.watch_runs(lambda: self._cache.runs() if self._elector.is_leading else ())
         metrics.watch(
             "hatchery_leader", "1 on the replica that acts, 0 on one that stands by.", lambda: self._elector.is_leading
         )

@@ -20,7 +20,7 @@ from hatchery_jobs.pretrain.record import Recorder
 from hatchery_jobs.pretrain.state import RunState, Update
 from hatchery_operator.__main__ import Operator
 from hatchery_operator.health import metrics_app, serve
-from hatchery_operator.settings import Settings
+from hatchery_operator.settings import LeaderElection, Settings
 
 NAMESPACE, NAME = "team", "PretrainRun-Running"
 """The PretrainRun that both pages tell about."""
@@ -31,7 +31,7 @@ class OperatorExporter:
 
     def __init__(self) -> None:
         self.port = Ports.free().api
-        self._operator = Operator(Settings())
+        self._operator = Operator(Settings(leader_election=LeaderElection(enabled=False)))
         self._versions = itertools.count(1)
         self._loop = asyncio.new_event_loop()
         # a daemon: a test that fails while it starts must not wait for it for ever
