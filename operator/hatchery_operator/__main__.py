@@ -10,6 +10,7 @@ import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, Final
 from uuid import uuid4
 
@@ -51,7 +52,7 @@ class Operator:
         self._settings = settings
         self._metrics = Metrics()
         self._cache = Cache()
-        self._cluster = Cluster(kubeconfig_from_environment(), time.monotonic, self._metrics.answered)
+        self._cluster = Cluster(kubeconfig_from_environment(), time.monotonic, self._answered)
         self._elector = _elector(self._cluster, settings)
         self._cluster.guard = self._elector.guard
         self._progress = (
@@ -84,6 +85,11 @@ class Operator:
         metrics.watch("hatchery_workqueue_depth", "Keys that wait.", lambda: self._queue.depth if self._queue else 0)
         metrics.watch("hatchery_workqueue_oldest_seconds", "Wait of the oldest key.", self._oldest_seconds)
         metrics.watch("hatchery_event_loop_lag_seconds", "How late the last heartbeat was.", lambda: pulse.lag_seconds)
+
+    def _answered(self, verb: str, code: int) -> None:
+        self._metrics.answered(verb, code)
+        if code == HTTPStatus.UNAUTHORIZED:
+            self._pulse.last_refusal = time.monotonic()
 
     def _oldest_seconds(self) -> float:
         return self._queue.oldest_seconds if self._queue else 0.0

@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -266,6 +266,7 @@ class Cluster:
         action = f"{verb} {path.partition('?')[0]}"
         if self._transport is None:
             await self._login(None)
+        # JSON by whatever name: the published keys have another one
         headers = {"Content-Type": content, "Accept": "application/json, */*"}
         if authorization := await self._configuration.get_api_key_with_prefix("BearerToken"):
             headers["Authorization"] = authorization.strip()
@@ -282,8 +283,7 @@ class Cluster:
         self._observe(verb, answer.status)
         if answer.status < 400:  # noqa: PLR2004 - HTTP's border between success and failure
             self.last_success = self._clock()
-            manifest: Manifest = json.loads(data)
-            return manifest
+            return cast("Manifest", json.loads(data))
         raise api_error(action, answer.status, answer.headers, data)
 
 

@@ -23,6 +23,9 @@ SERVER_TIMEOUT_SECONDS: Final = 300
 CLIENT_TIMEOUT_SECONDS: Final = 310.0
 """Life of a watch at our end, in case the server's end is lost."""
 
+INACTIVITY_SECONDS: Final = 68.0
+"""Silence after which a watch counts as dead: the API server sends a bookmark every minute when nothing happens."""
+
 CONNECT_TIMEOUT_SECONDS: Final = 30.0
 """Longest time a connection may take."""
 
@@ -86,6 +89,7 @@ async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.queueing.idle_timeout = IDLE_SECONDS
     settings.watching.server_timeout = SERVER_TIMEOUT_SECONDS
     settings.watching.client_timeout = CLIENT_TIMEOUT_SECONDS
+    settings.watching.inactivity_timeout = INACTIVITY_SECONDS
     settings.watching.connect_timeout = CONNECT_TIMEOUT_SECONDS
     settings.watching.reconnect_backoff = RECONNECT_SECONDS
     settings.watching.chunk_size = PAGE_OBJECTS

@@ -1,6 +1,7 @@
 """Liveness and readiness: what makes the operator useful is measured, not only that a port is open."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +17,10 @@ LONGEST_LAG_SECONDS: Final = 30.0
 """Lag at which the event loop counts as blocked."""
 
 LONGEST_SILENCE_SECONDS: Final = 300.0
-"""Time without a good answer of the API server after which a restart is worth a try: credentials may be lost."""
+"""Time without a good answer of the API server after which a restart is worth a try; an outage passes by itself."""
+
+LONGEST_REFUSAL_SECONDS: Final = 100.0
+"""Time for which the API server may refuse our credentials: they are read afresh at each refusal, so they are lost."""
 
 LONGEST_WAIT_SECONDS: Final = 300.0
 """Time a key may wait for a worker."""
@@ -35,6 +39,8 @@ class Pulse:
     """How long the oldest key has waited for a worker."""
     last_beat: float
     """When the event loop last ran the heartbeat."""
+    last_refusal: float = -math.inf
+    """When the API server last refused our credentials."""
     lag_seconds: float = 0.0
     """How late the last heartbeat was."""
     is_loaded: bool = False
@@ -46,9 +52,14 @@ class Pulse:
         """What is wrong; empty while the operator is alive."""
         lag = max(self.lag_seconds, now - self.last_beat - BEAT_SECONDS)
         silence, wait = now - self.last_success(), self.oldest_key_seconds()
+        is_refused = self.last_refusal > self.last_success()
         checks = (
             (lag > LONGEST_LAG_SECONDS, f"the event loop lags by {lag:.0f} s"),
             (silence > LONGEST_SILENCE_SECONDS, f"no good answer of the API server for {silence:.0f} s"),
+            (
+                is_refused and silence > LONGEST_REFUSAL_SECONDS,
+                f"the API server refuses our credentials for {silence:.0f} s",
+            ),
             (wait > LONGEST_WAIT_SECONDS, f"a key waits for a worker for {wait:.0f} s"),
             (self.misses > MOST_MISSES, f"watches missed changes in {self.misses} resyncs in a row"),
         )

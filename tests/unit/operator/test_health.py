@@ -26,6 +26,7 @@ def test_all_is_well() -> None:
         (pulse(last_beat=NOW - 60), "event loop lags"),
         (pulse(lag_seconds=45), "event loop lags"),
         (pulse(success=NOW - 301), "no good answer of the API server for 301 s"),
+        (pulse(success=NOW - 101, last_refusal=NOW - 3), "refuses our credentials for 101 s"),
         (pulse(waited=301), "a key waits"),
         (pulse(misses=3), "watches missed changes"),
     ],
@@ -35,7 +36,16 @@ def test_each_sign_of_trouble_is_named(sick: Pulse, words: str) -> None:
     assert words in complaint
 
 
-@pytest.mark.parametrize("well", [pulse(last_beat=NOW - 20), pulse(success=NOW - 299), pulse(misses=2)])
+@pytest.mark.parametrize(
+    "well",
+    [
+        pulse(last_beat=NOW - 20),
+        pulse(success=NOW - 299),
+        pulse(success=NOW - 99, last_refusal=NOW),
+        pulse(success=NOW - 200, last_refusal=NOW - 201),
+        pulse(misses=2),
+    ],
+)
 def test_a_short_trouble_is_no_reason_to_restart(well: Pulse) -> None:
     assert well.complaints(NOW) == []
 
