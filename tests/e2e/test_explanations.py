@@ -27,9 +27,14 @@ apiVersion: v1
 kind: Pod
 metadata: {name: forbidden, namespace: %s}
 spec:
-  containers: [{name: main, image: "localhost:5000/forbidden:1"}]
+  securityContext: {runAsNonRoot: true, runAsUser: 1, seccompProfile: {type: RuntimeDefault}}
+  containers:
+    - name: main
+      image: localhost:5000/forbidden:1
+      resources: {requests: {memory: 64Mi}}
+      securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
 """
-"""A pod that the policy refuses."""
+"""A pod that only the policy refuses."""
 
 
 def asks(requests: dict[str, str] | None = None, limits: dict[str, str] | None = None, **placement: Any) -> Case:
