@@ -1,13 +1,14 @@
-"""Why not all pods of a Job run, and when to ask again; pure."""
+"""Why not all pods of a Job run, when to ask again, and why a Job failed; pure."""
 
 from typing import Final
 
+from hatchery_api.conditions import Reason
 from hatchery_operator import pods
 from hatchery_operator.names import Names
 from hatchery_operator.objects import JobSummary, Run, parse_time
 from hatchery_operator.observed import Observed
 from hatchery_operator.patience import next_look
-from hatchery_operator.problem import Problem
+from hatchery_operator.problem import Failure, Problem
 from hatchery_operator.settings import Settings
 from hatchery_operator.waiting import blocked, pulling
 
@@ -20,6 +21,17 @@ def trouble(run: Run, seen: Observed, settings: Settings) -> Problem | None:
     names = Names.of(run, settings)
     found = blocked(seen.pods, seen.events, names) or seen.refusal
     return found or pods.setback(seen.pods, names)
+
+
+def failure_of(job: JobSummary, run: Run, seen: Observed, settings: Settings) -> Failure:
+    """Why a Job failed: the pods' own words, or the Job's when no pod is left to say why."""
+    if job.reason == "DeadlineExceeded":
+        said = f"Job {job.name} was ended at its activeDeadlineSeconds, which somebody has set: {job.message}"
+        return Failure(Reason.DEADLINE_EXCEEDED, said)
+    said = f"Job {job.name} failed: {job.reason}: {job.message}; its pods are gone, and so is what they said"
+    return pods.failure(seen.pods, Names.of(run, settings)) or Failure(
+        Reason.ATTEMPT_FAILED, said, job.reason == "PodFailurePolicy"
+    )
 
 
 def begun(job: str) -> str:

@@ -15,12 +15,11 @@ from hatchery_api.contract import Report
 from hatchery_api.placement import RunSpec
 from hatchery_api.status import InputRecord, RunStatus, StageStatus
 from hatchery_operator import inputs, pods
-from hatchery_operator.names import Names
 from hatchery_operator.objects import JobSummary, Run, parse_time, rfc3339
 from hatchery_operator.observed import Observed, stage_in_flight
 from hatchery_operator.outcome import Child, Plan, Step, conclude
 from hatchery_operator.patience import next_try
-from hatchery_operator.pending import begun, is_young, patience, starting, trouble
+from hatchery_operator.pending import begun, failure_of, is_young, patience, starting, trouble
 from hatchery_operator.problem import Failure, Problem
 from hatchery_operator.resources import misfit
 from hatchery_operator.settings import Settings
@@ -81,7 +80,7 @@ def _step(case: _Case) -> Step:
     if job.end == "Complete":
         return _completed(case, job)
     if job.end == "Failed":
-        return _attempt_failed(case, _failure_of(case, job))
+        return _attempt_failed(case, failure_of(job, case.run, case.seen, case.settings))
     if case.spec.suspend:
         return _suspended(case, job)
     return _working(case, job)
@@ -255,17 +254,6 @@ def _completion_message(report: Report) -> str:
     return f"artifact {where}{found}{pushed}"
 
 
-def _failure_of(case: _Case, job: JobSummary) -> Failure:
-    """Why a Job failed: the pods' own words, or the Job's when no pod is left to say why."""
-    if job.reason == "DeadlineExceeded":
-        said = f"Job {job.name} was ended at its activeDeadlineSeconds, which somebody has set: {job.message}"
-        return Failure(Reason.DEADLINE_EXCEEDED, said)
-    said = f"Job {job.name} failed: {job.reason}: {job.message}; its pods are gone, and so is what they said"
-    return pods.failure(case.seen.pods, Names.of(case.run, case.settings)) or Failure(
-        Reason.ATTEMPT_FAILED, said, job.reason == "PodFailurePolicy"
-    )
-
-
 def _attempt_failed(case: _Case, failure: Failure) -> Step:
     attempt, most = case.stage.attempt, case.spec.retry.max_attempts
     if failure.permanent or attempt >= most:
@@ -281,7 +269,7 @@ def _failed_for_good(case: _Case, failure: Failure) -> Step:
     attempt, most = case.stage.attempt, case.spec.retry.max_attempts
     suffix = "" if failure.permanent else f" (attempt {attempt} of {most})"
     stage = case.stage.model_copy(update={"state": "Failed", "finished_at": case.now, "retry_at": None})
-    return Step(failure.reason, failure.message + suffix, verdict="False", stage=stage, problem=failure)
+    return Step(failure.reason, failure.sentence_with(suffix), verdict="False", stage=stage, problem=failure)
 
 
 def _finished(run: Run, seen: Observed) -> Plan:

@@ -11,6 +11,12 @@ class Problem:
 
     reason: Reason
     message: str
+    """A sentence; below it there may be the last lines of a log."""
+
+    def sentence_with(self, suffix: str) -> str:
+        """The message with something added to its sentence."""
+        sentence, line_break, below = self.message.partition("\n")
+        return f"{sentence}{suffix}{line_break}{below}"
 
 
 @dataclass(frozen=True)

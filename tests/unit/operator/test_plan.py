@@ -644,3 +644,18 @@ def test_a_gang_that_is_not_complete_says_what_the_others_wait_for() -> None:
     assert decided.requeue_after
     complete = decide(subject, pods=(), **with_job(subject, active=2, ready=2, pods=2))
     assert (said(complete), complete.requeue_after) == (("Unknown", "Running"), None)
+
+
+def test_the_attempt_is_counted_in_the_sentence_not_below_the_lines_of_the_log() -> None:
+    subject = running(run(retry={"maxAttempts": 1}))
+    text = "Traceback (most recent call last):\n  File x\nValueError: no rows\nnoise"
+    decided = decide(subject, pods=(ended(1, text),), **with_job(subject, end="Failed"))
+    assert message(decided).splitlines()[0].endswith("exit code 1: ValueError: no rows (attempt 1 of 1)")
+    assert message(decided).endswith("noise")
+
+
+def test_a_job_ended_at_a_deadline_does_not_blame_the_pods_that_were_killed_for_it() -> None:
+    subject = running(run(retry={"maxAttempts": 1}))
+    seen = with_job(subject, end="Failed", reason="DeadlineExceeded", message="Job was active longer than specified")
+    decided = decide(subject, pods=(ended(137),), **seen)
+    assert said(decided) == ("False", "DeadlineExceeded")
