@@ -55,6 +55,7 @@ class _Redacting:
         self._stream = stream
 
     def write(self, text: str) -> int:
+        """Writes a text without secrets; the length is that of the text given, as callers expect."""
         self._stream.write(redact(text))
         return len(text)
 

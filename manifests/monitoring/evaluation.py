@@ -11,9 +11,16 @@ def evaluation() -> Dashboard:
     """The dashboard."""
     phase = f'hatchery_resource_phase{{kind="EvalRun",{OF}}}'
     now = [
-        number("Running", "EvalRuns whose pods work.", "short", Query(f'sum({phase[:-1]},phase="Running"}})')),
-        number("Done", "EvalRuns with results.", "short", Query(f'sum({phase[:-1]},phase="Succeeded"}})')),
-        number("Failed", "EvalRuns without.", "short", Query(f'sum({phase[:-1]},phase="Failed"}})'), bad_from=1),
+        number("Running", "EvalRuns whose pods work.", "short", Query(f'sum({phase[:-1]},phase="Running"}})'), width=8),
+        number("Done", "EvalRuns with results.", "short", Query(f'sum({phase[:-1]},phase="Succeeded"}})'), width=8),
+        number(
+            "Failed",
+            "EvalRuns that will not be tried again.",
+            "short",
+            Query(f'sum({phase[:-1]},phase="Failed"}})'),
+            bad_from=1,
+            width=8,
+        ),
         rows(
             "At work",
             "EvalRuns in progress, and how far they are.",
@@ -23,6 +30,7 @@ def evaluation() -> Dashboard:
                 f'(hatchery_resource_phase{{kind="EvalRun",{OF},phase="Running"}} == 1)'
             ),
             {"namespace": "Namespace", "name": "Name", "Value": "Progress"},
+            width=24,
             quiet=True,
         ),
     ]

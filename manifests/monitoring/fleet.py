@@ -64,12 +64,15 @@ def fleet() -> Dashboard:
     ]
     devices = f"hatchery_run_devices{{{OF}}}"
     use = [
-        number("Accelerators in use", "Held by training stages that run.", "short", Query(f"sum({devices})")),
+        number(
+            "Accelerators in use", "Held by training stages that run.", "short", Query(f"sum({devices})"), tall=True
+        ),
         number(
             "Accelerator hours",
             "Held by training stages over the time shown.",
             "h",
             Query(f"sum(avg_over_time(sum by (namespace) ({devices})[$__range:])) * $__range_s / 3600"),
+            tall=True,
         ),
         graph(
             "Accelerators by namespace",

@@ -91,6 +91,7 @@ def number(
     bad_below: float | None = None,
     bad_from: float | None = None,
     names: bool = False,
+    tall: bool = False,
     quiet: bool = False,
 ) -> AnyPanel:
     """One number as it is now, red outside its limits; or, with `names`, the names of the series instead."""
@@ -104,7 +105,8 @@ def number(
         steps.append(Threshold(bad_from, "red"))
     panel = panel.thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
     panel = panel.with_target(_target(query, "A").instant())
-    return _described(panel, title, text, unit, width=width, height=_STAT_HEIGHT, quiet=quiet)
+    height = _GRAPH_HEIGHT if tall else _STAT_HEIGHT
+    return _described(panel, title, text, unit, width=width, height=height, quiet=quiet)
 
 
 def bars(title: str, text: str, unit: str, query: Query, *, width: int = 12) -> AnyPanel:

@@ -20,9 +20,16 @@ def _latest(metric: str, labels: str = "") -> str:
     return f"max(hatchery_train_{metric}{{{RUN}{labels}}})"
 
 
+def _loss(split: str) -> Query:
+    """As the pod says, and when it is gone as the operator does."""
+    live = _latest("loss", f',split="{split}"')
+    return Query(f'{live} or max(hatchery_run_loss{{{RESOURCE},split="{split}"}})')
+
+
 def run() -> Dashboard:
     """The dashboard."""
     step, target = _latest("step"), f"max(hatchery_run_target_steps{{{RESOURCE}}})"
+    done = f'max(hatchery_resource_phase{{{RESOURCE},phase="Succeeded"}} == 1)'
     now = [
         number(
             "Phase",
@@ -38,19 +45,24 @@ def run() -> Dashboard:
             Query(f"hatchery_run_current_stage{{{RESOURCE}}}", "{{stage}}"),
             names=True,
         ),
-        number("Progress", "Steps done of all steps.", "percentunit", Query(f"{step} / {target}")),
+        number(
+            "Progress",
+            "Steps done of all steps; while the corpus is encoded, documents done of all.",
+            "percentunit",
+            Query(f"{step} / {target} or {done} or max(hatchery_run_progress_ratio{{{RESOURCE}}})"),
+        ),
         number(
             "Time left",
             "At the speed of now, without evaluations and checkpoints.",
             "s",
             Query(f"({target} - {step}) / {_rate('steps_total')}"),
         ),
-        number("Training loss", "Nats per token, last step.", "short", Query(_latest("loss", ',split="train"'))),
+        number("Training loss", "Nats per token, last step.", "short", _loss("train")),
         number(
             "Validation loss",
             "Nats per token, last measurement.",
             "short",
-            Query(_latest("loss", ',split="validation"')),
+            _loss("validation"),
         ),
     ]
     learning = [
@@ -95,6 +107,7 @@ def run() -> Dashboard:
             "Time since it was complete; empty until this process has written one.",
             "s",
             Query(f"time() - {_latest('checkpoint_last_success_timestamp_seconds')}"),
+            tall=True,
             quiet=True,
         ),
         number(
@@ -102,6 +115,7 @@ def run() -> Dashboard:
             "More than a few times the time of a step means that the run stalls.",
             "s",
             Query(f"time() - {_latest('last_step_timestamp_seconds')}"),
+            tall=True,
             bad_from=600,
         ),
         graph(

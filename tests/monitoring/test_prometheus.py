@@ -98,3 +98,11 @@ def test_series_of_the_pod_carry_the_names_of_the_target_and_not_twice(scraped: 
         "job": "hatchery-runs",
         "instance": series["metric"]["instance"],  # type: ignore[index]
     }
+
+
+@pytest.mark.parametrize("title", ["Phase", "Progress", "Training loss", "Validation loss", "Attempts"])
+def test_a_run_that_has_ended_still_shows_how(scraped: Prometheus, title: str) -> None:
+    [panel] = [panel for panel in DASHBOARDS["run"]["panels"] if panel["title"] == title]
+    expression = panel["targets"][0]["expr"].replace("$namespace", NAMESPACE).replace("$name", "PretrainRun-Succeeded")
+    [series] = scraped.query(expression)
+    assert is_number(series)
