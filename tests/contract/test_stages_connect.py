@@ -75,6 +75,7 @@ def reports(tmp_path_factory):
             **os.environ,
             "HATCHERY_CLAIMS_PATH": str(folder / "claims"),
             "HATCHERY_REPORT_PATH": str(folder / "report"),
+            "HATCHERY_METRICS_PORT": "0",  # any free one: another test may serve on the usual one
             "HATCHERY_NODES": "1",
             "HATCHERY_PROCESSES_PER_NODE": "2",
             "OMP_NUM_THREADS": "1",
