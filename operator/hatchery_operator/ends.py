@@ -89,6 +89,12 @@ def failure_of(end: End, names: Names) -> Failure:
 
 def _reported(end: End, report: Report, *, permanent: bool, names: Names) -> Failure:
     """A report of a known reason is the jobs' own sentence; one of no known reason holds a traceback."""
+    if (
+        report.reason == Reason.OUT_OF_MEMORY
+        and not _DEVICE.search(report.message)
+        and (most := limit(end.pod, "memory"))
+    ):
+        return Failure(report.reason, f"{report.message} (`{RESOURCES}.limits.memory` is {most})", permanent)
     if report.reason != Reason.ATTEMPT_FAILED:
         return Failure(report.reason, report.message, permanent)
     return _crashed(end, f"pod {end.name} ended {_with_code(end)}", report.message, permanent=permanent, names=names)

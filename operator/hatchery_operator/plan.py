@@ -210,7 +210,7 @@ def _working(case: _Case, job: JobSummary) -> Step:
             Reason.RUNNING,
             f"pods of Job {job.name} are ending"
             if is_ending
-            else f"{job.ready} of {job.pods} pods of Job {job.name} run",
+            else f"{job.ready} of {job.pods} pods of Job {job.name} run{stall.words}",
             stage=_in_state(case, "Running"),
             suspends=suspends,
             stalled=stall.problem,

@@ -17,6 +17,11 @@ class Stall:
     due_seconds: float | None = None
     """Seconds after which it will, if nothing is reported before."""
 
+    @property
+    def words(self) -> str:
+        """What is added to the sentence about pods that run."""
+        return f"; {self.problem.message}" if self.problem else ""
+
 
 def stalled(status: RunStatus, seen: Observed, job: JobSummary, after_seconds: float) -> Stall:
     """Whether the last report is too old; pods that never report are not known to hang."""
@@ -30,5 +35,5 @@ def stalled(status: RunStatus, seen: Observed, job: JobSummary, after_seconds: f
         return Stall(due_seconds=after_seconds - silence)
     where = f" at {status.progress.text}" if status.progress.text else ""
     look = f"kubectl -n {job.namespace} logs job/{job.name} --all-pods --tail=50"
-    text = f"no progress reported since {rfc3339(reported)}{where}, though pods run; see what they say: {look}"
+    text = f"no progress reported since {rfc3339(reported)}{where}; see what the pods say: {look}"
     return Stall(Problem(Reason.NO_PROGRESS, text))

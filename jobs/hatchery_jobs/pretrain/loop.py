@@ -140,11 +140,11 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, JobError):
         return Failure(reason=error.reason, message=error.message, exit_code=error.exit_code)
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return Failure(
-            reason=Reason.OUT_OF_MEMORY,
-            message=f"{error}; lower spec.batch.perDevice or set spec.gradientCheckpointing",
-            exit_code=ExitCode.RETRY,
-        )
+        is_device = isinstance(error, torch.OutOfMemoryError)
+        more = "" if is_device else "raise spec.placement.resources.limits.memory, "
+        remedy = f"{more}lower spec.batch.perDevice or set spec.gradientCheckpointing"
+        said = f"{str(error) or 'out of memory'}; {remedy}"
+        return Failure(reason=Reason.OUT_OF_MEMORY, message=said, exit_code=ExitCode.RETRY)
     peer_lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
     text = redact("".join(traceback.format_exception(error)))
     return Failure(reason=Reason.ATTEMPT_FAILED, message=text[-2000:], exit_code=ExitCode.RETRY, peer_lost=peer_lost)

@@ -640,6 +640,7 @@ def test_a_gang_that_is_not_complete_says_what_the_others_wait_for() -> None:
     others = pod(phase="Pending", index=1, conditions=[unschedulable])
     decided = decide(subject, pods=(pod(), others), **with_job(subject, active=2, ready=1, pods=2))
     assert said(decided) == ("Unknown", "Unschedulable")
+    assert "1 of 2 pods run; pod code-build-a1-0-x asks for" in message(decided)
     assert "Insufficient cpu" in message(decided)
     assert decided.requeue_after
     complete = decide(subject, pods=(), **with_job(subject, active=2, ready=2, pods=2))

@@ -290,6 +290,19 @@ def test_the_jobs_own_report_is_said_as_it_is_and_a_traceback_in_it_is_read() ->
     )
 
 
+def test_a_report_of_too_little_memory_is_completed_by_the_pods_limit_but_not_for_a_device() -> None:
+    end = ended(75, report(reason=Reason.OUT_OF_MEMORY, message="out of memory; do less", artifact=None))
+    end["spec"] = {"containers": [{"name": "main", "resources": {"limits": {"memory": "2Gi"}}}]}
+    host = failure([end], NAMES)
+    assert host
+    assert host.message == "out of memory; do less (`spec.placement.resources.limits.memory` is 2Gi)"
+    text = "CUDA out of memory; lower spec.batch.perDevice"
+    end = {**ended(75, report(reason=Reason.OUT_OF_MEMORY, message=text, artifact=None)), "spec": end["spec"]}
+    device = failure([end], NAMES)
+    assert device
+    assert device.message == text
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [

@@ -56,6 +56,10 @@ def test_a_run_that_has_gone_silent_is_stalled_and_says_since_when_and_where_to_
     assert rfc3339(NOW) in condition.message
     assert "5/10 (50%)" in condition.message
     assert f"logs job/{JOB}" in condition.message
+    verdict = find_condition(decided.status.conditions, ConditionType.SUCCEEDED)
+    assert verdict
+    assert (verdict.status, verdict.reason) == ("Unknown", "Running")
+    assert "1 of 1 pods of Job code-build-a1 run; no progress reported since" in verdict.message
     assert [(note.type, note.reason) for note in decided.notes] == [("Warning", "NoProgress")]
     again = decide(replace(subject, status=decided.status), 3600)
     assert (again.status, again.notes) == (decided.status, ())

@@ -313,3 +313,18 @@ def test_the_lead_writes_the_model_whatever_rank_torchrun_gives_it(orders, tmp_p
     assert (lead.folder / "config.json").is_file()
     train(alone)
     assert outcome(lead) == outcome(alone)
+
+
+@pytest.mark.parametrize(
+    ("error", "first", "raises_limit"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "CUDA out of memory", False),
+        (MemoryError(), "out of memory; raise spec.placement.resources.limits.memory", True),
+    ],
+)
+def test_too_little_memory_points_at_the_device_or_at_the_host(error, first, raises_limit):
+    failure = loop.failure_of(error)
+    assert failure.reason == Reason.OUT_OF_MEMORY
+    assert failure.message.startswith(first)
+    assert "spec.batch.perDevice" in failure.message
+    assert ("limits.memory" in failure.message) == raises_limit
