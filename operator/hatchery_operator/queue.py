@@ -84,11 +84,17 @@ class Agenda(Generic[KeyT]):
         return key
 
     def done(self, key: KeyT, now: float, requeue_after: float | None) -> None:
-        """The work on a key went well; it is wanted again after some seconds, or only when something happens."""
+        """The work on a key went well; it is wanted again after some seconds, or only when something happens.
+
+        After 0 seconds means at the end of the line, without a rest: it is the work itself that goes on.
+        """
         self._failures.pop(key, None)
         self._rest(key, now)
         self._release(key)
-        if requeue_after is not None:
+        if requeue_after == 0:
+            self._due.pop(key, None)
+            self._ready.setdefault(key, now)
+        elif requeue_after is not None:
             self.add_at(key, now + requeue_after)
 
     def failed(self, key: KeyT, now: float, at_least: float | None = None) -> float:

@@ -16,17 +16,19 @@ from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import JOBS, RUNS, TYPES, Cluster
 from hatchery_operator.definitions import Definitions
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
+from hatchery_operator.event_manifest import event_manifest
 from hatchery_operator.events import Events
 from hatchery_operator.logs import add_subject, begin_subject
 from hatchery_operator.metrics import Metrics, Result
 from hatchery_operator.names import Names
 from hatchery_operator.namespace_policy import NamespacePolicy
-from hatchery_operator.objects import MANAGER, Key, Manifest, Run, controller_uid, summarize_job
+from hatchery_operator.objects import Key, Manifest, Run, controller_uid, summarize_job
 from hatchery_operator.observe import observe
 from hatchery_operator.observed import Observed, newest_attempt, stage_in_flight
 from hatchery_operator.outcome import Child, Note, Plan
 from hatchery_operator.plan import plan
 from hatchery_operator.problem import Problem
+from hatchery_operator.queue import SPACING_SECONDS
 from hatchery_operator.refusal import explain
 from hatchery_operator.refusals import Refusals
 from hatchery_operator.settings import Settings
@@ -38,9 +40,6 @@ STATUS_MANAGER: Final = "hatchery-status"
 
 SUSPEND_MANAGER: Final = "hatchery-suspend"
 """Field manager of a Job's `suspend`, apart from the rest, which is never written twice."""
-
-EVENT_CHARACTERS: Final = 1024
-"""Longest note the API server takes."""
 
 _INVALID: Final = 422
 
@@ -81,6 +80,7 @@ class Reconciler:
         self._wake = wake
         self._ca_bundle = ca_bundle
         self._refusals = Refusals()
+        self._intents: dict[Key, tuple[str, Observed]] = {}
         self._events = Events(cluster)
         self._policy = NamespacePolicy(cluster, settings)
         self._started = now()
@@ -109,25 +109,39 @@ class Reconciler:
             self._forget(key)
             return None
         add_subject(uid=run.uid, attempt=newest_attempt(run.status))
-        seen = await self._observe(run)
+        seen = self._seen_before(run) or await self._observe(run)
         decided = plan(run, seen, self._settings)
         add_subject(uid=run.uid, attempt=newest_attempt(decided.status))
-        is_written = decided.status != run.status
-        if is_written:
-            run = await self._write_status(run, decided.status)
+        if decided.status == run.status:
+            return await self._carry_out(run, decided)
+        run = await self._write_status(run, decided.status)
+        for note in decided.notes:
+            await self._post(run, note)
+        if decided.creates:
+            # at the end of the line: with a thousand resources at once, each has its first status before any has a Job
+            self._intents[key] = (run.resource_version, seen)
+            return 0.0
+        requeue_after = await self._carry_out(run, decided)
+        # what follows from a new status is seen by another pass, unless the plan says when that is worth it
+        return SPACING_SECONDS if requeue_after is None else requeue_after
+
+    def _seen_before(self, run: Run) -> Observed | None:
+        """What was observed just before the last status was written; it still holds if that status is the newest."""
+        version, seen = self._intents.pop(run.key, ("", None))
+        return seen if version == run.resource_version else None
+
+    async def _carry_out(self, run: Run, decided: Plan) -> float | None:
+        """Does all of a plan but its status; returns when to look again."""
+        key = run.key
         wait_seconds = self._refusals.wait_seconds(key, self._now()) if decided.creates else 0.0
         refusal = await self._act(run, replace(decided, creates=()) if wait_seconds else decided)
-        if is_written:
-            for note in decided.notes:
-                await self._post(run, note)
         if wait_seconds:
             return wait_seconds
         if self._refusals.is_news(run.key, refusal, self._now()) and refusal:
             LOG.warning("child refused", extra={"reason": refusal.reason, "details": refusal.message})
             # another pass at once, so that conditions say so; the child itself is tried again later
             return 0.0
-        # what follows from a new status is seen by another pass, unless the plan says when that is worth it
-        return 0.0 if is_written and decided.requeue_after is None else decided.requeue_after
+        return decided.requeue_after
 
     async def _observe(self, run: Run) -> Observed:
         seen = await observe(run, self._cache, self._cluster, self._events, self._now())
@@ -142,6 +156,7 @@ class Reconciler:
         )
 
     def _forget(self, key: Key) -> None:
+        self._intents.pop(key, None)
         self._refusals.forget(key)
         if not any(other.namespace == key.namespace for other in self._cache.all_keys()):
             # with its last run the namespace itself may have gone; one of the same name starts with nothing in it
@@ -180,7 +195,7 @@ class Reconciler:
         self._wake_all(self._cache.put(written) - {run.key})
         said = find_condition(status.conditions, ConditionType.SUCCEEDED)
         LOG.info("status written", extra={"reason": said.reason if said else "", "attempts": status.attempts})
-        return replace(run, status=status)
+        return replace(run, status=status, resource_version=written["metadata"]["resourceVersion"])
 
     async def _act(self, run: Run, decided: Plan) -> Problem | None:
         """Does what is beside the status; returns why a child cannot be made."""
@@ -239,29 +254,8 @@ class Reconciler:
 
     async def _post(self, run: Run, note: Note) -> None:
         """Posts an event; a lost one is no reason to do anything again."""
-        now = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
-        manifest: Manifest = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": f"{run.name}.{uuid4().hex[:16]}", "namespace": run.namespace},
-            "involvedObject": {
-                "apiVersion": API_VERSION,
-                "kind": run.kind.kind,
-                "namespace": run.namespace,
-                "name": run.name,
-                "uid": run.uid,
-            },
-            "type": note.type,
-            "reason": note.reason,
-            "message": note.message[:EVENT_CHARACTERS],
-            "source": {"component": MANAGER},
-            "reportingComponent": MANAGER,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
         try:
-            await self._cluster.create(manifest)
+            await self._cluster.create(event_manifest(run, note, self._now()))
         except ApiError as error:
             LOG.warning("event lost", extra={"reason": note.reason, "details": str(error)})
 

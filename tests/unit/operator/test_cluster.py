@@ -120,6 +120,16 @@ def test_an_object_is_read_with_the_token_and_the_answer_is_counted(case: Callab
     assert one.counted == [("GET", 200)]
 
 
+def test_proxies_of_the_environment_are_not_asked_as_they_are_not_for_watches(
+    case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    one = case(ok({"metadata": {"name": "j"}}))
+    assert one.run(lambda cluster: cluster.get(JOBS, "n", "j")) == {"metadata": {"name": "j"}}
+
+
 def test_an_object_that_does_not_exist_is_none(case: Callable[..., Case]) -> None:
     assert case(refusal(404, "NotFound")).run(lambda cluster: cluster.get(JOBS, "n", "j")) is None
 

@@ -66,13 +66,23 @@ def test_a_key_that_has_rested_or_is_new_does_not_wait() -> None:
     assert todo.take(1) == "a"
 
 
-def test_looking_again_at_once_is_spaced_too() -> None:
+def test_work_that_goes_on_does_so_behind_those_who_wait() -> None:
+    todo = agenda()
+    for key in "abc":
+        todo.add(key, 0)
+    assert todo.take(0) == "a"
+    todo.done("a", 0, 0.0)
+    assert take_all(todo, 0) == ["b", "c", "a"]
+
+
+def test_news_about_work_that_goes_on_does_not_make_it_wait() -> None:
     todo = agenda()
     todo.add("a", 0)
     todo.take(0)
+    todo.add("a", 0)
     todo.done("a", 0, 0.0)
-    assert todo.take(SPACING_SECONDS / 2) is None
-    assert todo.take(SPACING_SECONDS) == "a"
+    assert todo.take(0) == "a"
+    assert todo.next_due() is None
 
 
 def test_a_hot_key_does_not_hold_back_the_others() -> None:

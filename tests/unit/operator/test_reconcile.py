@@ -18,7 +18,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode, Report
 from hatchery_operator.ca_bundle import CaBundle
 from hatchery_operator.cache import Cache
-from hatchery_operator.cluster import Cluster
+from hatchery_operator.cluster import Cluster, ResourceType
 from hatchery_operator.definitions import Definitions
 from hatchery_operator.errors import ApiError, ConflictError, GoneError, RefusedError, UnreachableError
 from hatchery_operator.handlers import take_job, take_run
@@ -82,18 +82,17 @@ class World:
                 take_run(self.cache, event)
 
     def settle(self) -> None:
-        """Passes over all resources until no pass writes anything."""
+        """Passes over all resources until no pass writes anything and none wants to go on."""
         for _ in range(20):
             before = len(self.cluster.writes)
             self.tell()
-            asyncio.run(self._pass_over_all())
-            if len(self.cluster.writes) == before:
+            goes_on = asyncio.run(self._pass_over_all())
+            if len(self.cluster.writes) == before and not goes_on:
                 return
         raise AssertionError(f"it never settles: {self.cluster.writes[-8:]}")
 
-    async def _pass_over_all(self) -> None:
-        for key in self.cache.all_keys():
-            await self.reconcile(key)
+    async def _pass_over_all(self) -> bool:
+        return 0.0 in [await self.reconcile(key) for key in self.cache.all_keys()]
 
     def status(self, kind: str, name: str) -> dict[str, Any]:
         return self.cluster.objects[kind, NAMESPACE, name].get("status", {})
@@ -229,6 +228,45 @@ def test_a_job_too_new_for_the_cache_is_found_and_not_charged() -> None:
     world.cache.put(world.cluster.objects[key])
     asyncio.run(world.reconcile(key))
     assert world.status("CorpusBuild", "corpus")["failures"] == 0
+
+
+def test_of_many_at_once_each_has_its_first_status_before_any_has_a_job() -> None:
+    world = World()
+    for number in range(5):
+        world.cluster.add(manifest("CorpusBuild", f"c{number}"))
+    world.settle()
+    kinds = [write.split()[1] for write in world.cluster.writes]
+    assert [kind for kind in kinds if kind != "NetworkPolicy"] == ["CorpusBuild"] * 5 + ["Job"] * 5
+
+
+def test_a_job_is_created_without_a_question_when_nothing_has_changed_since_its_status() -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.tell()
+    key, asked = Key("CorpusBuild", NAMESPACE, "corpus"), list[str]()
+    assert asyncio.run(world.reconcile(key)) == 0.0
+    ask = world.cluster.get
+
+    async def get(kind: ResourceType, namespace: str, name: str) -> Manifest | None:
+        asked.append(name)
+        return await ask(kind, namespace, name)
+
+    world.cluster.get = get  # type: ignore[method-assign]
+    asyncio.run(world.reconcile(key))
+    assert (world.jobs_created(), asked) == (["corpus-build-a1"], [])
+
+
+def test_a_job_is_not_created_when_its_run_is_suspended_after_its_status() -> None:
+    world = World()
+    world.cluster.add(manifest("CorpusBuild", "corpus"))
+    world.tell()
+    key = Key("CorpusBuild", NAMESPACE, "corpus")
+    asyncio.run(world.reconcile(key))
+    stored = world.cluster.objects[key]
+    world.cluster.put({**stored, "spec": {**stored["spec"], "suspend": True}})
+    world.settle()
+    assert world.jobs_created() == []
+    assert world.reason("CorpusBuild", "corpus", "Suspended")[0] == "True"
 
 
 def test_two_operators_at_once_make_one_job() -> None:
@@ -603,9 +641,9 @@ def test_every_line_of_every_pass_names_resource_attempt_and_pass() -> None:
         assert len(line["reconcile"]) == 8
         assert isinstance(line["attempt"], int)
     [created] = [line for line in lines if line["message"] == "child created"]
-    same_pass = [line["message"] for line in lines if line["reconcile"] == created["reconcile"]]
-    assert created["attempt"] == 1
-    assert same_pass == ["status written", "child created"]
+    [counted, *_] = [line for line in lines if line["message"] == "status written" and line["name"] == created["name"]]
+    assert (counted["attempt"], created["attempt"]) == (1, 1)
+    assert counted["reconcile"] != created["reconcile"]
 
 
 def image_states() -> Any:
