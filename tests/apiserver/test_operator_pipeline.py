@@ -170,6 +170,8 @@ def test_a_job_deleted_by_hand_costs_an_attempt(team: Team) -> None:
     team.run_pods("corpus-build-a1")
     team.wait_reason("CorpusBuild", "corpus", "Running")
     team.send("DELETE", team.batch("corpus-build-a1"), {"propagationPolicy": "Background"})
+    # as the garbage collector does; the next attempt waits for it
+    team.send("DELETE", team.core("pods", "corpus-build-a1-0"), {"gracePeriodSeconds": 0})
     team.wait_job("corpus-build-a2")
     assert team.run("CorpusBuild", "corpus")["status"]["failures"] == 1
 
