@@ -184,7 +184,7 @@ def test_an_error_in_the_data_ends_the_run_with_the_words_of_the_pod(team: Team)
     team.wait_reason("CorpusBuild", "corpus", "EmptyCorpus")
     assert team.condition("CorpusBuild", "corpus") == ("False", "EmptyCorpus")
     assert list(team.jobs()) == ["corpus-build-a1"]
-    assert ("Warning", "EmptyCorpus") in events(team, "corpus")
+    team.wait("the event", lambda: ("Warning", "EmptyCorpus") in events(team, "corpus"))
 
 
 def test_suspending_and_resuming_keeps_the_job_and_the_attempt(team: Team) -> None:
