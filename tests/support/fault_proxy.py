@@ -25,6 +25,9 @@ WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 LINE_BYTES = 1 << 20
 """Longest line of a watch."""
 
+LEAVE_SECONDS = 0.25
+"""Time in which connections with TLS close."""
+
 _HOP_BY_HOP = frozenset({"host", "connection", "transfer-encoding", "content-length", "keep-alive"})
 
 
@@ -204,7 +207,10 @@ class FaultProxy:
         for watch in [*self._watches]:
             watch.close()
         await self._runner.cleanup()
+        await asyncio.gather(*self._sent, return_exceptions=True)
         await self._session.close()
+        # connections with TLS take leave of their server before they close
+        await asyncio.sleep(LEAVE_SECONDS)
 
     @contextmanager
     def fault(

@@ -1,5 +1,6 @@
 """The part of a cluster that runs Jobs, played step by step, and an independent record of every Job there ever was."""
 
+import http
 import http.client
 import json
 import ssl
@@ -61,8 +62,7 @@ class JobRecord:
 
     def __enter__(self) -> Self:
         connection = self._connect()
-        connection.request("GET", f"{JOBS_PATH}?limit=1")
-        self._version = json.loads(connection.getresponse().read())["metadata"]["resourceVersion"]
+        self._list(connection)
         connection.close()
         self._thread.start()
         return self
@@ -86,16 +86,33 @@ class JobRecord:
                 connection.request(
                     "GET", f"{JOBS_PATH}?watch=1&allowWatchBookmarks=1&timeoutSeconds=1&resourceVersion={self._version}"
                 )
-                for line in connection.getresponse():
-                    self._take(json.loads(line))
+                with connection.getresponse() as answer:
+                    is_gone = not all(self._take(json.loads(line)) for line in answer)
+                if is_gone:  # an API server that was started afresh knows no history
+                    connection.close()
+                    self._list(connection)
             except (OSError, http.client.HTTPException):
                 self._stopped.wait(0.2)
             finally:
                 connection.close()
 
-    def _take(self, event: Object) -> None:
-        assert event["type"] != "ERROR", event["object"]
+    def _list(self, connection: http.client.HTTPSConnection) -> None:
+        connection.request("GET", JOBS_PATH)
+        listing = json.loads(connection.getresponse().read())
+        for job in listing["items"]:
+            self._note(job["metadata"])
+        self._version = listing["metadata"]["resourceVersion"]
+
+    def _take(self, event: Object) -> bool:
+        """Takes an event; returns whether the watch can go on."""
+        if event["type"] == "ERROR":
+            assert event["object"]["code"] == http.HTTPStatus.GONE, event["object"]
+            return False
         metadata = event["object"]["metadata"]
         self._version = metadata["resourceVersion"]
         if event["type"] == "ADDED":
-            self._seen[metadata["uid"]] = metadata["namespace"], metadata["name"]
+            self._note(metadata)
+        return True
+
+    def _note(self, metadata: Object) -> None:
+        self._seen[metadata["uid"]] = metadata["namespace"], metadata["name"]
