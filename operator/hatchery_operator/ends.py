@@ -73,13 +73,13 @@ def _end(pod: Manifest, container: Manifest) -> End | None:
 
 
 def failure_of(end: End, names: Names) -> Failure:
-    """What a container's end means: the pod's own report, else what the node says, else the last lines of its log."""
+    """What a container's end means: what its node did, else the pod's own report, else the last lines of its log."""
     permanent = end.code in PERMANENT
-    evicted = end.pod.get("status", {}).get("reason") == "Evicted"
+    if end.pod.get("status", {}).get("reason") == "Evicted":
+        # the report, if there is one, only says that the pod was asked to end
+        return _evicted(end)
     if report := end.report:
         return _reported(end, report, permanent=permanent, names=names)
-    if evicted:
-        return _evicted(end)
     if end.reason == _KILLED_FOR_MEMORY:
         return Failure(Reason.OUT_OF_MEMORY, _over_the_limit(end))
     if end.reason in _NOT_STARTED:

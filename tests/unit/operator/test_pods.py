@@ -265,8 +265,8 @@ def test_a_pod_that_was_preempted_is_not_the_reason_of_a_failure() -> None:
     assert replaced.reason == Reason.POD_FAILED
 
 
-def test_a_pod_evicted_for_memory_points_at_its_request() -> None:
-    evicted = ended(143, reason="Error")
+def test_a_pod_evicted_for_memory_points_at_its_request_even_when_it_saved_its_state() -> None:
+    evicted = ended(143, report(reason=Reason.INTERRUPTED, message="was asked to end", artifact=None))
     evicted["status"] |= {
         "reason": "Evicted",
         "message": "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. ",
