@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cluster.console import wait_for
 from tests.cluster.control_plane import ControlPlane
 from tests.support.operator_process import SYSTEM, OperatorProcess, Team, install
 
@@ -22,6 +23,7 @@ ELECTED = {"leaderElection": {"enabled": True}}
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}
 FAILOVER_SECONDS = 20.0
 HANDOVER_SECONDS = 5.0
+LIVENESS_SECONDS = 180.0
 
 Start = Callable[[str], OperatorProcess]
 
@@ -156,7 +158,7 @@ def test_a_rolling_update_of_the_operator_touches_no_job(control_plane, api, sta
     del after["next-build-a1"]
     assert after == before
     touched = [event["requestURI"] for event in writes(control_plane, "replica-c", "rolling")]
-    assert [path for path in touched if "next" not in path and not path.partition("?")[0].endswith("/jobs")] == []
+    assert [path for path in touched if "/jobs/" in path] == []
 
 
 def test_replicas_that_stand_by_are_ready_and_write_nothing(control_plane, api, start) -> None:
@@ -172,3 +174,19 @@ def test_replicas_that_stand_by_are_ready_and_write_nothing(control_plane, api, 
     assert spare.get(spare.health, "/healthz") == (200, "ok")
     assert writes(control_plane, "replica-spare", "standby") == []
     assert sum(spare.metric("hatchery_reconcile_total").values()) == 0
+
+
+def test_a_replica_without_credentials_or_with_a_blocked_loop_is_not_alive(control_plane, api, start, figures) -> None:
+    """Both within the 180 s in which the kubelet is to know; a frozen process does not even answer."""
+    spare = start("spare")
+    control_plane.kubectl("delete", "serviceaccount", "replica-spare", f"--namespace={SYSTEM}")
+    with within(LIVENESS_SECONDS, "lost_credentials_seconds", figures):
+        wait_for(
+            "the liveness probe to fail",
+            lambda: spare.get(spare.health, "/healthz")[0] == 503,
+            why="its token was withdrawn",
+            timeout_seconds=LIVENESS_SECONDS,
+        )
+    assert "refuses our credentials" in spare.get(spare.health, "/healthz")[1]
+    os.kill(spare.pid, signal.SIGSTOP)
+    assert spare.get(spare.health, "/healthz")[0] == 0
