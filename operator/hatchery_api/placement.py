@@ -164,10 +164,12 @@ class RunSpec(Model):
     """Where the artifact is pushed."""
 
 
-OPERATIONAL_FIELDS = frozenset({"suspend", "ttlSecondsAfterFinished", "retry", "image", "placement", "storage", "hub"})
+OPERATIONAL_FIELDS = frozenset(
+    {"suspend", "ttlSecondsAfterFinished", "retry", "image", "placement", "storage", "hub", "parallelism"}
+)
 """Wire names of the fields that do not change what an artifact contains, and so are no part of its key."""
 
-MUTABLE_FIELDS = frozenset({"suspend", "ttlSecondsAfterFinished", "retry"})
+MUTABLE_FIELDS = frozenset({"suspend", "ttlSecondsAfterFinished", "retry", "parallelism"})
 """Wire names of the fields that may change after the start."""
 
 

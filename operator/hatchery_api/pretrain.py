@@ -23,6 +23,9 @@ _LONG_ENOUGH = (
 )
 
 
+_PROCESSES = "(type(self.parallelism.processesPerNode) == int ? int(self.parallelism.processesPerNode) : 1)"
+
+
 class Objective(Model):
     """What the model learns to predict."""
 
@@ -158,7 +161,7 @@ class Batch(Model):
 
 
 class Parallelism(Model):
-    """Workers of the run."""
+    """Workers of the run; they may change while it runs, and change nothing about what is learnt."""
 
     nodes: Annotated[int, Field(ge=1, le=1024)] = 1
     """Pods."""
@@ -200,8 +203,9 @@ class PretrainRunSpec(RunSpec):
                 "data.sequenceLength must not be above model.overrides.maxPositions",
             ),
             (
-                "self.parallelism.nodes <= self.batch.sequences / self.batch.perDevice",
-                "parallelism.nodes must not be above batch.sequences / batch.perDevice; raise the global batch",
+                f"self.parallelism.nodes * {_PROCESSES} <= self.batch.sequences / self.batch.perDevice",
+                "parallelism.nodes times processesPerNode must not be above batch.sequences / batch.perDevice, since"
+                " every worker needs a part of the global batch; lower them, or raise the batch of a new run",
             ),
         )
     )

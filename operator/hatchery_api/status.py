@@ -51,8 +51,12 @@ class InputRecord(Record):
     """Digest of its artifact."""
 
 
-StageState = Literal["Waiting", "Pending", "Running", "Retrying", "Suspended", "Succeeded", "Failed"]
+StageState = Literal["Waiting", "Pending", "Running", "Retrying", "Suspended", "Resizing", "Succeeded", "Failed"]
 """State of one stage."""
+
+
+DISRUPTED_PODS = 32
+"""Lost pods of a Job whose names are kept, so that none is counted twice."""
 
 
 class StageStatus(Record):
@@ -74,6 +78,8 @@ class StageStatus(Record):
     """When the next attempt starts, RFC 3339."""
     artifact: Artifact | None = None
     """What the stage made."""
+    disrupted_pods: Annotated[list[Annotated[str, Field(max_length=253)]], Field(max_length=DISRUPTED_PODS)] = []
+    """Pods of the newest Job that were lost to eviction, preemption or drain, the newest ones."""
 
 
 class ProgressMetric(Record):

@@ -212,15 +212,22 @@ class Cluster:
         path = f"{_path(manifest, subresource)}?fieldManager={manager}&force=true"
         return await self._request("PATCH", path, manifest, "application/apply-patch+yaml", fenced=fenced)
 
-    async def delete(self, kind: ResourceType, namespace: str, name: str, uid: str | None = None) -> None:
-        """Deletes an object and, in the background, what it owns; one that is gone or another by now is left alone."""
-        options: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+    async def delete(
+        self, kind: ResourceType, namespace: str, name: str, uid: str | None = None, *, foreground: bool = False
+    ) -> Manifest | None:
+        """Deletes an object and what it owns; one that is gone or another by now is left alone.
+
+        In the foreground it stays, marked and returned, until all that it owns is gone.
+        """
+        policy = "Foreground" if foreground else "Background"
+        options: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
         if uid:
             options["preconditions"] = {"uid": uid}
         try:
-            await self._request("DELETE", kind.path(namespace, name), options)
+            answer = await self._request("DELETE", kind.path(namespace, name), options)
         except (GoneError, ConflictError):
-            return
+            return None
+        return answer if answer.get("kind") == kind.kind else None
 
     async def read(self, path: str) -> Manifest:
         """What the API server publishes at a path, such as its OpenAPI documents."""

@@ -22,6 +22,9 @@ STAGE_LABEL: Final = "hatchery.dev/stage"
 ATTEMPT_LABEL: Final = "hatchery.dev/attempt"
 """Label of every child: number of the attempt."""
 
+SIZE_ANNOTATION: Final = "hatchery.dev/size"
+"""Annotation of a Job whose number of workers may change: nodes x processes, as the spec asked for them."""
+
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 """Label of every child: `hatchery`."""
 
@@ -165,6 +168,8 @@ class JobSummary:
     """Pods that were told to end."""
     pods: int = 1
     """Pods there should be."""
+    size: str = ""
+    """Workers it was made for; empty when they never change."""
     end: Literal["Complete", "Failed"] | None = None
     reason: str = ""
     message: str = ""
@@ -189,6 +194,7 @@ def summarize_job(manifest: Mapping[str, Any]) -> JobSummary | None:
         deleting="deletionTimestamp" in metadata,
         suspended=bool(spec.get("suspend")),
         active=status.get("active", 0),
+        size=metadata.get("annotations", {}).get(SIZE_ANNOTATION, ""),
         ready=status.get("ready", 0),
         terminating=status.get("terminating", 0),
         pods=spec.get("completions") or 1,

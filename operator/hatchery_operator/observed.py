@@ -9,12 +9,15 @@ from hatchery_api.status import RunStatus, StageStatus
 from hatchery_operator.objects import JobSummary, Key, Manifest, Run
 from hatchery_operator.problem import Problem
 
-IN_FLIGHT: Final = frozenset({"Waiting", "Pending", "Running", "Suspended"})
+IN_FLIGHT: Final = frozenset({"Waiting", "Pending", "Running", "Suspended", "Resizing"})
 """States of a stage whose newest attempt is not over."""
 
 
 SETTLE_SECONDS: Final = 5.0
 """Age of a Job from which on it is asked why pods of it do not run."""
+
+HELD: Final = frozenset({"Suspended", "Resizing"})
+"""Those in which the operator itself ends the pods; nothing that pods do on their way out is charged."""
 
 
 @dataclass(frozen=True)

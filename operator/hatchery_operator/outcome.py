@@ -8,11 +8,11 @@ from pydantic import ValidationError
 
 from hatchery_api.conditions import Condition, ConditionType, Reason, find_condition, set_condition
 from hatchery_api.contract import Report
-from hatchery_api.status import InputRecord, ProgressStatus, RunStatus, StageStatus
+from hatchery_api.status import DISRUPTED_PODS, InputRecord, ProgressStatus, RunStatus, StageStatus
 from hatchery_operator import pods
 from hatchery_operator.inputs import with_staleness
 from hatchery_operator.objects import Manifest, Run, rfc3339
-from hatchery_operator.observed import Observed
+from hatchery_operator.observed import HELD, Observed
 from hatchery_operator.problem import Problem
 
 MESSAGE_CHARACTERS: Final = 4096
@@ -29,6 +29,8 @@ class Child:
     kind: str
     name: str
     uid: str | None = None
+    foreground: bool = False
+    """Whether it is to stay, when it is deleted, until its pods have ended."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Step:
     records: tuple[InputRecord, ...] = ()
     report: Report | None = None
     is_failure: bool = False
+    preempted: int = 0
+    """Pods that a queue has just ended."""
     requeue_after: float | None = None
 
 
@@ -94,8 +98,10 @@ def conclude(
 
 def _with_stage(run: Run, seen: Observed, old: StageStatus, step: Step) -> RunStatus:
     status, new, now = run.status, step.stage or old, rfc3339(seen.now)
+    lost = _newly_disrupted(seen, old, new)
+    if lost:
+        new = new.model_copy(update={"disrupted_pods": [*new.disrupted_pods, *lost][-DISRUPTED_PODS:]})
     stages = [new if stage.name == old.name else stage for stage in status.stages]
-    ended = new.state in ("Succeeded", "Failed", "Retrying") and old.state != new.state
     is_done = step.verdict != "Unknown"
     update = {
         "observed_generation": run.generation,
@@ -103,13 +109,20 @@ def _with_stage(run: Run, seen: Observed, old: StageStatus, step: Step) -> RunSt
         "current_stage": None if is_done else _current(stages, new),
         "attempts": sum(stage.attempt for stage in stages),
         "failures": status.failures + step.is_failure,
-        "disruptions": status.disruptions + (pods.disrupted(seen.pods) if ended else 0),
+        "disruptions": status.disruptions + len(lost) + step.preempted,
         "inputs": _merged(status.inputs, step.records, run),
         "start_time": status.start_time or (now if new.attempt else None),
         "completion_time": now if is_done else None,
         "progress": _progress(status.progress, seen, old, new, step),
     }
     return _with_report(run, status.model_copy(update=update), step)
+
+
+def _newly_disrupted(seen: Observed, old: StageStatus, new: StageStatus) -> list[str]:
+    """Pods that were lost since the last look; those that the operator itself let go of are none."""
+    if old.job != new.job or HELD & {old.state, new.state}:
+        return []
+    return [name for name in pods.disrupted(seen.pods) if name not in new.disrupted_pods]
 
 
 def _current(stages: Sequence[StageStatus], new: StageStatus) -> str:
@@ -154,7 +167,7 @@ def _result(run: Run, report: Report) -> dict[str, object]:
 
 
 def _with_conditions(run: Run, status: RunStatus, seen: Observed, step: Step) -> RunStatus:
-    is_working = step.stage is not None and step.stage.state in ("Waiting", "Pending", "Running")
+    is_working = step.stage is not None and step.stage.state in ("Waiting", "Pending", "Running", "Resizing")
     is_suspended = step.reason == Reason.SUSPENDED
     problem = step.problem or seen.outdated
     values: tuple[tuple[ConditionType, Verdict, Reason, str], ...] = (

@@ -50,10 +50,10 @@ def setback(pods: Sequence[Manifest], names: Names) -> Problem | None:
     return found
 
 
-def disrupted(pods: Sequence[Manifest]) -> int:
-    """Pods that were evicted, preempted or drained, or that were asked to end before the work was done."""
+def disrupted(pods: Sequence[Manifest]) -> list[str]:
+    """Names of pods that were evicted, preempted or drained, or that were asked to end before the work was done."""
     done = min((end.finished_at for end in ends(pods) if end.code == ExitCode.DONE), default="9999")
-    return sum(_is_disrupted(pod, done) for pod in pods)
+    return [pod["metadata"]["name"] for pod in pods if _is_disrupted(pod, done)]
 
 
 def any_pending(pods: Sequence[Manifest]) -> bool:

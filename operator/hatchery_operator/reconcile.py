@@ -241,7 +241,9 @@ class Reconciler:
             if found is None or controller_uid(found) != run.uid:
                 return
             uid = found["metadata"]["uid"]
-        await self._cluster.delete(kind, run.namespace, child.name, uid)
+        marked = await self._cluster.delete(kind, run.namespace, child.name, uid, foreground=child.foreground)
+        if marked and (job := summarize_job(marked)):
+            self._cache.put_job(job)
         LOG.info("child deleted", extra={"child": f"{child.kind}/{child.name}"})
 
     async def _suspend(self, run: Run, child: Child, *, suspend: bool) -> None:

@@ -58,8 +58,11 @@ def misfit(kind: str, spec: RunSpec, settings: Settings) -> str:
     """Why the pods of a stage could never work with the devices they ask for, and what to do; empty if they can."""
     for stage in STAGES[kind]:
         shape = stage.shape(spec)
-        if words := _misfit(pod_resources(kind, stage.name, spec, shape, settings), shape.processes):
+        resources = pod_resources(kind, stage.name, spec, shape, settings)
+        if words := _misfit(resources, shape.processes):
             return f"spec.placement.resources of stage {stage.name}: {words}"
+        if words := _too_many_workers(shape, resources):
+            return words
     return ""
 
 
@@ -94,6 +97,17 @@ def _too_many_processes(name: str, wanted: Wanted, resources: Resources) -> str:
     if several > max(1, count):
         return f"{several} processes need as many devices; {name} is {count}: lower spec.parallelism.processesPerNode"
     return ""
+
+
+def _too_many_workers(shape: Shape, resources: Resources) -> str:
+    in_a_pod = processes(shape.processes, resources) or 1
+    if shape.most_workers is None or shape.nodes * in_a_pod <= shape.most_workers:
+        return ""
+    return (
+        f"spec.parallelism: {shape.nodes} nodes with {in_a_pod} processes each are more workers than the"
+        f" {shape.most_workers} parts of the global batch (batch.sequences / batch.perDevice): lower nodes or"
+        " processesPerNode"
+    )
 
 
 def _is_device(name: str) -> bool:

@@ -14,7 +14,7 @@ from hatchery_api.contract import (
 )
 from hatchery_api.placement import RunSpec
 from hatchery_operator.network import gang_policy, isolation
-from hatchery_operator.objects import Manifest
+from hatchery_operator.objects import SIZE_ANNOTATION, Manifest
 from hatchery_operator.pod import CONTAINER, INPUT_ANNOTATION, pod_spec
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.shape import claim_of
@@ -118,6 +118,8 @@ def _job(work: Work, settings: Settings) -> Manifest:
     metadata, queue = _metadata(work), work.spec.placement.queue_name
     if queue:
         metadata["labels"] = {**metadata["labels"], QUEUE_LABEL: queue}
+    if work.shape.size:
+        metadata["annotations"] = {SIZE_ANNOTATION: work.shape.size}
     nodes, overrides = work.shape.nodes, work.spec.placement.pod_overrides
     spec: Manifest = {
         "completionMode": "Indexed",
@@ -138,6 +140,9 @@ def _job(work: Work, settings: Settings) -> Manifest:
             "spec": pod_spec(work, _claims(work, settings), settings),
         },
     }
+    if queue:
+        # the queue admits it; from now on this field is the queue's alone
+        spec["suspend"] = True
     if nodes > 1:
         # the artifact is complete when index 0 is; peers that hang afterwards must not hold the run
         spec["successPolicy"] = {"rules": [{"succeededIndexes": "0"}]}

@@ -91,10 +91,13 @@ class FakeCluster:
     async def merge(self, manifest: Manifest) -> Manifest:
         return self._write("merge", manifest, self._merge)
 
-    async def delete(self, kind: ResourceType, namespace: str, name: str, uid: str | None = None) -> None:
+    async def delete(
+        self, kind: ResourceType, namespace: str, name: str, uid: str | None = None, *, foreground: bool = False
+    ) -> Manifest | None:
         found = self.objects.get((kind.kind, namespace, name))
         if found and uid in (None, found["metadata"]["uid"]):
             self._write("delete", found, lambda one: self.objects.pop(_address(one)))
+        return None
 
     def _write(self, verb: str, manifest: Manifest, effect: Callable[[Manifest], Manifest]) -> Manifest:
         if manifest["kind"] == "Event":

@@ -30,6 +30,7 @@ def _train_shape(spec: PretrainRunSpec) -> Shape:
     return Shape(
         nodes=spec.parallelism.nodes,
         processes=spec.parallelism.processes_per_node,
+        most_workers=spec.batch.sequences // spec.batch.per_device,
         grace_seconds=parse_duration(spec.checkpoint.grace_period),
         token=spec.hub.token_secret if spec.hub else None,
     )

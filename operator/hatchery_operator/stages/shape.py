@@ -40,10 +40,17 @@ class Shape:
     """False for a pod that would hold GPUs without using them."""
     grace_seconds: float = DEFAULT_GRACE_SECONDS
     """Time between the termination signal and the kill."""
+    most_workers: int | None = None
+    """Workers that find something to do; None for a pod without torchrun."""
     urls: tuple[str, ...] = ()
     """URLs of the spec that the pods read; those on claims need a mount."""
     token: SecretKey | None = None
     """Secret with the token of the Hub, for pods that pull or push."""
+
+    @property
+    def size(self) -> str:
+        """The workers as the spec asks for them; empty for a stage whose number of workers never changes."""
+        return "" if self.processes is None else f"{self.nodes}x{self.processes}"
 
 
 @dataclass(frozen=True)

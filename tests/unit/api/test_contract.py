@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import REPORT_LIMIT_BYTES, ExitCode, Report, artifact_key, stage_spec
 from hatchery_api.placement import OPERATIONAL_FIELDS
+from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.status import Artifact
 from hatchery_api.tokenizer import TokenizerBuildSpec
 
@@ -54,7 +55,7 @@ def test_a_newer_pods_report_is_read_by_an_older_operator() -> None:
     assert Report.model_validate({"reason": "Completed", "inventedLater": 1}).reason == Reason.COMPLETED
 
 
-@pytest.mark.parametrize("field", sorted(OPERATIONAL_FIELDS))
+@pytest.mark.parametrize("field", sorted(OPERATIONAL_FIELDS - {"parallelism"}))
 def test_operational_fields_are_no_part_of_the_key(field) -> None:
     values = {
         "suspend": True,
@@ -66,6 +67,14 @@ def test_operational_fields_are_no_part_of_the_key(field) -> None:
         "hub": {"repo": "a/b"},
     }
     assert artifact_key("train", "1", spec(**{field: values[field]}), {}) == artifact_key("train", "1", spec(), {})
+
+
+def test_the_number_of_workers_is_no_part_of_the_key() -> None:
+    wanted = {"corpora": [{"corpusRef": {"name": "c"}}], "tokenizerRef": {"name": "t"}, "schedule": {"steps": 9}}
+    sizes = ({}, {"parallelism": {"nodes": 2}}, {"parallelism": {"processesPerNode": 4}})
+    for stage in ("encode", "train"):
+        keys = {artifact_key(stage, "1", PretrainRunSpec.model_validate({**wanted, **size}), {}) for size in sizes}
+        assert len(keys) == 1
 
 
 def test_everything_else_changes_the_key() -> None:

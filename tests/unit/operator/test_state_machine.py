@@ -63,6 +63,9 @@ COURSES: Final = settings(
     print_blob=False,
 )
 
+MOST_NODES: Final = 16
+"""Nodes that find work in the default batch."""
+
 MOST_PASSES: Final = 40
 """Passes over all resources after which they must have settled."""
 
@@ -263,6 +266,11 @@ class Operator(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(self.unfinished()))
         self.edit(name, suspend=not self.cluster.runs()[name]["spec"].get("suspend"))
 
+    @precondition(lambda self: "model" in self.unfinished())
+    @rule(nodes=st.sampled_from([1, 2, 2, 3, 99]))
+    def resize(self, nodes: int) -> None:
+        self.edit("model", parallelism={"nodes": nodes})
+
     def unfinished(self) -> list[str]:
         return [name for name, run in self.cluster.runs().items() if "completionTime" not in run.get("status", {})]
 
@@ -373,7 +381,7 @@ class Operator(RuleBasedStateMachine):
             return
         self.quota_changes(refusing=False)
         for name in self.unfinished():
-            self.edit(name, suspend=False)
+            self.edit(name, suspend=False, **({"parallelism": {"nodes": 2}} if name == "model" else {}))
         for _ in range(MOST_PASSES):
             self.settle()
             runs = self.cluster.runs()
@@ -406,23 +414,31 @@ def contradiction(run: Manifest, cluster: ModelCluster, now: str, *, refusing: b
     if not stage["attempt"]:
         return None if is_held or needs(run, cluster.runs()) else "everything is there, and nothing is begun"
     if stage["state"] == "Retrying":
-        return None if is_held or stage["retryAt"] > now else "the next attempt is due"
+        return (
+            None
+            if is_held or run["spec"].get("parallelism", {}).get("nodes", 1) > MOST_NODES or stage["retryAt"] > now
+            else "the next attempt is due"
+        )
     job = cluster.of("Job").get(stage["job"])
+    nodes = run["spec"].get("parallelism", {}).get("nodes", 1)
     if job is None:
         expected = {"Suspended"} if is_held else {"Waiting"} if refusing else set()
+        expected |= {"Resizing", "Suspended", "Waiting"} if nodes > MOST_NODES else set()
+    elif not is_held and stage["name"] == "train" and job["spec"]["completions"] != nodes <= MOST_NODES:
+        return "the Job has another size than wanted"
     elif "conditions" in job["status"]:
         return "the Job has ended"
     else:
-        expected = {expected_state(job, is_held=is_held)}
+        expected = expected_states(job, is_held=is_held)
     return None if stage["state"] in expected else f"expected {expected}"
 
 
-def expected_state(job: Manifest, *, is_held: bool) -> str:
+def expected_states(job: Manifest, *, is_held: bool) -> set[str]:
     if is_held:
-        return "Suspended" if job["spec"].get("suspend") else "a suspended Job"
+        return {"Suspended"} if job["spec"].get("suspend") else {"a suspended Job"}
     if job["spec"].get("suspend"):
-        return "Pending" if QUEUE_LABEL in job["metadata"]["labels"] else "a Job at work"
-    return "Running" if job["status"]["ready"] == job["spec"]["completions"] else "a complete gang"
+        return {"Waiting", "Pending"} if QUEUE_LABEL in job["metadata"]["labels"] else {"a Job at work"}
+    return {"Running"} if job["status"]["ready"] == job["spec"]["completions"] else {"a complete gang"}
 
 
 def succeeded(run: Manifest) -> str:

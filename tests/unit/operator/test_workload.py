@@ -269,11 +269,12 @@ def test_placement_reaches_the_pod_as_it_is() -> None:
     assert not set(placement) & set(pod_of(work()))
 
 
-def test_a_queue_is_a_label_of_the_job_alone_and_nothing_says_suspend() -> None:
+def test_a_queue_is_a_label_of_the_job_alone_which_waits_for_its_admission() -> None:
     job = made(work(placement={"queueName": "gpus"}))["Job"]
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
     assert "kueue.x-k8s.io/queue-name" not in job["spec"]["template"]["metadata"]["labels"]
-    assert "suspend" not in job["spec"]
+    assert job["spec"]["suspend"] is True
+    assert "suspend" not in made(work())["Job"]["spec"]
 
 
 def test_crashes_leave_their_last_lines_and_metrics_are_scraped() -> None:

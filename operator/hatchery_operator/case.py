@@ -1,0 +1,36 @@
+"""What a step is decided from: one resource, its current stage, and the cluster as it sees it; pure."""
+
+from dataclasses import dataclass
+
+from hatchery_api.placement import RunSpec
+from hatchery_api.status import StageState, StageStatus
+from hatchery_operator.objects import Run, rfc3339
+from hatchery_operator.observed import Observed
+from hatchery_operator.settings import Settings
+from hatchery_operator.stages.registry import STAGES
+from hatchery_operator.stages.shape import Shape
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the functions below decide about."""
+
+    run: Run
+    spec: RunSpec
+    seen: Observed
+    settings: Settings
+    stage: StageStatus
+
+    @property
+    def now(self) -> str:
+        """The time, as the API writes it."""
+        return rfc3339(self.seen.now)
+
+    @property
+    def shape(self) -> Shape:
+        """What the stage's pods look like."""
+        return next(s for s in STAGES[self.run.kind.kind] if s.name == self.stage.name).shape(self.spec)
+
+    def in_state(self, state: StageState) -> StageStatus:
+        """The stage in a state."""
+        return self.stage.model_copy(update={"state": state})
