@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.fault_proxy import FaultProxy, is_write, lose_answer, lose_request
+from tests.support.fault_proxy import FaultProxy
+from tests.support.faults import is_write, lose_answer, lose_request
 from tests.support.forked_operator import ForkedOperator
 from tests.support.kubelet import JobRecord
 from tests.support.operator_process import Team, install

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.fault_proxy import Fault, FaultProxy, is_any, is_watch, refuse, stream_error
+from tests.support.fault_proxy import FaultProxy
+from tests.support.faults import Fault, is_any, is_watch, refuse, stream_error
 from tests.support.operator_process import OperatorProcess, Team, install
 
 pytestmark = pytest.mark.apiserver

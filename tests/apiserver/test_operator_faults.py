@@ -1,4 +1,4 @@
-"""The operator beside a failing API server, beside a second operator, in one namespace only, and with live progress."""
+"""The operator in one namespace only, and with live progress."""
 
 import json
 import socket
@@ -30,41 +30,6 @@ def operators(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Callable[
     yield make
     for operator in made:
         operator.kill()
-
-
-def test_an_operator_outlasts_the_api_server_and_goes_on_by_itself(control_plane, api, operators) -> None:
-    operator, team = operators(), Team(api.request, "outage")
-    operator.start()
-    team.apply("CorpusBuild", "before")
-    team.run_pods("before-build-a1")
-    control_plane.processes.stop("kube-apiserver")
-    api.close()
-    team.wait("the operator notices", lambda: any("no answer" in line["message"] for line in operator.log()))
-    assert operator.get(operator.health, "/healthz") == (200, "ok")
-    control_plane.start()
-    team.end_job("before-build-a1")
-    team.apply("CorpusBuild", "after")
-    team.wait_reason("CorpusBuild", "before", "Completed")
-    team.wait_job("after-build-a1")
-    assert sorted(team.jobs()) == ["after-build-a1", "before-build-a1"]
-    assert operator.stop() == 0
-
-
-def test_two_operators_at_once_make_each_job_once(api, operators) -> None:
-    team = Team(api.request, "two")
-    both = [operators(), operators()]
-    for operator in both:
-        operator.start()
-    names = [f"c{number}" for number in range(12)]
-    for name in names:
-        team.apply("CorpusBuild", name)
-    for name in names:
-        team.run_pods(f"{name}-build-a1")
-        team.end_job(f"{name}-build-a1")
-    for name in names:
-        team.wait_reason("CorpusBuild", name, "Completed")
-        assert team.run("CorpusBuild", name)["status"]["attempts"] == 1
-    assert sorted(team.jobs()) == sorted(f"{name}-build-a1" for name in names)
 
 
 def test_an_operator_of_one_namespace_needs_no_more_than_that(control_plane, api, operators) -> None:

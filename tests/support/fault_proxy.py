@@ -4,23 +4,19 @@ It speaks plain HTTP to the operator and TLS to the API server, on a thread and 
 """
 
 import asyncio
-import json
 import ssl
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
 from aiohttp import web
+from tests.support.faults import Call, Exchange, Fault, Rule, error_event, is_write
 from yarl import URL
-
-WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-"""Verbs that change something."""
 
 LINE_BYTES = 1 << 20
 """Longest line of a watch."""
@@ -29,133 +25,6 @@ LEAVE_SECONDS = 0.25
 """Time in which connections with TLS close."""
 
 _HOP_BY_HOP = frozenset({"host", "connection", "transfer-encoding", "content-length", "keep-alive"})
-
-
-@dataclass
-class Call:
-    """One request of the operator."""
-
-    verb: str
-    path: str
-    query: dict[str, str]
-    at: float
-    """When it came, in seconds of the monotonic clock."""
-    body: bytes = field(default=b"", repr=False)
-    status: int = 0
-    """Status code of the answer; 0 while there is none."""
-
-    @property
-    def is_watch(self) -> bool:
-        """Whether it opens a watch."""
-        return self.query.get("watch") == "true"
-
-    @property
-    def is_write(self) -> bool:
-        """Whether it changes something."""
-        return self.verb in WRITES
-
-    @property
-    def namespace(self) -> str:
-        """The namespace it is about, empty for none."""
-        return self.path.partition("/namespaces/")[2].partition("/")[0]
-
-
-@dataclass
-class Exchange:
-    """A call, and the way on to the API server."""
-
-    call: Call
-    forward: Callable[[], Awaitable[web.StreamResponse]]
-    """Asks the API server; returns its answer."""
-
-
-Fault = Callable[[Exchange], Awaitable[web.StreamResponse]]
-"""What happens to a call instead of being forwarded; a ConnectionError cuts the connection."""
-
-
-@dataclass
-class Rule:
-    """A fault and the calls it happens to."""
-
-    fault: Fault
-    when: Callable[[Call], bool]
-    skip: int = 0
-    """Calls that are let through first."""
-    times: int | None = None
-    """Calls it happens to; None for all."""
-    hits: int = 0
-    """Calls it has happened to."""
-
-    def takes(self, call: Call) -> bool:
-        """Whether the fault happens to this call."""
-        if self.hits == self.times or not self.when(call):
-            return False
-        if self.skip:
-            self.skip -= 1
-            return False
-        self.hits += 1
-        return True
-
-
-def is_any(_: Call) -> bool:
-    """All calls."""
-    return True
-
-
-def is_write(call: Call) -> bool:
-    """All calls that change something."""
-    return call.is_write
-
-
-def is_watch(call: Call) -> bool:
-    """All calls that open a watch."""
-    return call.is_watch
-
-
-def refuse(code: int, reason: str = "", retry_after_seconds: int | None = None) -> Fault:
-    """An answer of the API server that is no success, without asking it."""
-    status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason}
-    headers = {} if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}
-
-    async def _refuse(_: Exchange) -> web.StreamResponse:
-        return web.json_response({**status, "message": f"injected {code}"}, status=code, headers=headers)
-
-    return _refuse
-
-
-def stream_error(code: int) -> Fault:
-    """A watch that is opened and says nothing but an ERROR event, as the API server does for versions that are gone."""
-
-    async def _fail(_: Exchange) -> web.StreamResponse:
-        return web.Response(body=_error_event(code))
-
-    return _fail
-
-
-def _error_event(code: int) -> bytes:
-    status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": f"injected {code}"}
-    return json.dumps({"type": "ERROR", "object": status}).encode() + b"\n"
-
-
-def lose_request(then: Callable[[], object] = lambda: None) -> Fault:
-    """The request never arrives; `then` happens at that moment."""
-
-    async def _lose(_: Exchange) -> web.StreamResponse:
-        then()
-        raise ConnectionResetError
-
-    return _lose
-
-
-def lose_answer(then: Callable[[], object] = lambda: None) -> Fault:
-    """The API server does what was asked, and its answer is lost; `then` happens at that moment."""
-
-    async def _lose(exchange: Exchange) -> web.StreamResponse:
-        await exchange.forward()
-        then()
-        raise ConnectionResetError
-
-    return _lose
 
 
 class FaultProxy:
@@ -315,14 +184,7 @@ class _Watch:
 
     async def fail(self, code: int) -> None:
         """Sends an ERROR event and ends the watch."""
-        status = {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "status": "Failure",
-            "code": code,
-            "message": f"injected {code}",
-        }
-        await self._response.write(json.dumps({"type": "ERROR", "object": status}).encode() + b"\n")
+        await self._response.write(error_event(code))
         self.close()
 
     def close(self) -> None:
