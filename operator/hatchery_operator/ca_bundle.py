@@ -7,7 +7,7 @@ ConfigMap of the operator's namespace. The leader joins them, and writes the joi
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 
@@ -63,8 +63,10 @@ class ReplicaCertificates:
             await asyncio.sleep(PUBLISH_SECONDS)
 
     async def _publish(self) -> None:
-        manifest = _config_map(self._metadata, {self._key: self._own})
-        await self._cluster.apply(manifest, f"{MANAGER}-{self._replica}", fenced=False)
+        await self._cluster.apply(self._manifest({self._key: self._own}), f"{MANAGER}-{self._replica}", fenced=False)
+
+    def _manifest(self, data: dict[str, Any]) -> Manifest:
+        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": self._metadata, "data": data}
 
     async def _published(self) -> dict[str, str]:
         found = await self._cluster.get(CONFIG_MAPS, self._metadata["namespace"], self._metadata["name"])
@@ -76,8 +78,7 @@ class ReplicaCertificates:
         by_age = sorted(published, key=lambda key: (_not_before(published[key]), key), reverse=True)
         kept = sorted({self._key, *[key for key in by_age if _not_before(published[key])][: KEPT - 1]})
         if dropped := {key: None for key in by_age if key not in kept}:
-            manifest: Manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": self._metadata, "data": dropped}
-            await self._cluster.merge(manifest)
+            await self._cluster.merge(self._manifest(dropped))
         return "".join(f"{published[key].strip()}\n" for key in kept)
 
 
@@ -114,7 +115,10 @@ class CaBundle:
             return
         try:
             # applied unseen: reading it would take a right to read every ConfigMap of the namespace
-            await self._cluster.apply(_config_map({"name": CA_CONFIG_MAP, "namespace": namespace}, {CA_KEY: text}))
+            metadata = {"name": CA_CONFIG_MAP, "namespace": namespace, "labels": {MANAGED_BY_LABEL: MANAGER}}
+            await self._cluster.apply(
+                {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {CA_KEY: text}}
+            )
         except RefusedError as error:
             LOG.warning("no live progress in namespace %s: %s", namespace, error)
         self._written[namespace] = text
@@ -122,11 +126,6 @@ class CaBundle:
     def forget(self, namespace: str) -> None:
         """The namespace may have gone, and one of the same name starts without the file."""
         self._written.pop(namespace, None)
-
-
-def _config_map(metadata: dict[str, str], data: dict[str, str]) -> Manifest:
-    labels = {MANAGED_BY_LABEL: MANAGER}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**metadata, "labels": labels}, "data": data}
 
 
 def _not_before(pem: str) -> float:

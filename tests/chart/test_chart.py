@@ -77,7 +77,7 @@ def bare(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(documents: list[dict[str, Any]]) -> Settings:
-    [config] = [config for config in of_kind(documents, "ConfigMap") if "settings.yaml" in config["data"]]
+    [config] = [config for config in of_kind(documents, "ConfigMap") if "settings.yaml" in config.get("data", {})]
     return Settings.model_validate(yaml.safe_load(config["data"]["settings.yaml"]))
 
 
@@ -263,7 +263,7 @@ def test_the_operators_policy_lets_in_metrics_and_progress_and_out_what_it_needs
 def test_optional_parts_are_absent_by_default(default) -> None:
     optional = {"PersistentVolumeClaim", "NetworkPolicy"}
     assert not {d["kind"] for d in default} & (optional | MONITORING)
-    assert len(of_kind(default, "ConfigMap")) == 1
+    assert len(of_kind(default, "ConfigMap")) == 2
 
 
 def test_a_claim_is_made_in_every_watched_namespace(everything, render) -> None:
@@ -315,6 +315,14 @@ def test_two_replicas_on_two_nodes_take_turns_without_a_gap(default, everything)
     assert budget["spec"]["maxUnavailable"] == 1
     assert of_kind(everything, "PodDisruptionBudget") == []
     assert of_kind(everything, "Deployment")[0]["spec"]["replicas"] == 3
+
+
+def test_what_the_replicas_share_goes_with_the_chart(rendered) -> None:
+    name = settings_of(rendered).operator_name
+    [lease] = of_kind(rendered, "Lease")
+    assert lease["metadata"]["name"] == name
+    assert f"{name}-progress" in {config["metadata"]["name"] for config in of_kind(rendered, "ConfigMap")}
+    assert "spec" not in lease, "an upgrade leaves the holder as it is"
 
 
 def test_replicas_of_a_release_compete_for_a_lease_of_its_own(render, helm) -> None:

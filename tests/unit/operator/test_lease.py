@@ -318,6 +318,13 @@ def test_the_first_candidate_ever_does_not_wait_and_a_deleted_lease_is_waited_fo
     assert other.wait(6.0) == 11.0
 
 
+def test_a_lease_that_was_made_empty_is_taken_at_once_and_keeps_its_labels() -> None:
+    election = Election("b", TIMES)
+    election.observe({"metadata": {"name": "l", "resourceVersion": "7", "labels": {"a": "b"}}}, 0.0)
+    assert election.wait(0.0) == 0.0
+    assert election.claim("n", "l", START)["metadata"] == {"name": "l", "resourceVersion": "7", "labels": {"a": "b"}}
+
+
 def test_a_lease_without_a_readable_spec_is_waited_for_and_then_taken() -> None:
     election = Election("b", TIMES)
     election.observe({"metadata": {}, "spec": {"holderIdentity": "a"}}, 0.0)
