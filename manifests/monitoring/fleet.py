@@ -18,7 +18,7 @@ def fleet() -> Dashboard:
     now = [
         number("Running", "Resources whose pods work.", "short", _in_phase("Running")),
         number("Waiting", "Resources that wait for another one.", "short", _in_phase("Waiting")),
-        number("Pending", "Resources whose pods do not run yet.", "short", _in_phase("Pending|Retrying")),
+        number("Pending", "Resources whose pods do not run yet.", "short", _in_phase("Pending|Retrying|Resizing")),
         number("Suspended", "Resources that a user holds.", "short", _in_phase("Suspended")),
         number("Succeeded", "Resources whose artifact is ready.", "short", _in_phase("Succeeded")),
         number("Failed", "Resources that will not be tried again.", "short", _in_phase("Failed"), bad_from=1),

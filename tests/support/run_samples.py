@@ -15,6 +15,7 @@ REASONS = {
     "Running": ("Unknown", "Running"),
     "Retrying": ("Unknown", "Retrying"),
     "Suspended": ("Unknown", "Suspended"),
+    "Resizing": ("Unknown", "Resizing"),
     "Succeeded": ("True", "Completed"),
     "Failed": ("False", "NonFiniteLoss"),
 }
@@ -66,5 +67,4 @@ def _results(kind: str) -> dict[str, Any]:
 def fleet(size: int) -> list[Run]:
     """Resources of all kinds in all phases, in turn."""
     phases = list(REASONS)
-    # 4 kinds and 7 phases have no common divisor, so every pair comes up
-    return [parse_run(sample(KINDS[n % 4].kind, f"run-{n}", phases[n % 7])) for n in range(size)]
+    return [parse_run(sample(KINDS[n % 4].kind, f"run-{n}", phases[n // 4 % len(phases)])) for n in range(size)]

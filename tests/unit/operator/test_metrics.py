@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.support.operator_builders import NOW, condition, manifest, rfc3339, run, with_status
-from tests.support.run_samples import fleet
+from tests.support.run_samples import REASONS, fleet
 
 from hatchery_api.status import ProgressStatus
 from hatchery_operator.metrics import Metrics
@@ -67,7 +67,7 @@ def test_a_result_that_is_no_number_costs_one_series_and_not_the_page() -> None:
     assert [dict(labels)["metric"] for name, labels in found if name == "hatchery_eval_metric"] == ["good"]
 
 
-STAGES_BEFORE_THE_END = ("Waiting", "Pending", "Running", "Retrying", "Suspended")
+STAGES_BEFORE_THE_END = ("Waiting", "Pending", "Running", "Retrying", "Suspended", "Resizing")
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,10 @@ def test_a_resource_is_in_exactly_one_phase(succeeded: str | None, stages: list[
     }
     assert found.keys() == set(PHASES)
     assert [name for name, value in found.items() if value] == [phase]
+
+
+def test_the_samples_know_every_phase() -> None:
+    assert set(REASONS) == set(PHASES)
 
 
 def test_devices_are_held_while_the_training_stage_runs() -> None:
@@ -158,28 +162,28 @@ LABELS = {"kind", "namespace", "name", "phase", "type", "status", "reason", "sta
 
 
 def test_no_step_commit_path_or_error_text_is_ever_a_label() -> None:
-    found = samples(fleet(28))
+    found = samples(fleet(32))
     about_runs = [
         dict(key) for name, key in found if name.startswith(("hatchery_run", "hatchery_res", "hatchery_eval"))
     ]
     assert set().union(*about_runs) == LABELS
     values = {value for series in about_runs for value in series.values()}
     assert [value for value in values if any(part in value for part in ("/", " ", "sha256", "0123456789abcdef"))] == []
-    assert "commit" in str([run.status for run in fleet(28)]), "the statuses do hold what must not become a label"
+    assert "commit" in str([run.status for run in fleet(32)]), "the statuses do hold what must not become a label"
 
 
 def test_series_grow_with_the_number_of_resources_and_nothing_else() -> None:
     def count(size: int) -> int:
         return len([name for name, _ in samples(fleet(size)) if name.startswith("hatchery_")])
 
-    per_run = (count(400) - count(200)) / 200
-    assert count(400) - count(200) == count(600) - count(400)
+    per_run = (count(320) - count(160)) / 160
+    assert count(320) - count(160) == count(480) - count(320)
     assert per_run <= SERIES_PER_RUN
 
 
 def test_only_a_resource_that_has_changed_is_written_anew() -> None:
     """With a thousand resources the whole page costs a tenth of a second, in which nothing else happens."""
-    runs = fleet(28)
+    runs = fleet(32)
     metrics = Metrics()
     metrics.watch_runs(lambda: runs)
     before = metrics.text()
