@@ -6,9 +6,9 @@ from tests.cluster.buildah import Buildah
 from tests.cluster.images import load
 from tests.support.deploy import install_chart, uninstall_chart
 from tests.support.releases import unpack
+from tests.support.training import containers, is_training, training_run
 
 PREVIOUS = "0.1.0"
-LABEL = "hatchery.dev/name"
 
 
 @pytest.fixture(scope="module")
@@ -29,49 +29,11 @@ def previous_images(cluster, images, previous_release):
     return {**images, "operator": load(cluster.layout, name)}
 
 
-def resources(namespace):
-    specs = {
-        "CorpusBuild": {
-            "sources": [{"name": "json", "files": {"urls": ["/opt/hatchery/python-stdlib/json/*.py"]}}],
-            "split": {"validation": 0.3},
-        },
-        "TokenizerBuild": {"corpusRef": {"name": "upgraded"}, "build": {}, "vocabSize": 300},
-        "PretrainRun": {
-            "corpora": [{"corpusRef": {"name": "upgraded"}}],
-            "tokenizerRef": {"name": "upgraded"},
-            "model": {"size": "tiny", "overrides": {"layers": 1, "heads": 2, "hiddenSize": 32}},
-            "data": {"sequenceLength": 64},
-            "schedule": {"steps": 4000, "warmupSteps": 10, "peakLr": 3e-3},
-            "batch": {"sequences": 8, "perDevice": 8},
-            "checkpoint": {"everySteps": 500},
-        },
-    }
-    return [
-        {
-            "apiVersion": "hatchery.dev/v1alpha1",
-            "kind": kind,
-            "metadata": {"name": "upgraded", "namespace": namespace},
-            "spec": spec,
-        }
-        for kind, spec in specs.items()
-    ]
-
-
-def containers(kube, namespace):
-    """Every pod of the module by UID with how often its container was restarted."""
-    pods = kube.core.list_namespaced_pod(namespace, label_selector=LABEL).items
-    return {p.metadata.uid: sum(s.restart_count for s in p.status.container_statuses or []) for p in pods}
-
-
 @pytest.fixture(scope="module")
 def upgraded(cluster, kube, namespace, images, previous_images, previous_release):
     """A run that began under the previous release and ended under this one; pods of both times, and its end."""
     install_chart(cluster, kube, previous_images, previous_release.chart)
-    kube.apply(*resources(namespace))
-
-    def is_training(one):
-        status = one.get("status", {})
-        return status.get("currentStage") == "train" and (status.get("progress") or {}).get("percentage", 0) > 0
+    kube.apply(*training_run("upgraded", namespace))
 
     kube.wait("PretrainRun", namespace, "upgraded", is_training, 300)
     before = containers(kube, namespace)
