@@ -36,3 +36,9 @@ def run_virtually(scenario: Coroutine[Any, Any, Any]) -> Any:
     """What `asyncio.run` does, in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(scenario)
+
+
+async def pass_time(seconds: float) -> None:
+    """Lets virtual time pass; it costs none."""
+    assert isinstance(asyncio.get_running_loop(), VirtualLoop)
+    await asyncio.sleep(seconds)

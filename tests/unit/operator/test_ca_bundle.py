@@ -6,7 +6,7 @@ from typing import cast
 
 from tests.support.operator_builders import NAMESPACE, NOW, manifest
 from tests.support.operator_cluster import FakeCluster
-from tests.support.virtual_time import run_virtually
+from tests.support.virtual_time import pass_time, run_virtually
 
 from hatchery_operator.ca_bundle import KEPT, LOOK_SECONDS, PUBLISH_SECONDS, CaBundle, ReplicaCertificates
 from hatchery_operator.cache import Cache
@@ -28,7 +28,7 @@ def replica(cluster: FakeCluster, name: str, pem: str) -> ReplicaCertificates:
 async def publish(cluster: FakeCluster, name: str, pem: str, seconds: float = 1) -> None:
     """A replica that publishes for a while, and is gone."""
     task = asyncio.ensure_future(replica(cluster, name, pem).keep_published())
-    await asyncio.sleep(seconds)
+    await pass_time(seconds)
     task.cancel()
 
 
@@ -90,15 +90,15 @@ def test_a_certificate_that_somebody_removes_is_published_again_and_an_outage_is
         cluster = Applied()
         cluster.refuse = lambda *_: UnreachableError("apply", "away")
         task = asyncio.ensure_future(replica(cluster, "a", authority()).keep_published())
-        await asyncio.sleep(1)
+        await pass_time(1)
         assert SHARED not in cluster.objects
         cluster.refuse = lambda *_: None
-        await asyncio.sleep(PUBLISH_SECONDS)
+        await pass_time(PUBLISH_SECONDS)
         del cluster.objects[SHARED]
-        await asyncio.sleep(PUBLISH_SECONDS)
+        await pass_time(PUBLISH_SECONDS)
         assert SHARED in cluster.objects
         writes = len(cluster.writes)
-        await asyncio.sleep(10 * PUBLISH_SECONDS)
+        await pass_time(10 * PUBLISH_SECONDS)
         task.cancel()
         assert len(cluster.writes) == writes
 
@@ -124,10 +124,10 @@ def test_a_changed_file_is_written_to_each_namespace_in_use_and_an_unchanged_one
             return text
 
         task = asyncio.ensure_future(CaBundle(cast("Cluster", cluster), in_use(cluster, "team", "other"), read).run())
-        await asyncio.sleep(5 * LOOK_SECONDS)
+        await pass_time(5 * LOOK_SECONDS)
         assert cluster.writes == ["apply ConfigMap hatchery-progress-ca"] * 2
         text = "two"
-        await asyncio.sleep(5 * LOOK_SECONDS)
+        await pass_time(5 * LOOK_SECONDS)
         task.cancel()
         assert len(cluster.writes) == 4
         found = {where: one["data"] for (_, where, _), one in cluster.objects.items()}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
-from tests.support.virtual_time import run_virtually
+from tests.support.virtual_time import pass_time, run_virtually
 
 from hatchery_operator.cluster import REQUEST_SECONDS, Cluster
 from hatchery_operator.errors import (
@@ -53,11 +53,11 @@ class Connection:
         self.error: ApiError | None = None
 
     async def _way(self) -> None:
-        await asyncio.sleep(self.server.latency)
+        await pass_time(self.server.latency)
         if self.error:
             raise self.error
         if self.is_cut:
-            await asyncio.sleep(REQUEST_SECONDS)
+            await pass_time(REQUEST_SECONDS)
             raise UnreachableError("lease", "no answer")
 
     async def _answer(self, lease: Any) -> Any:
@@ -132,7 +132,7 @@ async def watch(seconds: float, *candidates: Candidate) -> None:
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     while loop.time() < end:
-        await asyncio.sleep(0.1)
+        await pass_time(0.1)
         assert sum(c.may_write() for c in candidates) <= 1
 
 
@@ -350,7 +350,7 @@ def test_a_term_that_fails_ends_the_operator_and_gives_the_lease_back() -> None:
 def test_without_election_the_term_runs_and_every_write_is_allowed() -> None:
     async def play() -> None:
         one = Candidate("a", LeaseServer(), enabled=False)
-        await asyncio.sleep(1)
+        await pass_time(1)
         assert (len(one.begun), one.elector.is_leading, one.elector.guard()) == (1, True, REQUEST_SECONDS)
         await one.stop()
         assert one.api.server.writes == []

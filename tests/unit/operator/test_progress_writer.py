@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from tests.support.operator_builders import NAMESPACE, NOW, manifest
 from tests.support.operator_cluster import FakeCluster
-from tests.support.virtual_time import run_virtually
+from tests.support.virtual_time import pass_time, run_virtually
 
 from hatchery_api.contract import TrainerStatus
 from hatchery_operator.cache import Cache
@@ -34,7 +34,7 @@ class Watched(FakeCluster):
         assert (manager, subresource, fence) == ("hatchery-progress", "status", {"fenced": False})
         assert manifest["status"].keys() == {"progress"}
         self.requests += 1
-        await asyncio.sleep(0.005)
+        await pass_time(0.005)
         written = await super().apply(manifest, manager, subresource)
         name = written["metadata"]["name"]
         self.times.append((name, asyncio.get_running_loop().time()))
@@ -113,15 +113,15 @@ def percentage(cluster: Watched, name: str = "corpus") -> int | None:
 def test_the_first_report_is_shown_at_once_and_the_newest_ten_seconds_later() -> None:
     async def scenario(cluster: Watched, one: Replica) -> None:
         running(cluster, "corpus")
-        await asyncio.sleep(20)
+        await pass_time(20)
         one.report("corpus", 1)
-        await asyncio.sleep(0.1)
+        await pass_time(0.1)
         assert percentage(cluster) == 1
         for value in (2, 3, 4):
-            await asyncio.sleep(2)
+            await pass_time(2)
             one.report("corpus", value)
         assert percentage(cluster) == 1
-        await asyncio.sleep(5)
+        await pass_time(5)
         assert percentage(cluster) == 4
         assert len(cluster.times) == 2
 
@@ -138,7 +138,7 @@ def test_200_runs_that_report_every_5_s_cost_one_write_each_in_10_s_over_all_rep
             for number, name in enumerate(names):
                 # a new connection for each report: the Service sends it to any replica
                 replicas[(turn * 7 + number) % len(replicas)].report(name, turn)
-            await asyncio.sleep(5)
+            await pass_time(5)
         times: dict[str, list[float]] = {name: [] for name in names}
         for name, at in cluster.times:
             times[name].append(at)
@@ -153,15 +153,15 @@ def test_200_runs_that_report_every_5_s_cost_one_write_each_in_10_s_over_all_rep
 def test_a_report_that_lost_against_another_write_is_dropped_and_the_next_one_counts() -> None:
     async def scenario(cluster: Watched, one: Replica) -> None:
         running(cluster, "corpus")
-        await asyncio.sleep(20)
+        await pass_time(20)
         stored = cluster.objects["CorpusBuild", NAMESPACE, "corpus"]
         newer = cluster.put({**stored, "metadata": {**stored["metadata"]}})
         one.report("corpus", 1)
-        await asyncio.sleep(1)
+        await pass_time(1)
         assert percentage(cluster) is None
         one.hear(newer)
         one.report("corpus", 2)
-        await asyncio.sleep(1)
+        await pass_time(1)
         assert percentage(cluster) == 2
 
     play(scenario)
@@ -182,7 +182,7 @@ def test_only_pods_of_the_job_in_flight_are_heard(state: str, status: dict[str, 
     async def scenario(cluster: Watched, one: Replica) -> None:
         running(cluster, "corpus", state, **status)
         one.report("corpus", 50, **report)
-        await asyncio.sleep(60)
+        await pass_time(60)
         assert cluster.requests == 0
 
     play(scenario)
@@ -191,14 +191,14 @@ def test_only_pods_of_the_job_in_flight_are_heard(state: str, status: dict[str, 
 def test_a_report_that_waits_while_its_attempt_ends_is_dropped() -> None:
     async def scenario(cluster: Watched, one: Replica) -> None:
         running(cluster, "corpus")
-        await asyncio.sleep(20)
+        await pass_time(20)
         one.report("corpus", 1)
-        await asyncio.sleep(1)
+        await pass_time(1)
         one.report("corpus", 2)
         stored = cluster.objects["CorpusBuild", NAMESPACE, "corpus"]
         stage = {"name": "build", "state": "Pending", "attempt": 2, "job": "corpus-build-a2"}
         one.hear(cluster.put({**stored, "metadata": {**stored["metadata"]}, "status": {"stages": [stage]}}))
-        await asyncio.sleep(60)
+        await pass_time(60)
         assert percentage(cluster) is None
 
     play(scenario)
@@ -207,20 +207,20 @@ def test_a_report_that_waits_while_its_attempt_ends_is_dropped() -> None:
 def test_a_failed_write_costs_one_report_and_nothing_is_kept_of_runs_that_are_gone() -> None:
     async def scenario(cluster: Watched, one: Replica) -> None:
         running(cluster, "corpus")
-        await asyncio.sleep(20)
+        await pass_time(20)
         cluster.refuse = lambda *_: UnreachableError("patch", "away")
         one.report("corpus", 1)
-        await asyncio.sleep(1)
+        await pass_time(1)
         cluster.refuse = lambda *_: None
         for value in range(2, 20):
             one.report("corpus", value)
-            await asyncio.sleep(5)
+            await pass_time(5)
         assert percentage(cluster) is not None
         key = Key("CorpusBuild", NAMESPACE, "corpus")
         one.report("corpus", 99)
         one.cache.remove(key)
         one.writer.notice(key)
-        await asyncio.sleep(60)
+        await pass_time(60)
         assert (one.writer._waiting, one.writer._shown) == ({}, {})
 
     play(scenario)
@@ -230,10 +230,10 @@ def test_each_object_is_counted_for_itself() -> None:
     async def scenario(cluster: Watched, one: Replica) -> None:
         for name in ("a", "b"):
             running(cluster, name)
-        await asyncio.sleep(20)
+        await pass_time(20)
         for name in ("a", "b"):
             one.report(name, 5)
-        await asyncio.sleep(1)
+        await pass_time(1)
         assert Counter(name for name, _ in cluster.times) == {"a": 1, "b": 1}
 
     play(scenario)
