@@ -242,15 +242,14 @@ class Cluster:
         verb: str,
         path: str,
         body: Manifest | None = None,
-        content: str = "application/json",
+        media: str = "application/json",
         *,
         fenced: bool = True,
     ) -> Manifest:
-        fenced = fenced and verb != "GET"
         for attempt in range(RETRIES + 1):
             transport = self._transport
             try:
-                return await self._once(verb, path, body, content, fenced=fenced)
+                return await self._once(verb, path, body, media, fenced=fenced and verb != "GET")
             except ApiError as error:
                 wait = self._wait_before_retry(error)
                 if wait is None or attempt == RETRIES:
@@ -269,12 +268,12 @@ class Cluster:
             return wanted if wanted <= LONGEST_RETRY_AFTER_SECONDS else None
         return None
 
-    async def _once(self, verb: str, path: str, body: Manifest | None, content: str, *, fenced: bool) -> Manifest:
+    async def _once(self, verb: str, path: str, body: Manifest | None, media: str, *, fenced: bool) -> Manifest:
         action = f"{verb} {path.partition('?')[0]}"
         if self._transport is None:
             await self._login(None)
         # JSON by whatever name: the published keys have another one
-        headers = {"Content-Type": content, "Accept": "application/json, */*"}
+        headers = {"Content-Type": media, "Accept": "application/json, */*"}
         if authorization := await self._configuration.get_api_key_with_prefix("BearerToken"):
             headers["Authorization"] = authorization.strip()
         # asked last, since all before it may have taken time
