@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -39,6 +39,7 @@ DEFAULT_RETRY_AFTER_SECONDS: Final = 1.0
 LONGEST_RETRY_AFTER_SECONDS: Final = 30.0
 """Longest wait within a request; a longer one is left to the work queue."""
 
+_JSON = "application/json"
 _UNAUTHORIZED, _TOO_MANY = 401, 429
 
 
@@ -89,12 +90,8 @@ class Credentials:
     private_key_path: str | None
 
 
-class Observer(Protocol):
-    """Is told of every answer."""
-
-    def __call__(self, verb: str, code: int) -> None:
-        """One answer; code 0 when there was none."""
-
+Observer = Callable[[str, int], None]
+"""Is told verb and code of every answer; code 0 when there was none."""
 
 Guard = Callable[[], float]
 """Seconds that a write may take; raises `NotLeaderError` when none may be begun."""
@@ -238,13 +235,7 @@ class Cluster:
         await self._request("GET", "/version")
 
     async def _request(
-        self,
-        verb: str,
-        path: str,
-        body: Manifest | None = None,
-        media: str = "application/json",
-        *,
-        fenced: bool = True,
+        self, verb: str, path: str, body: Manifest | None = None, media: str = _JSON, *, fenced: bool = True
     ) -> Manifest:
         for attempt in range(RETRIES + 1):
             transport = self._transport
