@@ -127,7 +127,7 @@ def test_edits_and_deletions_made_while_no_operator_ran_are_seen_at_its_start(
     team.apply("CorpusBuild", "fresh")
     operator.start()
     begun = time.monotonic()
-    team.wait_reason("CorpusBuild", "stopped", "Suspended")
+    team.wait_reason("CorpusBuild", "stopped", "Suspending")
     team.wait("its Job is suspended", lambda: team.jobs()["stopped-build-a1"]["spec"].get("suspend"))
     team.wait_job("fresh-build-a1")
     figures(seconds=round(time.monotonic() - begun, 1))

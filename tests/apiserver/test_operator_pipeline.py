@@ -193,6 +193,8 @@ def test_suspending_and_resuming_keeps_the_job_and_the_attempt(team: Team) -> No
     team.wait_reason("CorpusBuild", "corpus", "Running")
     team.patch("CorpusBuild", "corpus", suspend=True)
     team.wait("the Job is suspended", lambda: team.jobs()["corpus-build-a1"]["spec"]["suspend"])
+    team.wait_reason("CorpusBuild", "corpus", "Suspending")
+    team.job_status("corpus-build-a1", {"active": 0, "ready": 0})
     team.wait_reason("CorpusBuild", "corpus", "Suspended")
     team.patch("CorpusBuild", "corpus", suspend=False)
     team.wait("the Job goes on", lambda: not team.jobs()["corpus-build-a1"]["spec"]["suspend"])

@@ -1,5 +1,6 @@
 """The worker of the loop, but it waits before one update until it is asked to end: the end comes at a known step."""
 
+import os
 import sys
 import threading
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 from hatchery_jobs.pretrain import loop
 from hatchery_jobs.pretrain.orders import Sign, WorkOrder
 
-PAUSE_STEP = 6
+PAUSE_STEP = "HATCHERY_PAUSE_STEP"
+"""Variable with the step before which it waits."""
 PATIENCE_SECONDS = 100
 
 
@@ -17,7 +19,7 @@ def main(path: Path) -> int:
     learn = loop.learn
 
     def learn_when_asked(run, step):
-        if step == PAUSE_STEP:
+        if step == int(os.environ[PAUSE_STEP]):
             never = threading.Event()
             for _ in range(PATIENCE_SECONDS * 20):
                 if order.sign(Sign.STOP).exists():

@@ -98,19 +98,35 @@ def test_a_pod_that_died_before_the_commit_only_commits(bench, inputs, alone, mo
     assert outcome.artifact.digest == alone.artifact.digest
 
 
-def test_two_workers_interrupted_and_resumed_give_the_bytes_of_one(bench, inputs, alone, monkeypatch):
+@pytest.fixture
+def interrupt(bench, inputs, monkeypatch):
+    """Trains with some processes up to an update before which the workers wait, and ends as a pod does when asked."""
+
+    def until(processes, step, lines):
+        monkeypatch.setenv("HATCHERY_PROCESSES_PER_NODE", str(processes))
+        monkeypatch.setenv(PAUSE_STEP, str(step))
+        context = bench.context("train", inputs, parallelism={"processesPerNode": processes})
+        curve = context.draft(train.CODE_VERSION).folder / CURVE
+        object.__setattr__(context, "stop", StopAtLine(curve, lines))
+        command = Gang.command
+        with monkeypatch.context() as patch:
+            patch.setattr(Gang, "command", lambda *args: [PAUSING if a == WORKER else a for a in command(*args)])
+            with pytest.raises(Interrupted):
+                train.run(context)
+        assert max(line["step"] for line in read_curve(curve)) == step + 1
+
+    return until
+
+
+@pytest.mark.timeout(600)  # three launches of torchrun
+def test_a_run_resized_from_two_workers_to_one_and_back_gives_the_bytes_of_one(
+    bench, inputs, alone, interrupt, monkeypatch
+):
+    interrupt(processes=2, step=6, lines=8)  # 6 updates and 2 measurements
+    interrupt(processes=1, step=9, lines=12)
     monkeypatch.setenv("HATCHERY_PROCESSES_PER_NODE", "2")
-    context = bench.context("train", inputs)
-    curve = context.draft(train.CODE_VERSION).folder / CURVE
-    object.__setattr__(context, "stop", StopAtLine(curve, 8))
-    command = Gang.command
-    with monkeypatch.context() as patch:
-        patch.setattr(Gang, "command", lambda *args: [PAUSING if a == WORKER else a for a in command(*args)])
-        with pytest.raises(Interrupted):
-            train.run(context)
-    assert max(line["step"] for line in read_curve(curve)) == PAUSE_STEP + 1
-    outcome = train.run(bench.context("train", inputs))
-    assert outcome.result.resumed_from is not None
+    outcome = train.run(bench.context("train", inputs, parallelism={"processesPerNode": 2}))
+    assert outcome.result.resumed_from == [7, 10]
     assert content(outcome.folder) == content(alone.folder)
 
 
