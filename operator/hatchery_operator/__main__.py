@@ -61,7 +61,7 @@ class Operator:
         self._definitions = Definitions(self._cluster, self._metrics)
         self._queue: WorkQueue[Key] | None = None
         self._watching = asyncio.Event()
-        self._pulse = Pulse(lambda: self._cluster.last_success, self._oldest_seconds, last_beat=time.monotonic())
+        self._pulse = Pulse(lambda: self._cluster.last_success, self._stuck_seconds, last_beat=time.monotonic())
         self._resync = Resync(
             self._cluster,
             self._cache,
@@ -93,6 +93,9 @@ class Operator:
 
     def _oldest_seconds(self) -> float:
         return self._queue.oldest_seconds if self._queue else 0.0
+
+    def _stuck_seconds(self) -> float:
+        return self._queue.stuck_seconds if self._queue else 0.0
 
     async def run(self) -> None:
         """Runs until a signal ends it or a part fails."""

@@ -23,7 +23,7 @@ LONGEST_REFUSAL_SECONDS: Final = 100.0
 """Time for which the API server may refuse our credentials: they are read afresh at each refusal, so they are lost."""
 
 LONGEST_WAIT_SECONDS: Final = 300.0
-"""Time a key may wait for a worker."""
+"""Time keys may wait while no worker ends a pass; a restart does not help where the line is long and moves."""
 
 MOST_MISSES: Final = 2
 """Resyncs in a row that may find changes which no watch had told."""
@@ -35,8 +35,8 @@ class Pulse:
 
     last_success: Callable[[], float]
     """When the API server last gave a good answer."""
-    oldest_key_seconds: Callable[[], float]
-    """How long the oldest key has waited for a worker."""
+    stuck_seconds: Callable[[], float]
+    """How long keys have waited while no worker has ended a pass."""
     last_beat: float
     """When the event loop last ran the heartbeat."""
     last_refusal: float = -math.inf
@@ -51,7 +51,7 @@ class Pulse:
     def complaints(self, now: float) -> list[str]:
         """What is wrong; empty while the operator is alive."""
         lag = max(self.lag_seconds, now - self.last_beat - BEAT_SECONDS)
-        silence, wait = now - self.last_success(), self.oldest_key_seconds()
+        silence, wait = now - self.last_success(), self.stuck_seconds()
         is_refused = self.last_refusal > self.last_success()
         checks = (
             (lag > LONGEST_LAG_SECONDS, f"the event loop lags by {lag:.0f} s"),
@@ -60,7 +60,7 @@ class Pulse:
                 is_refused and silence > LONGEST_REFUSAL_SECONDS,
                 f"the API server refuses our credentials for {silence:.0f} s",
             ),
-            (wait > LONGEST_WAIT_SECONDS, f"a key waits for a worker for {wait:.0f} s"),
+            (wait > LONGEST_WAIT_SECONDS, f"keys wait and no worker has ended a pass for {wait:.0f} s"),
             (self.misses > MOST_MISSES, f"watches missed changes in {self.misses} resyncs in a row"),
         )
         return [text for is_wrong, text in checks if is_wrong]

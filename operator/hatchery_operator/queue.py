@@ -23,6 +23,9 @@ SPACING_SECONDS: Final = 0.2
 """Time from the end of one pass over a key to the next: what happens meanwhile is seen by one pass, however much it is,
 so an object that changes all the time costs no more than five passes a second and the others wait for none of them."""
 
+MOST_PASSED: Final = 4
+"""Times as many deadlines as there are keys with one that are kept, before those that no longer count are dropped."""
+
 JITTER: Final = 0.25
 """Share of the wait that is random, so that keys that failed together do not come back together."""
 
@@ -72,6 +75,10 @@ class Agenda(Generic[KeyT]):
         self._due[key] = due
         self._sequence += 1
         heapq.heappush(self._heap, (due, self._sequence, key))
+        if len(self._heap) > MOST_PASSED * len(self._due) + MOST_PASSED:
+            # a deadline of next week that every pass names anew would otherwise be kept each time until next week
+            self._heap = [(due, number, key) for number, (key, due) in enumerate(self._due.items())]
+            heapq.heapify(self._heap)
 
     def take(self, now: float) -> KeyT | None:
         """The next key to work on, if there is one; it is in work until `done` or `failed`."""
@@ -151,6 +158,7 @@ class WorkQueue(Generic[KeyT]):
         self._clock = clock
         self._agenda: Agenda[KeyT] = Agenda(jitter)
         self._wake = asyncio.Event()
+        self._ended = clock()
 
     def add(self, key: KeyT) -> None:
         """Wants a key worked on soon."""
@@ -167,6 +175,11 @@ class WorkQueue(Generic[KeyT]):
         """How long the key at the head of the line has waited."""
         since = self._agenda.oldest()
         return 0.0 if since is None else max(0.0, self._clock() - since)
+
+    @property
+    def stuck_seconds(self) -> float:
+        """How long keys have waited while no pass has ended; a long line that moves is not stuck."""
+        return min(self.oldest_seconds, self._clock() - self._ended)
 
     async def run(self) -> None:
         """Works until cancelled; what is in work then is cancelled too, which every step of it survives."""
@@ -198,4 +211,5 @@ class WorkQueue(Generic[KeyT]):
             LOG.exception("work on %s failed, next try in %.1f s", key, wait)
         else:
             self._agenda.done(key, self._clock(), requeue_after)
+        self._ended = self._clock()
         self._wake.set()

@@ -27,7 +27,7 @@ def test_all_is_well() -> None:
         (pulse(lag_seconds=45), "event loop lags"),
         (pulse(success=NOW - 301), "no good answer of the API server for 301 s"),
         (pulse(success=NOW - 101, last_refusal=NOW - 3), "refuses our credentials for 101 s"),
-        (pulse(waited=301), "a key waits"),
+        (pulse(waited=301), "no worker has ended a pass for 301 s"),
         (pulse(misses=3), "watches missed changes"),
     ],
 )

@@ -289,3 +289,51 @@ def test_depth_and_age_tell_of_keys_that_wait() -> None:
     clock.now = 7.0
     queue.add("b")
     assert (queue.depth, queue.oldest_seconds) == (2, 7.0)
+
+
+def test_memory_does_not_grow_when_every_pass_names_next_weeks_deadline_anew() -> None:
+    todo = agenda()
+    keys, week = [f"run-{number}" for number in range(10)], 7 * 24 * 3600.0
+    todo.add_at("one that is due a little before", week - 1)
+    for resync in range(1000):
+        now = 300.0 * resync
+        for key in keys:
+            todo.add(key, now)
+            assert todo.take(now) == key
+            todo.done(key, now, week - now + resync / 1e6)
+    assert len(todo._heap) < 10 * len(keys)
+    assert set(keys) < set(take_all(todo, week + 1))
+
+
+def test_a_long_line_that_moves_is_not_stuck_however_slow_the_api_server_is() -> None:
+    clock = Clock()
+
+    async def scenario() -> tuple[float, float]:
+        waited: list[tuple[float, float]] = []
+        done = asyncio.Event()
+
+        async def slow(key: str) -> None:
+            clock.now += 30.0
+            waited.append((queue.oldest_seconds, queue.stuck_seconds))
+            if key == "19":
+                done.set()
+
+        queue: WorkQueue[str] = WorkQueue(slow, 1, clock, lambda: 0.0)
+        for number in range(21):
+            queue.add(str(number))
+        await run_until(queue, done)
+        return max(oldest for oldest, _ in waited), max(stuck for _, stuck in waited)
+
+    oldest, stuck = asyncio.run(scenario())
+    assert oldest == 600.0
+    assert stuck == 30.0
+
+
+def test_keys_are_stuck_while_no_worker_ends_a_pass() -> None:
+    clock = Clock()
+    queue: WorkQueue[str] = WorkQueue(nothing, 1, clock, lambda: 0.0)
+    clock.now = 1000.0
+    queue.add("a")
+    assert queue.stuck_seconds == 0.0
+    clock.now = 1400.0
+    assert queue.stuck_seconds == 400.0
