@@ -14,8 +14,8 @@ pytestmark = pytest.mark.apiserver
 WINDOW_SECONDS = 10.0
 MOST_CALLS = 10
 """Most calls about one resource within any `WINDOW_SECONDS`: one a second."""
-FIRST_TRIES_SECONDS = 2.0
-"""Time after the first call that does not count: the first tries follow soon on each other."""
+FIRST_TRIES_SECONDS = 5.0
+"""Time after the first call that does not count: back-off begins with a second and has to grow first."""
 
 
 @pytest.fixture(scope="module")
