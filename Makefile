@@ -2,6 +2,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# these tests mostly wait, each process of them for an API server of its own
+APISERVER = $(BIN)/python -m pytest -n 2 --dist loadfile tests/apiserver
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -42,7 +44,9 @@ check: setup ## lint, format, types, import rules, and that generated files are 
 
 .PHONY: test
 test: setup ## everything: unit, contract, chart, monitoring, API server, and the pipeline on a real cluster (first run builds it, about 30 min; later ones 12)
-	$(BIN)/python -m pytest tests/unit tests/contract tests/chart tests/monitoring tests/apiserver tests/e2e
+	$(BIN)/python -m pytest tests/unit tests/contract tests/chart tests/monitoring
+	$(APISERVER)
+	$(BIN)/python -m pytest tests/e2e
 
 .PHONY: test-unit
 test-unit: setup ## tests that need no cluster (a minute or two)
@@ -54,7 +58,7 @@ test-monitoring: setup ## metrics, alerts and dashboards against a real Promethe
 
 .PHONY: test-apiserver
 test-apiserver: setup ## tests against etcd and kube-apiserver
-	$(BIN)/python -m pytest tests/apiserver
+	$(APISERVER)
 
 .PHONY: test-e2e
 test-e2e: setup ## the pipeline and its faults on a real cluster

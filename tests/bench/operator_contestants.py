@@ -74,7 +74,9 @@ class Hatchery:
         operator_process.install(plane)
         url = f"https://{operator_process.ACCOUNT}.{operator_process.SYSTEM}.svc:8443"
         progress = {"port": Ports.free().api, "serviceUrl": url}
-        self._process = OperatorProcess(plane, folder, resyncSeconds=RESYNC_SECONDS, progress=progress)
+        self._process = OperatorProcess(
+            plane, folder, resyncSeconds=RESYNC_SECONDS, progress=progress, leaderElection={"enabled": True}
+        )
 
     def start(self) -> None:
         self._process.start()
