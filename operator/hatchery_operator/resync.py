@@ -33,8 +33,11 @@ Sleep = Callable[[float], Awaitable[None]]
 class _Listing:
     """A listing against what the cache knew before it."""
 
+    known: frozenset[Key]
     newer: list[Manifest]
     gone: dict[Key, int]
+    known_jobs: frozenset[str]
+    """UIDs."""
     newer_jobs: list[JobSummary]
     gone_jobs: list[JobSummary]
 
@@ -70,31 +73,45 @@ class Resync:
     async def _list(self) -> "_Listing":
         known = {key: self._cache.version(key) for key in self._cache.all_keys()}
         jobs = {job.uid: job for job in self._cache.jobs()}
+        were_known, jobs_were_known = frozenset(known), frozenset(jobs)
         runs = [
             manifest
             async for manifest in self._all_runs()
             if resource_version(manifest) > known.pop(key_of(manifest), -1)
         ]
         newer_jobs = [job async for job in self._all_jobs() if _is_news(job, jobs.pop(job.uid, None))]
-        return _Listing(runs, known, newer_jobs, list(jobs.values()))
+        return _Listing(were_known, runs, known, jobs_were_known, newer_jobs, list(jobs.values()))
 
     def _merge(self, listing: "_Listing") -> list[tuple[str, Key]]:
         """Takes what the cache does not have yet; returns what those changes were in, and whose they are."""
         cache = self._cache
-        changed = [m for m in listing.newer if resource_version(m) > cache.version(key_of(m))]
-        for manifest in changed:
-            put_or_complain(cache, manifest)
+        changed = [key for manifest in listing.newer if (key := self._take(manifest, listing.known))]
         gone = [key for key, version in listing.gone.items() if cache.version(key) == version]
         for key in gone:
             cache.remove(key)
-        changed_jobs = [job for job in listing.newer_jobs if _is_news(job, self._known(job))]
+        changed_jobs = [job for job in listing.newer_jobs if self._is_untold(job, listing.known_jobs)]
         for job in changed_jobs:
             cache.put_job(job)
         gone_jobs = [job for job in listing.gone_jobs if job == self._known(job)]
         for job in gone_jobs:
             cache.remove_job(job)
-        runs = (*map(key_of, changed), *gone)
+        runs = (*changed, *gone)
         return [*((key.kind, key) for key in runs), *((JOBS.kind, job.owner) for job in (*changed_jobs, *gone_jobs))]
+
+    def _take(self, manifest: Manifest, known: frozenset[Key]) -> Key | None:
+        """Takes a resource that no watch has told of; None when one has, or when the resource cannot be read."""
+        key, before = key_of(manifest), self._cache.version(key_of(manifest))
+        was_deleted = key in known and self._cache.get(key) is None
+        if was_deleted or resource_version(manifest) <= before:
+            return None
+        put_or_complain(self._cache, manifest)
+        return key if self._cache.version(key) > before else None
+
+    def _is_untold(self, job: JobSummary, known: frozenset[str]) -> bool:
+        """Whether no watch has told of a Job; one that was known and is not any more was deleted since."""
+        now = self._known(job)
+        was_deleted = job.uid in known and (now is None or now.uid != job.uid)
+        return _is_news(job, now) and not was_deleted
 
     def _known(self, job: JobSummary) -> JobSummary | None:
         return self._cache.jobs_of(job.owner_uid).get(job.name)

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, cast
 
@@ -58,14 +59,14 @@ class World:
             wake=self.woken.add,
             ca_bundle=CaBundle(cast("Cluster", self.cluster), self.cache, self._read) if self.authorities else None,
         )
-        pulse = Pulse(lambda: 0.0, lambda: 0.0, last_beat=0.0)
+        self.pulse = Pulse(lambda: 0.0, lambda: 0.0, last_beat=0.0)
         self.resync = Resync(
             cast("Cluster", self.cluster),
             self.cache,
             namespaces=[],
             metrics=self.metrics,
             definitions=self.definitions,
-            pulse=pulse,
+            pulse=self.pulse,
             wake=self.woken.add,
         )
 
@@ -579,6 +580,53 @@ def test_a_resync_finds_what_watches_have_missed() -> None:
     assert {key, Key("EvalRun", NAMESPACE, "eval"), Key("PretrainRun", NAMESPACE, "model")} <= fresh.woken
     text = fresh.metrics.text().decode()
     assert "hatchery_watch_missed_total 3.0" in text, "a changed run, a deleted run, a deleted Job"
+
+
+def resync_once(world: World, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """One listing and the merge that follows it; `meanwhile` is what happens in between."""
+    rounds = 0
+
+    async def sleep(_: float) -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 2:
+            meanwhile()
+        if rounds == 3:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(world.resync.run(300, sleep))
+
+
+def test_what_is_deleted_while_a_listing_is_merged_does_not_come_back() -> None:
+    world = undisturbed()
+    asyncio.run(world.resync.load())
+    gone = [("EvalRun", NAMESPACE, "eval"), ("Job", NAMESPACE, "eval-evaluate-a1")]
+    for address in gone:
+        # the listing is ahead of the watch
+        world.cluster.put(world.cluster.objects[address])
+
+    def delete() -> None:
+        run, job = (world.cluster.objects.pop(address) for address in gone)
+        take_run(world.cache, {"type": "DELETED", "object": run})
+        take_job(world.cache, {"type": "DELETED", "object": job})
+
+    resync_once(world, delete)
+    assert world.cache.get(Key(*gone[0])) is None
+    assert gone[1][2] not in {job.name for job in world.cache.jobs()}
+    assert world.pulse.misses == 0, "the watches have told all"
+
+
+def test_a_resource_that_cannot_be_read_does_not_get_the_operator_restarted() -> None:
+    world = World()
+    broken = manifest("CorpusBuild", "corpus")
+    world.cluster.add(broken)
+    broken["status"] = {"attempts": "many"}
+    world.cluster.put(broken)
+    for _ in range(3):
+        resync_once(world)
+    assert world.cache.all_keys() == []
+    assert world.pulse.misses == 0
 
 
 def test_a_lost_event_is_no_reason_to_fail() -> None:
