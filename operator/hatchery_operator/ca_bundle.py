@@ -6,6 +6,7 @@ ConfigMap of the operator's namespace. The leader joins them, and writes the joi
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from cryptography import x509
 
 from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import CONFIG_MAPS, Cluster
-from hatchery_operator.errors import ApiError, RefusedError
+from hatchery_operator.errors import ApiError, OperatorError, RefusedError
 from hatchery_operator.objects import MANAGED_BY_LABEL, MANAGER, Manifest
 from hatchery_operator.observed import stage_in_flight
 from hatchery_operator.progress_route import CA_CONFIG_MAP, CA_KEY
@@ -91,26 +92,41 @@ class CaBundle:
         self._read = read
         self._text: str | None = None
         self._written: dict[str, str] = {}
+        # of many passes at once the first reads or writes, and the others wait for it
+        self._reading = asyncio.Lock()
+        self._writing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run(self) -> None:
         """Keeps the file in all namespaces in use up to date until cancelled."""
         while True:
             try:
                 self._text = await self._read()
+            except OperatorError as error:
+                LOG.warning("the progress certificates cannot be read: %s", error)
+            else:
                 for namespace in self._in_use():
-                    await self.ensure(namespace)
-            except ApiError as error:
-                LOG.warning("the progress certificates cannot be read or written: %s", error)
+                    await self._keep(namespace)
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _keep(self, namespace: str) -> None:
+        """Writes the file if it can; trouble in one namespace costs no other its live progress."""
+        try:
+            await self.ensure(namespace)
+        except OperatorError as error:
+            LOG.warning("the progress certificates cannot be written to namespace %s: %s", namespace, error)
 
     def _in_use(self) -> list[str]:
         return sorted({run.namespace for run in self._cache.runs() if stage_in_flight(run.status)})
 
     async def ensure(self, namespace: str) -> None:
         """Writes the file to a namespace, once in a term and when it has changed."""
-        if self._text is None:
-            self._text = await self._read()
-        text = self._text
+        async with self._reading:
+            if self._text is None:
+                self._text = await self._read()
+        async with self._writing[namespace]:
+            await self._write(namespace, self._text)
+
+    async def _write(self, namespace: str, text: str) -> None:
         if self._written.get(namespace) == text:
             return
         try:
@@ -126,6 +142,7 @@ class CaBundle:
     def forget(self, namespace: str) -> None:
         """The namespace may have gone, and one of the same name starts without the file."""
         self._written.pop(namespace, None)
+        self._writing.pop(namespace, None)
 
 
 def _not_before(pem: str) -> float:

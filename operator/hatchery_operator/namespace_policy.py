@@ -1,6 +1,7 @@
 """Keeps the policy of all runs' pods in every namespace where pods are about to start."""
 
 import asyncio
+from collections import defaultdict
 
 from hatchery_operator.cluster import Cluster
 from hatchery_operator.network import runs_policy
@@ -14,8 +15,8 @@ class NamespacePolicy:
         self._cluster = cluster
         self._settings = settings
         self._written: set[str] = set()
-        # of many passes at once the first writes, and the others wait for it
-        self._lock = asyncio.Lock()
+        # of many passes at once the first writes, and the others of its namespace wait for it
+        self._writing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def ensure(self, namespace: str) -> None:
         """Writes the policy unless it was.
@@ -25,7 +26,7 @@ class NamespacePolicy:
         """
         if not self._settings.network_policies.enabled or namespace in self._written:
             return
-        async with self._lock:
+        async with self._writing[namespace]:
             if namespace not in self._written:
                 await self._cluster.apply(runs_policy(namespace, self._settings))
                 self._written.add(namespace)
@@ -33,3 +34,4 @@ class NamespacePolicy:
     def forget(self, namespace: str) -> None:
         """With its last run the namespace itself may have gone; one of the same name starts without policy."""
         self._written.discard(namespace)
+        self._writing.pop(namespace, None)

@@ -4,6 +4,7 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import cast
 
+import pytest
 from tests.support.operator_builders import NAMESPACE, NOW, manifest
 from tests.support.operator_cluster import FakeCluster
 from tests.support.virtual_time import pass_time, run_virtually
@@ -12,7 +13,7 @@ from hatchery_operator.ca_bundle import KEPT, LOOK_SECONDS, PUBLISH_SECONDS, CaB
 from hatchery_operator.cache import Cache
 from hatchery_operator.certificate import make_certificate
 from hatchery_operator.cluster import Cluster
-from hatchery_operator.errors import RefusedError, UnreachableError
+from hatchery_operator.errors import NotLeaderError, OperatorError, RefusedError, UnreachableError
 
 SHARED = ("ConfigMap", "system", "shared")
 
@@ -148,3 +149,54 @@ def test_a_namespace_that_refuses_the_file_costs_only_its_live_progress(caplog) 
 
     run_virtually(scenario())
     assert "no live progress in namespace team" in caplog.text
+
+
+class Slow(FakeCluster):
+    """Takes its time to write."""
+
+    async def apply(self, *args, **kwargs):
+        await asyncio.sleep(1)
+        return await super().apply(*args, **kwargs)
+
+
+def test_runs_that_begin_at_once_write_the_file_once_and_all_wait_for_it() -> None:
+    async def scenario() -> None:
+        cluster, reads = Slow(), 0
+
+        async def read() -> str:
+            nonlocal reads
+            reads += 1
+            await asyncio.sleep(1)
+            return "pem"
+
+        bundle = CaBundle(cast("Cluster", cluster), Cache(), read)
+
+        async def one() -> int:
+            await bundle.ensure(NAMESPACE)
+            return len(cluster.objects)
+
+        assert await asyncio.gather(*(one() for _ in range(16))) == [1] * 16
+        assert (reads, len(cluster.writes)) == (1, 1)
+
+    run_virtually(scenario())
+
+
+@pytest.mark.parametrize(
+    "error", [UnreachableError("apply", "failed calling webhook", 500), NotLeaderError("no lease")]
+)
+def test_a_namespace_that_fails_keeps_the_new_file_from_no_other(error: OperatorError) -> None:
+    async def scenario() -> None:
+        cluster = FakeCluster()
+        cluster.refuse = lambda _, found: error if found["metadata"]["namespace"] == "a-broken-one" else None
+
+        async def read() -> str:
+            return "pem"
+
+        cache = in_use(cluster, "a-broken-one", "team")
+        task = asyncio.ensure_future(CaBundle(cast("Cluster", cluster), cache, read).run())
+        await asyncio.sleep(3 * LOOK_SECONDS)
+        assert not task.done()
+        task.cancel()
+        assert [namespace for _, namespace, _ in cluster.objects] == ["team"]
+
+    run_virtually(scenario())
