@@ -179,6 +179,18 @@ class ModelCluster(FakeCluster):
         self.created[uid] = self.successes[uid] = {stage.job for stage in run.status.stages if stage.job}
         self.put({**stored, "status": run.status.wire()})
 
+    def finish_first_stage(self, kind: str, name: str) -> None:
+        """A resource whose first stage is done and whose second one is to begin."""
+        stored = self.of_address({"kind": kind, "metadata": {"name": name}})
+        assert stored
+        first, second = finished(kind, name).status.stages
+        done = first.model_copy(update={"artifact": artifact()})
+        stages = [done.wire(), {"name": second.name, "state": "Waiting", "attempt": 0}]
+        self.created[stored["metadata"]["uid"]] = {str(first.job)}
+        self.successes[stored["metadata"]["uid"]] = {str(first.job)}
+        status = {"stages": stages, "attempts": 1, "startTime": self.clock, "currentStage": second.name}
+        self.put({**stored, "status": status})
+
     def running_pods(self) -> dict[str, Manifest]:
         """Pods that work and may go on."""
         return {n: p for n, p in self.of("Pod").items() if p["status"]["phase"] == "Running" and not _is_ending(p)}

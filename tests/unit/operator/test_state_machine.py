@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final, cast, get_args
 
 import hypothesis.strategies as st
 import pytest
@@ -33,7 +33,8 @@ from tests.support.operator_model import Fault, ModelCluster, Outcome
 
 from hatchery_api.conditions import ConditionType
 from hatchery_api.placement import Retry
-from hatchery_operator import plan, pods, reconcile
+from hatchery_api.status import StageState
+from hatchery_operator import plan, reconcile
 from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import Cluster
 from hatchery_operator.definitions import Definitions
@@ -90,6 +91,8 @@ class Operator(RuleBasedStateMachine):
     """Its rules are what may happen to an operator and its cluster."""
 
     runner: ClassVar[asyncio.Runner]
+    reached: ClassVar[set[str]] = set()
+    """States of stages in any course so far."""
 
     @initialize(ready=st.sampled_from([0, 1, 2, 2]), data=st.data())
     def begin(self, ready: int, data: st.DataObject) -> None:
@@ -103,6 +106,8 @@ class Operator(RuleBasedStateMachine):
             self.cluster.add_finished(KINDS[name], name)
         name = list(KINDS)[ready]
         self.cluster.add(manifest(KINDS[name], name, **data.draw(specs)))
+        if name == "model" and data.draw(st.booleans()):
+            self.cluster.finish_first_stage(KINDS[name], name)
         self.quota_changes(refusing=False)
         self.left_behind: Reconciler | None = None
         self.restart()
@@ -337,6 +342,7 @@ class Operator(RuleBasedStateMachine):
     def every_attempt_is_one_job(self) -> None:
         for name, run in self.cluster.runs().items():
             for stage in run.get("status", {}).get("stages", []):
+                self.reached.add(stage["state"])
                 made = {
                     n for n in self.cluster.created[run["metadata"]["uid"]] if n.startswith(f"{name}-{stage['name']}-")
                 }
@@ -476,7 +482,9 @@ async def all_well(_: Definitions) -> None:
 
 
 def test_every_course_of_events_keeps_all_promises() -> None:
+    Operator.reached.clear()
     run_state_machine_as_test(Operator, settings=COURSES)
+    assert Operator.reached == set(get_args(StageState)), "the courses do not get everywhere"
 
 
 def act_before_the_intent_is_written(patch: pytest.MonkeyPatch) -> None:
@@ -502,10 +510,6 @@ def derive_the_end_from_the_jobs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reconcile, "plan", forgetful)
 
 
-def begin_again_beside_pods_that_end(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pods, "at_work", lambda _pods: [])
-
-
 def retry_without_budget(patch: pytest.MonkeyPatch) -> None:
     def generous(run: Run, *args: Any) -> Any:
         retry = Retry(max_attempts=20, backoff="30s")
@@ -529,7 +533,6 @@ def say_the_time_in_every_status(patch: pytest.MonkeyPatch) -> None:
     [
         (act_before_the_intent_is_written, "before the status names it"),
         (derive_the_end_from_the_jobs, "latched"),
-        (begin_again_beside_pods_that_end, "while pods of an earlier Job run"),
         (retry_without_budget, "beyond the budget"),
         (say_the_time_in_every_status, "nothing has happened|never settles"),
     ],
