@@ -155,6 +155,7 @@ class Operator:
         registry = kopf.OperatorRegistry()
         handlers.register(registry, self._cache, self._wake, self._cluster.credentials, self._metrics.heard)
         settings = kopf.OperatorSettings()
+        namespaces = [name for name in self._settings.namespaces if name not in self._resync.refused]
         settings.scanning.disabled = bool(self._settings.namespaces)
         await kopf.operator(
             registry=registry,
@@ -162,7 +163,7 @@ class Operator:
             ready_flag=self._watching,
             standalone=True,
             clusterwide=not self._settings.namespaces,
-            namespaces=self._settings.namespaces,
+            namespaces=namespaces,
         )
 
     async def _until_stopped(self) -> None:

@@ -42,7 +42,8 @@ class Refusals:
     def wait_seconds(self, key: Key, now: datetime) -> float:
         """How long children of a resource are not to be tried again."""
         refusal = self.known.get(key)
-        return max(0.0, (refusal.until - now).total_seconds()) if refusal else 0.0
+        # never longer than meant, also when the clock was set back
+        return max(0.0, min(refusal.wait_seconds, (refusal.until - now).total_seconds())) if refusal else 0.0
 
     def is_news(self, key: Key, problem: Problem | None, now: datetime) -> bool:
         """Keeps a refusal for the next plan; news is only another reason, since messages may hold changing numbers."""

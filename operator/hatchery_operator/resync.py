@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import JOBS, RUNS, Cluster
 from hatchery_operator.definitions import Definitions
-from hatchery_operator.errors import ApiError
+from hatchery_operator.errors import ApiError, RefusedError
 from hatchery_operator.health import Pulse
 from hatchery_operator.metrics import WATCHED, Metrics
 from hatchery_operator.objects import JobSummary, Key, Manifest, key_of, resource_version, summarize_job
@@ -24,6 +24,8 @@ WATCH_GRACE_SECONDS: Final = 10.0
 
 PING_SECONDS: Final = 30.0
 """Time between two questions whether the API server still answers us."""
+
+_FORBIDDEN: Final = 403
 
 Sleep = Callable[[float], Awaitable[None]]
 """Waits some seconds."""
@@ -63,6 +65,8 @@ class Resync:
         self._definitions = definitions
         self._pulse = pulse
         self._wake = wake
+        self.refused: frozenset[str] = frozenset()
+        """Namespaces whose resources may not be listed, as the last listing found."""
 
     async def load(self) -> None:
         """Lists everything into the cache; nothing is reconciled before."""
@@ -79,8 +83,17 @@ class Resync:
             async for manifest in self._all_runs()
             if resource_version(manifest) > known.pop(key_of(manifest), -1)
         ]
+        for key in [key for key in known if key.namespace in self.refused]:
+            del known[key]
         newer_jobs = [job async for job in self._all_jobs() if _is_news(job, jobs.pop(job.uid, None))]
-        return _Listing(were_known, runs, known, jobs_were_known, newer_jobs, list(jobs.values()))
+        return _Listing(
+            were_known,
+            runs,
+            known,
+            jobs_were_known,
+            newer_jobs,
+            [j for j in jobs.values() if j.namespace not in self.refused],
+        )
 
     def _merge(self, listing: "_Listing") -> list[tuple[str, Key]]:
         """Takes what the cache does not have yet; returns what those changes were in, and whose they are."""
@@ -117,19 +130,37 @@ class Resync:
         return self._cache.jobs_of(job.owner_uid).get(job.name)
 
     async def _all_runs(self) -> AsyncIterator[Manifest]:
-        for kind in RUNS.values():
-            for namespace in self._namespaces:
-                async for manifest in self._cluster.list(kind, namespace):
-                    yield manifest
+        self.refused = frozenset()
+        for namespace in self._namespaces:
+            try:
+                for kind in RUNS.values():
+                    async for manifest in self._cluster.list(kind, namespace):
+                        yield manifest
+            except RefusedError as error:
+                self._leave_out(namespace, error)
 
     async def _all_jobs(self) -> AsyncIterator[JobSummary]:
         for namespace in self._namespaces:
+            if namespace in self.refused:
+                continue
             async for manifest in self._cluster.list(JOBS, namespace, UID_LABEL):
                 if job := summarize_job(manifest):
                     yield job
 
+    def _leave_out(self, namespace: str | None, error: RefusedError) -> None:
+        """One of several namespaces that was deleted, and its Role with it, must not stop the others."""
+        refused = self.refused | {namespace or ""}
+        if error.status != _FORBIDDEN or len(refused) == len(set(self._namespaces)):
+            raise error
+        self.refused = refused
+        LOG.error("namespace %s is not served until its resources may be listed: %s", namespace, error)
+
     async def run(self, seconds: float, sleep: Sleep = asyncio.sleep) -> None:
-        """Lists again and again until cancelled, and looks at every resource, whatever watches have told."""
+        """Lists again and again until cancelled, and looks at every resource, whatever watches have told.
+
+        Ends when other namespaces may be listed than at start, since the watches are those of then.
+        """
+        watched = self.refused
         while True:
             await sleep(seconds)
             try:
@@ -138,6 +169,9 @@ class Resync:
             except ApiError as error:
                 LOG.warning("resync failed: %s", error)
                 continue
+            if self.refused != watched:
+                LOG.warning("the operator may list other namespaces than before and starts afresh")
+                return
             await sleep(WATCH_GRACE_SECONDS)
             missed = self._merge(listing)
             self._pulse.misses = self._pulse.misses + 1 if missed else 0

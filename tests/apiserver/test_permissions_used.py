@@ -180,3 +180,21 @@ def test_an_operator_of_one_namespace_asks_for_nothing_elsewhere(
     found = usage(control_plane.audit_log, account_user(SYSTEM, account))
     assert [str(action) for action in found.refused] == []
     assert {action.namespace for action in found.used} <= {team.name, SYSTEM}
+
+
+def test_a_deleted_namespace_does_not_stop_the_operator_of_several(
+    control_plane: ControlPlane, api, tmp_path: Path
+) -> None:
+    """Its Role went with it, so nothing may be listed there any more."""
+    account, team = f"{ACCOUNT}-several", Team(api.request, "permissions-several")
+    install(control_plane, account, [team.name])
+    operator = OperatorProcess(control_plane, tmp_path, account, namespaces=["permissions-deleted", team.name])
+    try:
+        operator.start()
+        team.apply("CorpusBuild", "corpus")
+        team.run_pods("corpus-build-a1")
+        team.end_job("corpus-build-a1")
+        team.wait_reason("CorpusBuild", "corpus", "Completed")
+        assert operator.stop() == 0
+    finally:
+        operator.kill()

@@ -7,7 +7,7 @@ import io
 import itertools
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -38,10 +38,13 @@ FIRST_JOBS = ("corpus-build-a1", "tokenizer-vocabulary-a1", "model-encode-a1", "
 class World:
     """An operator over a cluster in memory; `restart` is what a kill leaves: the cluster and nothing else."""
 
-    def __init__(self, cluster: FakeCluster | None = None, authorities: str = "") -> None:
+    def __init__(
+        self, cluster: FakeCluster | None = None, authorities: str = "", namespaces: Sequence[str] = ()
+    ) -> None:
         self.cluster = cluster or FakeCluster()
         self.now: datetime = NOW
         self.authorities = authorities
+        self.namespaces = list(namespaces)
         self.restart()
 
     def restart(self) -> None:
@@ -63,7 +66,7 @@ class World:
         self.resync = Resync(
             cast("Cluster", self.cluster),
             self.cache,
-            namespaces=[],
+            namespaces=self.namespaces,
             metrics=self.metrics,
             definitions=self.definitions,
             pulse=self.pulse,
@@ -627,6 +630,56 @@ def test_a_resource_that_cannot_be_read_does_not_get_the_operator_restarted() ->
         resync_once(world)
     assert world.cache.all_keys() == []
     assert world.pulse.misses == 0
+
+
+class Forbidding(FakeCluster):
+    """Some namespaces were deleted, and the operator's Roles with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forbidden: set[str] = set()
+
+    async def list(self, kind, namespace, labels="", fields=""):
+        if namespace in self.forbidden:
+            raise RefusedError(f"GET {kind.plural}", f"cannot list in namespace {namespace}", 403)
+        async for found in super().list(kind, namespace, labels, fields):
+            yield found
+
+
+def namespaced(*namespaces: str) -> tuple[World, Forbidding]:
+    """An operator for some namespaces; in the last there is a run."""
+    cluster = Forbidding()
+    cluster.add(manifest("CorpusBuild", "corpus"))
+    return World(cluster, namespaces=namespaces), cluster
+
+
+def test_a_namespace_that_was_deleted_does_not_stop_the_others(caplog) -> None:
+    world, cluster = namespaced("deleted", NAMESPACE)
+    cluster.forbidden = {"deleted"}
+    asyncio.run(world.resync.load())
+    assert [key.name for key in world.cache.all_keys()] == ["corpus"]
+    assert world.resync.refused == {"deleted"}
+    resync_once(world)
+    assert caplog.text.count("namespace deleted is not served") == 2
+
+
+def test_resources_of_a_namespace_that_refuses_for_a_while_are_not_taken_for_deleted() -> None:
+    world, cluster = namespaced("other", NAMESPACE)
+    asyncio.run(world.resync.load())
+    cluster.forbidden = {NAMESPACE}
+
+    async def sleep(_: float) -> None:
+        """The watches are those of the start, so the operator is to start afresh: the listings end by themselves."""
+
+    asyncio.run(asyncio.wait_for(world.resync.run(300, sleep), 5))
+    assert [key.name for key in world.cache.all_keys()] == ["corpus"]
+
+
+def test_an_operator_that_may_list_nothing_at_all_waits_for_its_roles() -> None:
+    world, cluster = namespaced(NAMESPACE)
+    cluster.forbidden = {NAMESPACE}
+    with pytest.raises(RefusedError):
+        asyncio.run(world.resync.load())
 
 
 def test_a_lost_event_is_no_reason_to_fail() -> None:
