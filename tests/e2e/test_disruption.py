@@ -1,0 +1,121 @@
+"""One small training run that is suspended, resized and evicted on a real node, and never charged for it."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from kubernetes import client
+from tests.support.kube import condition
+
+LABEL = "hatchery.dev/name"
+STEPS = 3000
+GRACE_SECONDS = 60
+SMALL = {"requests": {"cpu": "100m", "memory": "512Mi"}}
+TRAIN = "model-train-a1"
+
+
+def resource(kind, namespace, name, **spec):
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "hatchery.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def pretrain_run(namespace):
+    return resource(
+        "PretrainRun",
+        namespace,
+        "model",
+        corpora=[{"corpusRef": {"name": "corpus"}}],
+        tokenizerRef={"name": "tokenizer"},
+        model={"size": "tiny", "overrides": {"layers": 1, "heads": 2, "hiddenSize": 32}},
+        data={"sequenceLength": 64},
+        schedule={"steps": STEPS, "warmupSteps": 5, "peakLr": 3e-3},
+        batch={"sequences": 8, "perDevice": 2},
+        parallelism={"nodes": 2},
+        checkpoint={"everySteps": 200, "gracePeriod": f"{GRACE_SECONDS}s"},
+        evaluate={"everySteps": 10_000, "batches": 2},
+        placement={"resources": SMALL},
+    )
+
+
+@pytest.fixture(scope="module")
+def training(kube, namespace) -> Callable[[str, Callable[[Any], object]], Any]:
+    """A run that trains in two pods; gives a function that waits for the run."""
+    library = "/opt/hatchery/python-stdlib"
+    sources = [{"name": "stdlib", "files": {"urls": [f"{library}/{p}/**/*.py" for p in ("json", "asyncio", "email")]}}]
+    kube.apply(
+        resource("CorpusBuild", namespace, "corpus", sources=sources, split={"validation": 0.1}),
+        resource("TokenizerBuild", namespace, "tokenizer", corpusRef={"name": "corpus"}, build={}, vocabSize=512),
+        pretrain_run(namespace),
+    )
+
+    def wait(what: str, until: Callable[[Any], object]) -> Any:
+        try:
+            return kube.wait("PretrainRun", namespace, "model", until, 240)
+        except AssertionError as error:
+            raise AssertionError(f"{what}: {error}") from error
+
+    return wait
+
+
+def step(run) -> int:
+    status = run.get("status", {})
+    metrics = {m["name"]: m["value"] for m in (status.get("progress") or {}).get("metrics", [])}
+    return int(metrics.get("done", 0)) if status.get("currentStage") == "train" else 0
+
+
+def says(reason):
+    return lambda run: condition(run, "Succeeded").get("reason") == reason
+
+
+def goes_on(beyond):
+    return lambda run: says("Running")(run) and step(run) > beyond
+
+
+def pods(kube, namespace):
+    return kube.core.list_namespaced_pod(
+        namespace, label_selector=f"{LABEL}=model,batch.kubernetes.io/job-name={TRAIN}"
+    ).items
+
+
+def change(kube, namespace, **spec):
+    kube.custom.patch_namespaced_custom_object(
+        "hatchery.dev", "v1alpha1", namespace, "pretrainruns", "model", {"spec": spec}
+    )
+
+
+def uncharged(run) -> bool:
+    status = run["status"]
+    return (status["attempts"], status["failures"]) == (2, 0)
+
+
+def test_a_run_outlasts_suspension_resize_and_eviction_without_a_charge(kube, namespace, training) -> None:
+    before = step(training("it trains", goes_on(0)))
+
+    begun = datetime.now(UTC)
+    change(kube, namespace, suspend=True)
+    training("suspended", says("Suspended"))
+    assert (datetime.now(UTC) - begun).total_seconds() <= GRACE_SECONDS + 5
+    assert [pod for pod in pods(kube, namespace) if pod.status.phase == "Running"] == []
+    change(kube, namespace, suspend=False)
+    resumed = training("resumed", goes_on(before))
+
+    for nodes in (1, 2):
+        before = step(resumed)
+        change(kube, namespace, parallelism={"nodes": nodes})
+        training("resizing", says("Resizing"))
+        resumed = training(f"{nodes} nodes", goes_on(before))
+        assert kube.batch.read_namespaced_job(TRAIN, namespace).spec.completions == nodes
+
+    lost = resumed["status"]["disruptions"]
+    [victim] = [pod.metadata.name for pod in pods(kube, namespace) if pod.metadata.name.startswith(f"{TRAIN}-1-")]
+    eviction = client.V1Eviction(metadata=client.V1ObjectMeta(name=victim, namespace=namespace))
+    kube.core.create_namespaced_pod_eviction(victim, namespace, eviction)
+    evicted = training("the eviction is counted", lambda run: run["status"]["disruptions"] > lost)
+    assert uncharged(evicted)
+
+    final = kube.wait_succeeded("PretrainRun", namespace, "model", 400)
+    assert uncharged(final)
+    # pods that are lost before they met have saved nothing, so the last resume may be from where the one before began
+    assert len(final["status"]["resumedFrom"]) >= 3
+    assert final["status"]["resumedFrom"] == sorted(final["status"]["resumedFrom"])
