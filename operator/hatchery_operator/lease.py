@@ -243,11 +243,13 @@ class Elector:
         return True
 
     async def _release(self) -> None:
-        lease = self._election.release(self._now())
-        if lease is None:
-            return
+        election = self._election
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
-                await self._cluster.replace(lease, fenced=False)
+                if election.holder == self.identity and not election.is_current:
+                    # a renewal was cut off: whether it arrived is not known
+                    election.observe(await self._cluster.get(LEASES, self._namespace, self._name), self._clock())
+                if lease := election.release(self._now()):
+                    await self._cluster.replace(lease, fenced=False)
         except (ApiError, TimeoutError) as error:
             LOG.warning("the lease was not given back: %s", error or "no answer in time")

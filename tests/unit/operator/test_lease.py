@@ -243,6 +243,23 @@ def test_a_graceful_stop_hands_over_at_once() -> None:
     two(scenario)
 
 
+def test_a_graceful_stop_in_the_middle_of_a_renewal_hands_over_as_soon() -> None:
+    async def scenario(server: LeaseServer, a: Candidate, b: Candidate) -> None:
+        await watch(10, a, b)
+        server.latency = 0.5
+        renewals = len(server.writes)
+        while len(server.writes) == renewals:
+            await pass_time(0.01)
+        # the server has the renewal, and its answer is on the way
+        stopped_at = asyncio.get_running_loop().time()
+        await a.stop()
+        await watch(6, b)
+        assert b.begun
+        assert b.begun[0] - stopped_at < 5
+
+    two(scenario)
+
+
 def test_a_lease_somebody_deletes_is_made_again_by_its_holder() -> None:
     async def scenario(server: LeaseServer, a: Candidate, b: Candidate) -> None:
         server.store(None)
