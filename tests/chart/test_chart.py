@@ -331,6 +331,14 @@ def test_replicas_of_a_release_compete_for_a_lease_of_its_own(render, helm) -> N
     assert settings_of([d for d in yaml.safe_load_all(done.stdout) if d]).operator_name == "second-operator"
 
 
+def test_without_election_no_two_operators_ever_work_at_once(render, helm) -> None:
+    [deployment] = of_kind(render("--set=settings.leaderElection.enabled=false,replicas=1"), "Deployment")
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    done = helm("template", "hatchery", str(CHART), KUBERNETES, "--set=settings.leaderElection.enabled=false")
+    assert done.returncode != 0
+    assert "set replicas to 1" in done.stderr
+
+
 def test_a_certificate_of_somebody_else_is_mounted_where_the_settings_say(everything, default) -> None:
     [container] = pod_of(everything)["spec"]["containers"]
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
