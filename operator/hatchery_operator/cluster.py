@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -278,15 +278,18 @@ class Cluster:
             self._observe(verb, 0)
             raise UnreachableError(action, f"no answer: {type(error).__name__} {error}".strip()) from error
         self._observe(verb, answer.status)
-        if answer.status < 400:  # noqa: PLR2004 - HTTP's border between success and failure
-            self.last_success = self._clock()
-            return cast("Manifest", json.loads(data))
-        raise api_error(action, answer.status, answer.headers, data)
+        if answer.status >= 400:  # noqa: PLR2004 - HTTP's border between success and failure
+            raise api_error(action, answer.status, answer.headers, data)
+        try:
+            manifest: Manifest = json.loads(data)
+        except ValueError as error:
+            raise UnreachableError(action, f"the answer is no JSON: {data[:200]!r}") from error
+        self.last_success = self._clock()
+        return manifest
 
 
 def _path(manifest: Manifest, subresource: str | None = None) -> str:
-    metadata = manifest["metadata"]
-    return TYPES[manifest["kind"]].path(metadata["namespace"], metadata["name"], subresource)
+    return TYPES[manifest["kind"]].path(manifest["metadata"]["namespace"], manifest["metadata"]["name"], subresource)
 
 
 def kubeconfig_from_environment(environ: Mapping[str, str] = os.environ) -> Path | None:

@@ -155,7 +155,7 @@ class Slow(FakeCluster):
     """Takes its time to write."""
 
     async def apply(self, *args, **kwargs):
-        await asyncio.sleep(1)
+        await pass_time(1)
         return await super().apply(*args, **kwargs)
 
 
@@ -166,7 +166,7 @@ def test_runs_that_begin_at_once_write_the_file_once_and_all_wait_for_it() -> No
         async def read() -> str:
             nonlocal reads
             reads += 1
-            await asyncio.sleep(1)
+            await pass_time(1)
             return "pem"
 
         bundle = CaBundle(cast("Cluster", cluster), Cache(), read)
@@ -194,7 +194,7 @@ def test_a_namespace_that_fails_keeps_the_new_file_from_no_other(error: Operator
 
         cache = in_use(cluster, "a-broken-one", "team")
         task = asyncio.ensure_future(CaBundle(cast("Cluster", cluster), cache, read).run())
-        await asyncio.sleep(3 * LOOK_SECONDS)
+        await pass_time(3 * LOOK_SECONDS)
         assert not task.done()
         task.cancel()
         assert [namespace for _, namespace, _ in cluster.objects] == ["team"]

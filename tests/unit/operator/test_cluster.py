@@ -35,12 +35,15 @@ class Server:
         self.seen: list[web.Request] = []
         self.bodies: list[str] = []
         self.hangs = False
+        self.page = ""
 
     async def answer(self, request: web.Request) -> web.Response:
         self.seen.append(request)
         self.bodies.append(await request.text())
         if self.hangs:
             await asyncio.Event().wait()
+        if self.page:
+            return web.Response(text=self.page)
         status, body, headers = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return web.json_response(body, status=status, headers=headers)
 
@@ -200,6 +203,17 @@ def test_the_class_of_an_error_says_what_to_do(status: int, reason: str, error: 
 
 def test_an_answer_that_is_no_json_is_still_an_error_with_its_text() -> None:
     assert "bad gateway" in str(api_error("GET /x", 502, {}, b"<html>bad gateway"))
+
+
+def test_a_page_of_a_proxy_in_place_of_an_answer_does_not_end_the_operator(case: Callable[..., Case]) -> None:
+    made = case(ok())
+    made.server.page = "<html>sign in</html>"
+
+    async def read(cluster: Cluster) -> None:
+        await cluster.get(JOBS, "n", "j")
+
+    with pytest.raises(UnreachableError, match=r"GET .*/jobs/j: the answer is no JSON: b'<html>sign in"):
+        made.run(read)
 
 
 def test_a_busy_server_is_given_the_time_it_asks_for(case: Callable[..., Case]) -> None:
