@@ -30,9 +30,19 @@ class Api:
         """Status code and body of an answer; `Accept` goes with the query as `accept`."""
         headers = {"Content-Type": content_type, "Accept": query.pop("accept", "application/json")}
         data = None if body is None else json.dumps(body)
-        self._connection.request(method, f"{path}?{urlencode(query)}", data, headers)
-        answer = self._connection.getresponse()
-        return answer.status, json.loads(answer.read())
+        try:
+            return self._send(method, f"{path}?{urlencode(query)}", data, headers)
+        except (ConnectionError, ssl.SSLError):  # an idle connection to a server that was restarted since
+            return self._send(method, f"{path}?{urlencode(query)}", data, headers)
+
+    def _send(self, method: str, path: str, data: str | None, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        try:
+            self._connection.request(method, path, data, headers)
+            answer = self._connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        except (OSError, http.client.HTTPException):
+            self._connection.close()  # or it would refuse the next request too
+            raise
 
     def close(self) -> None:
         self._connection.close()
