@@ -92,9 +92,10 @@ class Prometheus:
         """End it; its data stays in the state folder."""
         self.processes.stop("prometheus")
 
-    def query(self, expression: str) -> list[dict[str, object]]:
-        """Return the series that an instant query finds: their labels and `[time, value]`."""
-        result: list[dict[str, object]] = self.api(f"query?{urllib.parse.urlencode({'query': expression})}")["result"]
+    def query(self, expression: str, at: float | None = None) -> list[dict[str, object]]:
+        """Return the series that an instant query finds, now or at a Unix time: their labels and `[time, value]`."""
+        parameters = {"query": expression} | ({} if at is None else {"time": str(at)})
+        result: list[dict[str, object]] = self.api(f"query?{urllib.parse.urlencode(parameters)}")["result"]
         return result
 
     def api(self, path: str) -> Any:

@@ -1,6 +1,8 @@
 """A real Prometheus that scrapes the two real pages of metrics as the chart's monitors do."""
 
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -44,8 +46,22 @@ def scrape_config(operator_port: int, pod_port: int) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Scraped:
+    """A Prometheus, asked as of the moment at which its targets stopped changing: later their rates are 0."""
+
+    server: Prometheus
+    at: float
+
+    def query(self, expression: str) -> list[dict[str, object]]:
+        return self.server.query(expression, self.at)
+
+    def api(self, path: str) -> Any:
+        return self.server.api(path)
+
+
 @pytest.fixture(scope="session")
-def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     """A Prometheus that has scraped both pages several times while their numbers changed."""
     folder = tmp_path_factory.mktemp("monitoring")
     pod = PodExporter(folder)
@@ -60,4 +76,4 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
                 return len(counts) == 2 and all(float(one["value"][1]) >= SCRAPES for one in counts)  # type: ignore[index]
 
             wait_for(f"{SCRAPES} scrapes", both_are_scraped, why="a rate needs several samples", timeout_seconds=90)
-            yield server
+            yield Scraped(server, time.time())

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 from manifests.monitoring.panels import NOTHING
-from tests.cluster.prometheus import Prometheus
 from tests.monitoring import ALERTS, DASHBOARDS
+from tests.monitoring.conftest import Scraped
 from tests.support.exporters import NAME, NAMESPACE
 
 CHOSEN = {
@@ -49,14 +49,14 @@ def is_number(series: dict[str, Any]) -> bool:
     return not math.isnan(float(series["value"][1]))
 
 
-def unknown_metrics(server: Prometheus, expression: str) -> set[str]:
+def unknown_metrics(server: Scraped, expression: str) -> set[str]:
     known = set(server.api("label/__name__/values")) | {rule["record"] for rule in RULES if "record" in rule}
     without_values = re.sub(r'"[^"]*"', '""', expression)
     return set(METRIC.findall(without_values)) - known
 
 
 @pytest.mark.parametrize(("dashboard", "panel"), PANELS)
-def test_every_panel_shows_something(scraped: Prometheus, dashboard: str, panel: dict[str, Any]) -> None:
+def test_every_panel_shows_something(scraped: Scraped, dashboard: str, panel: dict[str, Any]) -> None:
     is_normally_empty = panel["fieldConfig"]["defaults"].get("noValue") == NOTHING
     for target in panel["targets"]:
         expression = filled(target["expr"], dashboard)
@@ -66,29 +66,29 @@ def test_every_panel_shows_something(scraped: Prometheus, dashboard: str, panel:
 
 
 @pytest.mark.parametrize(("dashboard", "variable"), VARIABLES)
-def test_every_variable_offers_something(scraped: Prometheus, dashboard: str, variable: dict[str, Any]) -> None:
+def test_every_variable_offers_something(scraped: Scraped, dashboard: str, variable: dict[str, Any]) -> None:
     selector, _, label = variable["query"].removeprefix("label_values(").removesuffix(")").rpartition(", ")
     assert scraped.query(f"group by ({label}) ({filled(selector, dashboard)})"), variable["query"]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule.get("alert") or rule["record"] for rule in RULES])
-def test_every_rule_is_about_metrics_that_exist(scraped: Prometheus, rule: dict[str, Any]) -> None:
+def test_every_rule_is_about_metrics_that_exist(scraped: Scraped, rule: dict[str, Any]) -> None:
     assert unknown_metrics(scraped, rule["expr"]) == set()
     scraped.query(rule["expr"])
 
 
-def test_prometheus_evaluates_all_rules_without_an_error(scraped: Prometheus) -> None:
+def test_prometheus_evaluates_all_rules_without_an_error(scraped: Scraped) -> None:
     rules = [rule for group in scraped.api("rules")["groups"] for rule in group["rules"]]
     assert len(rules) == len(RULES)
     assert {rule["name"]: rule.get("lastError") for rule in rules if rule["health"] == "err"} == {}
 
 
-def test_a_failed_run_of_the_real_exporter_fires_the_real_alerts(scraped: Prometheus) -> None:
+def test_a_failed_run_of_the_real_exporter_fires_the_real_alerts(scraped: Scraped) -> None:
     fired = {str(series["metric"]["alertname"]) for series in scraped.query('ALERTS{alertstate="firing"}')}  # type: ignore[index]
     assert fired == {"HatcheryRunFailed", "HatcheryLossNotFinite"}
 
 
-def test_series_of_the_pod_carry_the_names_of_the_target_and_not_twice(scraped: Prometheus) -> None:
+def test_series_of_the_pod_carry_the_names_of_the_target_and_not_twice(scraped: Scraped) -> None:
     [series] = scraped.query("hatchery_train_step")
     assert series["metric"] == {
         "__name__": "hatchery_train_step",
@@ -101,7 +101,7 @@ def test_series_of_the_pod_carry_the_names_of_the_target_and_not_twice(scraped: 
 
 
 @pytest.mark.parametrize("title", ["Phase", "Progress", "Training loss", "Validation loss", "Attempts"])
-def test_a_run_that_has_ended_still_shows_how(scraped: Prometheus, title: str) -> None:
+def test_a_run_that_has_ended_still_shows_how(scraped: Scraped, title: str) -> None:
     [panel] = [panel for panel in DASHBOARDS["run"]["panels"] if panel["title"] == title]
     expression = panel["targets"][0]["expr"].replace("$namespace", NAMESPACE).replace("$name", "PretrainRun-Succeeded")
     [series] = scraped.query(expression)
