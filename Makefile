@@ -2,8 +2,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# these tests mostly wait, each process of them for an API server of its own
-APISERVER = $(BIN)/python -m pytest -n 2 --dist loadfile tests/apiserver
+# without a cluster's nodes; these tests mostly wait, so several processes of them share two cores with the others
+APISERVER = $(BIN)/python -m pytest -n 3 --dist loadfile tests/apiserver
+# the programs of a cluster, once for a machine: a test that waited for their minutes would run into its timeout
+PROGRAMS = $(BIN)/python -m tests.cluster build > /dev/null
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -44,8 +46,11 @@ check: setup ## lint, format, types, import rules, and that generated files are 
 
 .PHONY: test
 test: setup ## everything: unit, contract, chart, monitoring, API server, and the pipeline on a real cluster (first run builds it, about 30 min; later ones 12)
-	$(BIN)/python -m pytest tests/unit tests/contract tests/chart tests/monitoring
-	$(APISERVER)
+	$(PROGRAMS)
+	@echo "$(APISERVER) (beside the next command; its output follows)"
+	@$(APISERVER) > $(VENV)/apiserver.log 2>&1 & apiserver=$$!; \
+	$(BIN)/python -m pytest tests/unit tests/contract tests/chart tests/monitoring; others=$$?; \
+	wait $$apiserver; apiserver=$$?; cat $(VENV)/apiserver.log; exit $$((others + apiserver))
 	$(BIN)/python -m pytest tests/e2e
 
 .PHONY: test-unit
@@ -58,6 +63,7 @@ test-monitoring: setup ## metrics, alerts and dashboards against a real Promethe
 
 .PHONY: test-apiserver
 test-apiserver: setup ## tests against etcd and kube-apiserver
+	$(PROGRAMS)
 	$(APISERVER)
 
 .PHONY: test-e2e
@@ -82,6 +88,7 @@ images: setup ## build the operator and jobs images and push them to the local r
 
 .PHONY: chart
 chart: generate ## lint and render the Helm chart
+	$(PROGRAMS)
 	$(BIN)/python -m pytest tests/chart
 
 .PHONY: bench-corpus

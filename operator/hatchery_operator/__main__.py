@@ -223,6 +223,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     configure_logs(settings.log_level)
     handlers.silence_kopf()
+    # the first process of a container ignores signals that it does not handle; once all works `_until_stopped` does
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     asyncio.run(operator.run())
     return 0
 

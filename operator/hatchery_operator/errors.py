@@ -12,7 +12,7 @@ OperatorError
 
 import json
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 _UNAUTHORIZED: Final = 401
 _NOT_FOUND: Final = 404
@@ -64,10 +64,7 @@ class RefusedError(ApiError):
 
 def api_error(action: str, status: int, headers: Mapping[str, str], data: bytes) -> ApiError:
     """The error an answer stands for."""
-    try:
-        details = json.loads(data)
-    except ValueError:
-        details = {"message": data[:500].decode(errors="replace")}
+    details = _details(data)
     message = str(details.get("message", details))
     after = headers.get("Retry-After", "")
     retry_after_seconds = float(after) if after.isdigit() else None
@@ -79,3 +76,12 @@ def api_error(action: str, status: int, headers: Mapping[str, str], data: bytes)
     elif status in (_UNAUTHORIZED, _TOO_MANY) or status >= _SERVER_ERRORS:
         kind = UnreachableError
     return kind(action, message, status, retry_after_seconds)
+
+
+def _details(data: bytes) -> dict[str, Any]:
+    """The Status object of an answer; a proxy on the way may answer with anything."""
+    try:
+        details = json.loads(data)
+    except ValueError:
+        details = None
+    return details if isinstance(details, dict) else {"message": data[:500].decode(errors="replace")}

@@ -203,6 +203,7 @@ def test_the_class_of_an_error_says_what_to_do(status: int, reason: str, error: 
 
 def test_an_answer_that_is_no_json_is_still_an_error_with_its_text() -> None:
     assert "bad gateway" in str(api_error("GET /x", 502, {}, b"<html>bad gateway"))
+    assert "busy" in str(api_error("GET /x", 502, {}, b'"busy"'))
 
 
 def test_a_page_of_a_proxy_in_place_of_an_answer_does_not_end_the_operator(case: Callable[..., Case]) -> None:
