@@ -79,6 +79,8 @@ def report_progress(plane: ControlPlane, team: Team) -> None:
     [container] = pod["spec"]["containers"]
     told = {entry["name"]: entry.get("value", "") for entry in container["env"]}
     bound = ["--bound-object-kind=Pod", f"--bound-object-name={pod['metadata']['name']}", f"--audience={AUDIENCE}"]
+    # a report of a Job that the operator has not yet seen at work is dropped
+    team.wait_reason("CorpusBuild", "reporting", "Running")
     token = plane.kubectl("create", "token", "default", f"--namespace={team.name}", *bound).strip()
     authority = team.send("GET", team.core("configmaps", "hatchery-progress-ca"))["data"]["ca.crt"]
     body = {"trainerStatus": {"progressPercentage": 40, "metrics": []}}
@@ -90,6 +92,9 @@ def report_progress(plane: ControlPlane, team: Team) -> None:
     )
     with urllib.request.urlopen(request, context=ssl.create_default_context(cadata=authority), timeout=10) as answer:
         assert answer.status == 200
+    team.wait(
+        "progress", lambda: team.run("CorpusBuild", "reporting")["status"].get("progress", {}).get("percentage") == 40
+    )
 
 
 def disturb(plane: ControlPlane, team: Team, begun: int) -> None:

@@ -1,4 +1,4 @@
-"""One small training run that is suspended, resized and evicted on a real node, and never charged for it."""
+"""Small training runs that are suspended, resized, evicted, preempted and drained on a real node, never charged for it."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -119,3 +119,95 @@ def test_a_run_outlasts_suspension_resize_and_eviction_without_a_charge(kube, na
     # pods that are lost before they met have saved nothing, so the last resume may be from where the one before began
     assert len(final["status"]["resumedFrom"]) >= 3
     assert final["status"]["resumedFrom"] == sorted(final["status"]["resumedFrom"])
+
+
+@pytest.fixture
+def node(kube):
+    """The node, open for pods again afterwards."""
+    name = kube.core.list_node().items[0].metadata.name
+    yield name
+    kube.kubectl("uncordon", name)
+
+
+def cpu(quantities) -> float:
+    """Processors of some Kubernetes quantities."""
+    return sum(float(q[:-1]) / 1000 if q.endswith("m") else float(q) for q in quantities)
+
+
+def free_cpus(kube, node) -> float:
+    """Processors of a node that no pod asks for."""
+    there = kube.core.list_pod_for_all_namespaces(
+        field_selector=f"spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed"
+    ).items
+    asked = [c.resources.requests or {} for pod in there for c in pod.spec.containers]
+    total = kube.core.read_node(node).status.allocatable["cpu"]
+    return cpu([total]) - cpu([requests["cpu"] for requests in asked if "cpu" in requests])
+
+
+@pytest.fixture
+def urgent(kube, namespace):
+    """A PriorityClass above all runs."""
+    name = f"{namespace}-urgent"
+    kube.apply(
+        {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": 1000}
+    )
+    yield name
+    kube.kubectl("delete", "priorityclass", name)
+
+
+def urgent_pod(namespace, priority_class, image, cpus):
+    """A pod that only takes place."""
+    container = {
+        "name": "main",
+        "image": image,
+        "command": ["python3", "-c", "import signal; signal.sigwait([signal.SIGTERM])"],
+        "resources": {"requests": {"cpu": f"{round(cpus * 1000)}m"}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "urgent", "namespace": namespace},
+        "spec": {
+            "priorityClassName": priority_class,
+            "terminationGracePeriodSeconds": 5,
+            "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [container],
+        },
+    }
+
+
+def test_a_run_that_is_preempted_and_drained_goes_on_without_a_charge(
+    kube, namespace, images, node, urgent, training
+) -> None:
+    asked = 0.4
+    run = pretrain_run(namespace)
+    run["metadata"]["name"] = "yields"
+    run["spec"] |= {
+        "parallelism": {"nodes": 1},
+        "placement": {"resources": {"requests": {"cpu": f"{round(asked * 1000)}m", "memory": "512Mi"}}},
+    }
+    kube.apply(run)
+
+    def wait(until):
+        return kube.wait("PretrainRun", namespace, "yields", until, 240)
+
+    before = wait(goes_on(0))
+    kube.apply(urgent_pod(namespace, urgent, images["operator"], free_cpus(kube, node) + asked / 2))
+    preempted = wait(lambda run: run["status"]["disruptions"] > before["status"]["disruptions"])
+    assert uncharged(preempted)
+    wait(says("Unschedulable"))
+    assert kube.core.read_namespaced_pod("urgent", namespace).spec.node_name == node
+    kube.kubectl("delete", "pod", "-n", namespace, "urgent")
+    resumed = wait(goes_on(step(before)))
+
+    selector = f"--pod-selector={LABEL}=yields"
+    kube.kubectl("drain", node, selector, "--delete-emptydir-data", "--timeout=100s")
+    drained = wait(lambda run: run["status"]["disruptions"] > resumed["status"]["disruptions"])
+    assert uncharged(drained)
+    wait(says("Unschedulable"))
+    kube.kubectl("uncordon", node)
+    final = kube.wait_succeeded("PretrainRun", namespace, "yields", 400)
+    assert uncharged(final)
+    assert len(final["status"]["resumedFrom"]) == 2
