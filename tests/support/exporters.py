@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Self
 
 from aiohttp import web
+from prometheus_client.metrics import MetricWrapperBase
 from tests.cluster.control_plane import Ports
 from tests.support.run_samples import REASONS, sample
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.kinds import KINDS
 from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_jobs.pretrain import metrics
 from hatchery_jobs.pretrain.orders import WorkOrder
 from hatchery_jobs.pretrain.record import Recorder
 from hatchery_jobs.pretrain.state import RunState, Update
@@ -87,6 +89,10 @@ class PodExporter:
         )
         order = WorkOrder(job=job, tokens=folder, folder=folder, signs=folder, first_node=True, metrics_port=self.port)
         self._state = RunState()
+        # a pod has one run; other tests of this process have left series of theirs
+        for metric in vars(metrics).values():
+            if isinstance(metric, MetricWrapperBase):
+                metric.clear()
         self.recorder = Recorder(order, self._state, 1024)
 
     def step(self) -> None:
