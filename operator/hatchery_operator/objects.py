@@ -104,6 +104,20 @@ class Run:
             "controller": True,
         }
 
+    def with_status(self, status: Mapping[str, Any]) -> Manifest:
+        """What is written to the status, bound to this version: whatever has changed since may make it wrong."""
+        return {
+            "apiVersion": API_VERSION,
+            "kind": self.kind.kind,
+            "metadata": {
+                "name": self.name,
+                "namespace": self.namespace,
+                "uid": self.uid,
+                "resourceVersion": self.resource_version,
+            },
+            "status": status,
+        }
+
     def labels(self) -> dict[str, str]:
         """Labels of all children: an explicit list, since labels of the resource may belong to a deployment tool."""
         return {

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from random import random
 from typing import Final
 
-from hatchery_api.base import API_VERSION
 from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import Cluster
 from hatchery_operator.errors import ConflictError, GoneError
@@ -83,19 +82,7 @@ class ProgressWriter:
         return None
 
     async def _write(self, run: Run, received: Received, at: datetime) -> None:
-        metadata = {
-            "name": run.name,
-            "namespace": run.namespace,
-            "uid": run.uid,
-            # to this version only: whatever has changed meanwhile may have made the report old
-            "resourceVersion": run.resource_version,
-        }
-        manifest = {
-            "apiVersion": API_VERSION,
-            "kind": run.kind.kind,
-            "metadata": metadata,
-            "status": {"progress": progress_status(received.status, at).wire()},
-        }
+        manifest = run.with_status({"progress": progress_status(received.status, at).wire()})
         try:
             written = await self._cluster.apply(manifest, PROGRESS_MANAGER, "status", fenced=False)
         except (ConflictError, GoneError):

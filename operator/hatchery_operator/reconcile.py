@@ -8,7 +8,6 @@ from time import perf_counter
 from typing import Final
 from uuid import uuid4
 
-from hatchery_api.base import API_VERSION
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.status import RunStatus
 from hatchery_operator.ca_bundle import CaBundle
@@ -178,20 +177,8 @@ class Reconciler:
 
     async def _write_status(self, run: Run, status: RunStatus) -> Run:
         """Writes the status, and only to the version it was planned from."""
-        metadata = {
-            "name": run.name,
-            "namespace": run.namespace,
-            "uid": run.uid,
-            "resourceVersion": run.resource_version,
-        }
-        manifest = {
-            "apiVersion": API_VERSION,
-            "kind": run.kind.kind,
-            "metadata": metadata,
-            "status": status.wire(),
-        }
         # replaced as a whole: applied, it could not remove progress, which has another field manager
-        written = await self._cluster.replace(manifest, STATUS_MANAGER, "status")
+        written = await self._cluster.replace(run.with_status(status.wire()), STATUS_MANAGER, "status")
         self._wake_all(self._cache.put(written) - {run.key})
         said = find_condition(status.conditions, ConditionType.SUCCEEDED)
         LOG.info("status written", extra={"reason": said.reason if said else "", "attempts": status.attempts})

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import pytest
 import yaml
 from tests.cluster.control_plane import ADMIN, LOOPBACK, ControlPlane
+from tests.support.operator_process import OperatorProcess, install
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,3 +88,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for report in measured:
         values = ", ".join(f"{name}={value}" for name, value in report.user_properties)
         terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {values}")
+
+
+@pytest.fixture(scope="module")
+def operator(control_plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    """An operator for all tests of a module; one that kills it starts it again."""
+    install(control_plane)
+    process = OperatorProcess(control_plane, tmp_path_factory.mktemp("operator"))
+    process.start()
+    yield process
+    assert process.stop() == 0

@@ -2,12 +2,11 @@
 
 import itertools
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from tests.support.operator_builders import artifact
-from tests.support.operator_process import OperatorProcess, Team, install
+from tests.support.operator_process import OperatorProcess, Team
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import Report
@@ -17,15 +16,6 @@ pytestmark = pytest.mark.apiserver
 PIPELINE = (("CorpusBuild", "corpus"), ("TokenizerBuild", "tokenizer"), ("PretrainRun", "model"), ("EvalRun", "eval"))
 TEAMS = itertools.count()
 JOBS = ("corpus-build-a1", "tokenizer-vocabulary-a1", "model-encode-a1", "model-train-a1", "eval-evaluate-a1")
-
-
-@pytest.fixture(scope="module")
-def operator(control_plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    install(control_plane)
-    process = OperatorProcess(control_plane, tmp_path_factory.mktemp("operator"))
-    process.start()
-    yield process
-    assert process.stop() == 0
 
 
 @pytest.fixture

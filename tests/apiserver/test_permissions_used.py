@@ -166,6 +166,19 @@ def test_the_log_does_show_a_refusal(control_plane: ControlPlane, driven: int, t
     assert [str(action) for action in refused] == ["list secrets in hatchery-system"]
 
 
+def finish_a_corpus(operator: OperatorProcess, team: Team) -> int:
+    """The whole life of an operator that has one run to do; returns its exit code."""
+    try:
+        operator.start()
+        team.apply("CorpusBuild", "corpus")
+        team.run_pods("corpus-build-a1")
+        team.end_job("corpus-build-a1")
+        team.wait_reason("CorpusBuild", "corpus", "Completed")
+        return operator.stop()
+    finally:
+        operator.kill()
+
+
 def test_an_operator_of_one_namespace_asks_for_nothing_elsewhere(
     control_plane: ControlPlane, api, tmp_path: Path
 ) -> None:
@@ -173,15 +186,7 @@ def test_an_operator_of_one_namespace_asks_for_nothing_elsewhere(
     account, team = f"{ACCOUNT}-single", Team(api.request, "permissions-single")
     install(control_plane, account, [team.name])
     operator = OperatorProcess(control_plane, tmp_path, account, namespaces=[team.name])
-    try:
-        operator.start()
-        team.apply("CorpusBuild", "corpus")
-        team.run_pods("corpus-build-a1")
-        team.end_job("corpus-build-a1")
-        team.wait_reason("CorpusBuild", "corpus", "Completed")
-        assert operator.stop() == 0
-    finally:
-        operator.kill()
+    assert finish_a_corpus(operator, team) == 0
     found = usage(control_plane.audit_log, account_user(SYSTEM, account))
     assert [str(action) for action in found.refused] == []
     assert {action.namespace for action in found.used} <= {team.name, SYSTEM}
@@ -194,12 +199,4 @@ def test_a_deleted_namespace_does_not_stop_the_operator_of_several(
     account, team = f"{ACCOUNT}-several", Team(api.request, "permissions-several")
     install(control_plane, account, [team.name])
     operator = OperatorProcess(control_plane, tmp_path, account, namespaces=["permissions-deleted", team.name])
-    try:
-        operator.start()
-        team.apply("CorpusBuild", "corpus")
-        team.run_pods("corpus-build-a1")
-        team.end_job("corpus-build-a1")
-        team.wait_reason("CorpusBuild", "corpus", "Completed")
-        assert operator.stop() == 0
-    finally:
-        operator.kill()
+    assert finish_a_corpus(operator, team) == 0

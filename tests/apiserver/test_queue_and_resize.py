@@ -1,10 +1,9 @@
 """Who may say that a Job waits: the run, a queue such as Kueue, or a change of size; on a real API server."""
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
-from tests.support.operator_process import Object, OperatorProcess, Team, install
+from tests.support.operator_process import Object, Team
 
 pytestmark = pytest.mark.apiserver
 
@@ -13,15 +12,6 @@ QUEUE = "kueue"
 """Field manager of the controller that the test plays."""
 
 JOB = "corpus-build-a1"
-
-
-@pytest.fixture(scope="module")
-def operator(control_plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
-    install(control_plane)
-    process = OperatorProcess(control_plane, tmp_path_factory.mktemp("operator"))
-    process.start()
-    yield process
-    assert process.stop() == 0
 
 
 @pytest.fixture

@@ -485,8 +485,8 @@ def test_the_certificates_are_in_a_namespace_before_its_first_pods_and_written_o
     assert world.cluster.of("ConfigMap")["hatchery-progress-ca"]["data"] == {"ca.crt": "PEM"}
 
 
-def test_a_namespace_that_was_deleted_and_made_again_gets_the_certificates_again() -> None:
-    world = World(authorities="PEM")
+def run_in_a_namespace_made_twice(world: World) -> None:
+    """A run in a namespace that is deleted with all in it, and one in the next namespace of that name."""
     world.cluster.add(manifest("CorpusBuild", "corpus"))
     world.settle()
     key = Key("CorpusBuild", NAMESPACE, "corpus")
@@ -495,6 +495,11 @@ def test_a_namespace_that_was_deleted_and_made_again_gets_the_certificates_again
     asyncio.run(world.reconcile(key))
     world.cluster.add(manifest("CorpusBuild", "corpus"))
     world.settle()
+
+
+def test_a_namespace_that_was_deleted_and_made_again_gets_the_certificates_again() -> None:
+    world = World(authorities="PEM")
+    run_in_a_namespace_made_twice(world)
     assert "hatchery-progress-ca" in world.cluster.of("ConfigMap")
 
 
@@ -516,14 +521,7 @@ def test_a_namespace_is_closed_before_its_first_pods_and_once() -> None:
 
 def test_a_namespace_that_was_deleted_and_made_again_is_closed_again() -> None:
     world = World()
-    world.cluster.add(manifest("CorpusBuild", "corpus"))
-    world.settle()
-    key = Key("CorpusBuild", NAMESPACE, "corpus")
-    world.cluster.objects.clear()
-    world.cache.remove(key)
-    asyncio.run(world.reconcile(key))
-    world.cluster.add(manifest("CorpusBuild", "corpus"))
-    world.settle()
+    run_in_a_namespace_made_twice(world)
     assert "hatchery-runs" in world.cluster.of("NetworkPolicy")
 
 
