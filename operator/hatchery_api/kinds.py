@@ -7,7 +7,8 @@ from hatchery_api.base import Record
 from hatchery_api.corpus import CorpusBuildSpec, CorpusResult
 from hatchery_api.evaluate import EvalResult, EvalRunSpec
 from hatchery_api.placement import RunSpec
-from hatchery_api.pretrain import PretrainResult, PretrainRunSpec
+from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.pretrain_result import PretrainResult
 from hatchery_api.status import (
     CorpusBuildStatus,
     EvalRunStatus,

@@ -4,20 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from hatchery_api.base import Duration, Model, Record, Ref, Seed, cel
+from hatchery_api.base import Duration, Model, Ref, Seed, cel, exactly_one, spelled_out
+from hatchery_api.corpus import Files, HubDataset
+from hatchery_api.guard import Guard
+from hatchery_api.objective import Objective
 from hatchery_api.placement import Card, RunSpec
+from hatchery_api.pretrain_model import HubRevisionSource, PretrainModel
+from hatchery_api.tracking import Tracking
 
 Steps = Annotated[int, Field(ge=1, le=100_000_000)]
 """A number of optimizer steps."""
 
-Dropout = Annotated[float, Field(ge=0, lt=1)]
-"""A dropout probability."""
-
-
-_DIVISIBLE = (
-    "!has(self.overrides.heads) || !has(self.overrides.hiddenSize)"
-    " || self.overrides.hiddenSize % self.overrides.heads == 0"
-)
 _LONG_ENOUGH = (
     "!has(self.model.overrides.maxPositions) || self.data.sequenceLength <= self.model.overrides.maxPositions"
 )
@@ -26,59 +23,41 @@ _LONG_ENOUGH = (
 _PROCESSES = "(type(self.parallelism.processesPerNode) == int ? int(self.parallelism.processesPerNode) : 1)"
 
 
-class Objective(Model):
-    """What the model learns to predict."""
+class TrainingDataset(HubDataset):
+    """A dataset of the Hub."""
 
-    type: Literal["causal"] = "causal"
-    """`causal`: the next token."""
+    model_config = ConfigDict(json_schema_extra=spelled_out("dataset", "split", "revision"))
+
+
+class TrainingFiles(Files):
+    """Files of documents."""
+
+    model_config = ConfigDict(json_schema_extra=spelled_out("urls", "format"))
 
 
 class TrainingCorpus(Model):
     """One corpus of the training data."""
 
-    corpus_ref: Ref
+    model_config = ConfigDict(json_schema_extra=cel(exactly_one("corpusRef", "hub", "files")))
+
+    corpus_ref: Ref | None = None
     """A CorpusBuild; its train split is learnt, its validation split measured."""
 
+    hub: TrainingDataset | None = None
+    """A dataset of the Hub, as it is; fields as in a CorpusBuild."""
 
-class ModelOverrides(Model):
-    """Sizes that replace those of the preset."""
+    files: TrainingFiles | None = None
+    """Files, as they are; fields as in a CorpusBuild."""
 
-    layers: Annotated[int, Field(ge=1, le=512)] | None = None
-    """Transformer blocks."""
-    heads: Annotated[int, Field(ge=1, le=512)] | None = None
-    """Attention heads; must divide hiddenSize."""
-    hidden_size: Annotated[int, Field(ge=8, le=65_536)] | None = None
-    """Width of the residual stream."""
-    max_positions: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
-    """Longest sequence the model can see; default: data.sequenceLength."""
-    dropout: Dropout | None = None
-    """Dropout of embeddings, attention and residuals; 0 suits pretraining in less than one epoch."""
+    weight: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """Share of the training sequences, relative to the other corpora; absent for all: by their size."""
 
 
-class PretrainModel(Model):
-    """The model, from a configuration and not from weights."""
+class Encode(Model):
+    """The stage that turns text into tokens, once."""
 
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            (
-                _DIVISIBLE,
-                "overrides.heads must divide overrides.hiddenSize",
-            )
-        )
-    )
-
-    architecture: Literal["gpt2"] = "gpt2"
-    """Family in the transformers library."""
-
-    size: Literal["tiny", "small", "medium", "large", "xl"] = "small"
-    """Preset: tiny (4 layers, 4 heads, 128 wide), small (12, 12, 768), medium (24, 16, 1024), large (36, 20, 1280),
-    xl (48, 25, 1600)."""
-
-    overrides: ModelOverrides = ModelOverrides()
-    """Sizes that replace those of the preset."""
-
-    init_seed: Seed = 1
-    """Seed of the initial weights."""
+    parallelism: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Pods."""
 
 
 class Shuffle(Model):
@@ -87,6 +66,9 @@ class Shuffle(Model):
     seed: Seed = 1
     """Seed; the order is a pure function of seed, epoch and position."""
 
+    buffer_rows: Annotated[int, Field(ge=1, le=1_048_576)] = 1000
+    """Sequences that `streaming` shuffles among each other; `mmap` shuffles all."""
+
 
 class PretrainData(Model):
     """How documents become sequences."""
@@ -94,8 +76,25 @@ class PretrainData(Model):
     sequence_length: Annotated[int, Field(ge=8, le=1_048_576)] = 1024
     """Tokens in a sequence."""
 
-    packing: Literal["concat"] = "concat"
-    """`concat`: documents are joined with the end-of-text token and cut; no padding."""
+    packing: Literal["concat", "bestFit"] = "concat"
+    """`concat`: documents are joined with the end-of-text token and cut; no padding. `bestFit`: documents that fit into
+    a sequence are never cut; the rest of a sequence is padding."""
+
+    document_mask: bool = False
+    """Documents of one sequence do not see each other."""
+
+    dynamic_padding: bool = True
+    """Pad to the longest sequence of a batch (masked pairs, seq2seq), not to sequenceLength."""
+
+    pad_to_multiple_of: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Padded lengths are multiples of this."""
+
+    loading: Literal["mmap", "streaming"] = "mmap"
+    """`mmap`: text is encoded once and tokens are read from memory-mapped files. `streaming`: text is read and encoded
+    while training, without disk."""
+
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.005
+    """Share of the documents of `hub` and `files` that is measured and not learnt."""
 
     shuffle: Shuffle = Shuffle()
     """Order of the sequences."""
@@ -108,6 +107,11 @@ class Schedule(Model):
         json_schema_extra=cel(
             ("self.warmupSteps < self.steps", "warmupSteps must be below steps"),
             ("self.minLr <= self.peakLr", "minLr must not be above peakLr"),
+            ("!has(self.decaySteps) || self.type == 'wsd'", "decaySteps belongs to type wsd"),
+            (
+                "!has(self.decaySteps) || self.warmupSteps + self.decaySteps <= self.steps",
+                "warmupSteps and decaySteps together must not be above steps",
+            ),
         )
     )
 
@@ -117,8 +121,11 @@ class Schedule(Model):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps in which the rate rises linearly from 0 to peakLr."""
 
-    type: Literal["cosine", "linear", "constant"] = "cosine"
-    """Course after the warm-up, down to minLr (constant stays)."""
+    type: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """Course after the warm-up, down to minLr; constant stays, wsd stays until decaySteps before the end."""
+
+    decay_steps: Annotated[int, Field(ge=1)] | None = None
+    """Last steps, in which wsd falls linearly to minLr; default: a tenth of steps."""
 
     peak_lr: Annotated[float, Field(gt=0, le=1)] = 5e-4
     """Highest learning rate."""
@@ -169,6 +176,9 @@ class Parallelism(Model):
     processes_per_node: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = "auto"
     """Processes in a pod; auto: one for each GPU asked for, without GPUs one with a thread for each processor."""
 
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """`ddp`: every process holds the whole model; `fsdp`: a part of it (FSDP2)."""
+
 
 class Checkpoint(Model):
     """When and how long state is kept."""
@@ -179,8 +189,30 @@ class Checkpoint(Model):
     keep_last: Annotated[int, Field(ge=1, le=1000)] = 2
     """Checkpoints kept."""
 
+    asynchronous: Annotated[bool, Field(alias="async")] = True
+    """Write while training goes on; it waits only for the copy in memory."""
+
+    push_every: bool = True
+    """With spec.hub: push every checkpoint in the background, as commit `step N` and tag `step-N`."""
+
+    resume_from: HubRevisionSource | None = None
+    """A pushed checkpoint to start from: weights, optimizer and position, where there is no newer one."""
+
     grace_period: Duration = "120s"
     """Time a pod has to checkpoint after a termination signal."""
+
+
+class Samples(Model):
+    """Texts the model writes while it learns."""
+
+    prompts: Annotated[list[Annotated[str, Field(min_length=1, max_length=2048)]], Field(max_length=16)] = []
+    """Beginnings of texts; none: no samples."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Tokens written after a prompt."""
+
+    temperature: Annotated[float, Field(ge=0, le=10)] = 0.4
+    """Sampling temperature; 0 is greedy."""
 
 
 class PretrainEvaluate(Model):
@@ -192,6 +224,9 @@ class PretrainEvaluate(Model):
     batches: Annotated[int, Field(ge=-1)] = -1
     """Batches of `batch.sequences` at most; -1 for all."""
 
+    samples: Samples = Samples()
+    """Texts written at each measurement."""
+
 
 class PretrainRunSpec(RunSpec):
     """Trains a language model."""
@@ -201,6 +236,19 @@ class PretrainRunSpec(RunSpec):
             (
                 _LONG_ENOUGH,
                 "data.sequenceLength must not be above model.overrides.maxPositions",
+            ),
+            (
+                "{'causal': ['gpt2', 'llama'], 'masked': ['bert', 'roberta'], 'seq2seq': ['t5']}[self.objective.type]"
+                ".exists(a, a == self.model.architecture)",
+                "model.architecture must be gpt2 or llama for causal, bert or roberta for masked, t5 for seq2seq",
+            ),
+            (
+                "self.data.packing == 'concat' || self.objective.type == 'causal'",
+                "data.packing bestFit belongs to objective causal",
+            ),
+            (
+                "self.data.loading == 'mmap' || (self.objective.type == 'causal' && self.data.packing == 'concat')",
+                "data.loading streaming belongs to objective causal with packing concat",
             ),
             (
                 f"self.parallelism.nodes * {_PROCESSES} <= self.batch.sequences / self.batch.perDevice",
@@ -214,7 +262,10 @@ class PretrainRunSpec(RunSpec):
     """What is learnt."""
 
     corpora: Annotated[list[TrainingCorpus], Field(min_length=1, max_length=16)]
-    """Training data, joined in this order before shuffling."""
+    """Training data."""
+
+    encode: Encode = Encode()
+    """The stage that turns text into tokens."""
 
     tokenizer_ref: Ref
     """The TokenizerBuild whose tokenizer is used."""
@@ -240,6 +291,12 @@ class PretrainRunSpec(RunSpec):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
+    compile: Literal["auto", "always", "never"] = "auto"
+    """torch.compile; auto: on GPUs, where the shapes never change."""
+
+    attention: Literal["auto", "sdpa", "flash", "eager"] = "auto"
+    """Kernel of the attention; auto: sdpa."""
+
     parallelism: Parallelism = Parallelism()
     """Workers."""
 
@@ -249,54 +306,11 @@ class PretrainRunSpec(RunSpec):
     evaluate: PretrainEvaluate = PretrainEvaluate()
     """Measurement during the run."""
 
+    guard: Guard = Guard()
+    """What happens when training goes wrong."""
+
+    tracking: Tracking = Tracking()
+    """Where metrics are logged beside Prometheus."""
+
     card: Card = Card()
     """Texts of the model card."""
-
-
-class Loss(Record):
-    """Cross-entropy in nats per token."""
-
-    train: float | None = None
-    """Of the last reported step."""
-    eval: float | None = None
-    """On the validation split, last measured."""
-    initial: float | None = None
-    """On the validation split, before the first step."""
-
-
-class LastCheckpoint(Record):
-    """The newest complete checkpoint."""
-
-    step: int
-    """Optimizer steps done."""
-    time: str
-    """When it was complete, RFC 3339."""
-
-
-class PretrainResult(Record):
-    """What a PretrainRun reports."""
-
-    parameters: int | None = None
-    """Trainable parameters."""
-    tokens_per_step: int | None = None
-    """Tokens in one optimizer step."""
-    step: int | None = None
-    """Optimizer steps done."""
-    steps: int | None = None
-    """Optimizer steps of the whole run."""
-    tokens: int | None = None
-    """Training tokens consumed."""
-    loss: Loss | None = None
-    """Cross-entropy."""
-    perplexity: float | None = None
-    """exp of the validation loss."""
-    initial_perplexity: float | None = None
-    """exp of the validation loss before the first step."""
-    bits_per_byte: float | None = None
-    """Validation loss in bits per byte of text: comparable between tokenizers."""
-    tokens_per_second: float | None = None
-    """Over all workers, without evaluation and checkpoints."""
-    last_checkpoint: LastCheckpoint | None = None
-    """The newest complete checkpoint."""
-    resumed_from: Annotated[list[int], Field(max_length=64)] | None = None
-    """Steps the run was resumed at."""

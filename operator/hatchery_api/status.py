@@ -8,7 +8,7 @@ from hatchery_api.base import Record, cel
 from hatchery_api.conditions import Condition
 from hatchery_api.corpus import CorpusResult
 from hatchery_api.evaluate import EvalResult
-from hatchery_api.pretrain import PretrainResult
+from hatchery_api.pretrain_result import PretrainResult
 from hatchery_api.tokenizer import TokenizerResult
 
 

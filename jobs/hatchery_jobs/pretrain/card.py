@@ -6,7 +6,8 @@ from typing import Any, Final
 import yaml
 
 from hatchery_api.contract import JobInput
-from hatchery_api.pretrain import PretrainResult, PretrainRunSpec
+from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.pretrain_result import PretrainResult
 from hatchery_jobs.pretrain.curve import CURVE
 from hatchery_jobs.pretrain.data import TokenIndex
 

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hatchery_api.conditions import Reason
-from hatchery_api.pretrain import PretrainResult, PretrainRunSpec
+from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.pretrain_result import PretrainResult
 from hatchery_jobs.artifacts import storage_errors, write_atomically
 from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.errors import DataError, Interrupted

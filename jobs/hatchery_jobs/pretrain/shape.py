@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_api.pretrain import PretrainModel
+from hatchery_api.pretrain_model import PretrainModel
 from hatchery_jobs.errors import SpecError
 
 PRESETS: Final = {

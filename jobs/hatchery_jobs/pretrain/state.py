@@ -14,6 +14,18 @@ class RunState(Record):
 
     step: int = 0
     """Updates done."""
+    batch: int = 0
+    """Number of the next batch; ahead of `step` by the batches that were left out."""
+    targets: int = 0
+    """Labels learnt from."""
+    skipped: list[tuple[int, int]] = []
+    """Batches left out by the guard: first, and the one after the last."""
+    rollbacks: int = 0
+    """Returns to an earlier checkpoint."""
+    recent_losses: list[float] = []
+    """What the guard compares the next loss with."""
+    micro_batch: int | None = None
+    """Rows in one forward pass since memory did not suffice for `batch.perDevice`."""
     evaluated_step: int = -1
     """Step of the last measurement on the validation split."""
     train_loss: float | None = None
@@ -25,7 +37,9 @@ class RunState(Record):
     curve_bytes: int = 0
     """Length of the loss curve's file."""
     train_seconds: float = 0.0
-    """Time spent in updates."""
+    """Time spent in updates that were kept."""
+    wall_seconds: float = 0.0
+    """Time the workers existed."""
     resumed_from: list[int] = []
     """Steps the run was resumed at."""
     checkpoint_step: int | None = None
@@ -37,19 +51,33 @@ class RunState(Record):
 
 
 @dataclass(frozen=True)
+class Times:
+    """Where the time of one update went, in seconds."""
+
+    data: float
+    """Waiting for rows and making batches of them."""
+    compute: float
+    """Forward and backward passes, the exchange of gradients with them."""
+    optimizer: float
+    """Clipping and the step of the optimizer."""
+    total: float
+    """All of it; what is left is the loop's own."""
+
+
+@dataclass(frozen=True)
 class Update:
     """One update of the weights."""
 
     loss: float
-    """Over the whole batch, in nats per token."""
+    """Over the whole batch, in nats per label."""
     norm: float
     """Gradient norm before clipping."""
     rate: float
     """Learning rate."""
-    seconds: float
+    targets: int
+    """Labels of the whole batch that counted."""
+    times: Times
     """Time it took."""
-    data_seconds: float
-    """Part of that spent waiting for data."""
     stop: bool
     """Whether a pod was asked to end meanwhile."""
 

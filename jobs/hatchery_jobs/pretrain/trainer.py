@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_api.pretrain import LastCheckpoint, Loss, PretrainResult, PretrainRunSpec
+from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.pretrain_result import LastCheckpoint, Loss, PretrainResult
 from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.checkpoint import Checkpoints

@@ -1,0 +1,38 @@
+"""What a PretrainRun does when training goes wrong."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hatchery_api.base import Duration, Model
+
+
+class LossSpike(Model):
+    """A loss far above the recent ones."""
+
+    factor: Annotated[float, Field(gt=1, le=1000)] = 2.0
+    """A loss above this many times the median of the window is a spike."""
+
+    window: Annotated[int, Field(ge=8, le=10_000)] = 128
+    """Updates the median is taken of; before there are as many nothing is a spike."""
+
+    action: Literal["stop", "skip", "rollback"] = "rollback"
+    """`stop` ends the run; `skip` leaves the batch out; `rollback` goes back to the newest checkpoint and leaves out
+    the batches since."""
+
+
+class Guard(Model):
+    """What happens when training goes wrong; what is left out is recorded and stays left out after a resume."""
+
+    non_finite: Literal["stop", "skip", "rollback"] = "stop"
+    """What happens when loss or gradient are no number: as in lossSpike.action."""
+
+    loss_spike: LossSpike | None = None
+    """Watches for sudden losses; absent: it does not."""
+
+    max_interventions: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Batches skipped and roll-backs together, after which the run ends."""
+
+    stall_timeout: Duration = "10m"
+    """Time without an update after which workers leave a stack dump and are started again; ten times as long before
+    the first update."""
