@@ -107,6 +107,8 @@ class Reason(StrEnum):
     """The corpus is too small for a single batch."""
     NON_FINITE_LOSS = "NonFiniteLoss"
     """The loss is no number any more: lower the learning rate or clip more."""
+    LOSS_SPIKE = "LossSpike"
+    """The loss rose far above the recent ones more often than `spec.guard` may help: lower the learning rate."""
     STORAGE_ERROR = "StorageError"
     """The artifact store cannot be written or is full; the operator's `networkPolicies` open its ports."""
     ARTIFACT_CORRUPT = "ArtifactCorrupt"

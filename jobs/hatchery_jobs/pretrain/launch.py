@@ -21,7 +21,7 @@ from hatchery_api.contract import RENDEZVOUS_PORT
 from hatchery_api.pretrain import Parallelism
 from hatchery_jobs.errors import Interrupted, RetryableError
 from hatchery_jobs.logs import log
-from hatchery_jobs.pretrain.orders import Ending, Sign, WorkOrder, read_ending, read_failure
+from hatchery_jobs.pretrain.orders import Cause, Ending, Failure, Sign, WorkOrder, read_ending, read_failure
 
 POLL_SECONDS: Final = 0.2
 """Longest time until a termination signal is seen."""
@@ -34,6 +34,9 @@ JOIN_TIMEOUT_SECONDS: Final = 900
 
 FRUITLESS_LAUNCHES: Final = 10
 """Launches in a row in which the pods did not meet, after which this one gives up."""
+
+HANGS: Final = 3
+"""Launches in a row that hang, after which this attempt gives up."""
 
 RELAUNCH_WAIT_SECONDS: Final = 2.0
 """Wait before the workers are started again."""
@@ -99,23 +102,35 @@ def run_workers(order: WorkOrder, gang: Gang, stop: threading.Event) -> Ending:
         Interrupted: this pod was asked to end; the state is saved.
         JobError: a worker's own error, or other pods stay away.
     """
-    fruitless = 0
+    fruitless = hangs = 0
     while not stop.is_set():
         _clear(order.signs)
+        launched_with = order.micro_batch()
         code = _launch(order, gang, stop)
         ending, failure = read_ending(order.signs), read_failure(order.signs)
         if ending is not None and ending.state == "done":
             return ending
         if stop.is_set():
             break
-        if failure is not None and not failure.peer_lost:
+        if failure is not None and _is_final(failure, order, launched_with):
             raise failure.error()
         fruitless = 0 if order.sign(Sign.STARTED).exists() else fruitless + 1
-        if gang.nodes == 1 or fruitless >= FRUITLESS_LAUNCHES:
+        hangs = hangs + 1 if failure is not None and failure.cause == Cause.HUNG else 0
+        if failure is not None and hangs >= HANGS:
+            raise failure.error()
+        if (gang.nodes == 1 and failure is None) or fruitless >= FRUITLESS_LAUNCHES:
             raise _lost(gang, code)
-        log("relaunch", node=gang.index, exitCode=code, fruitless=fruitless)
+        cause = failure.cause if failure else "unknown"
+        log("relaunch", node=gang.index, exitCode=code, cause=cause, fruitless=fruitless)
         stop.wait(RELAUNCH_WAIT_SECONDS)
     raise Interrupted("asked to end; training goes on from the newest checkpoint")
+
+
+def _is_final(failure: Failure, order: WorkOrder, launched_with: int) -> bool:
+    """Whether starting the workers again cannot help."""
+    if failure.cause == Cause.MEMORY:
+        return order.micro_batch() >= launched_with
+    return failure.cause == Cause.OWN
 
 
 def _clear(signs: Path) -> None:

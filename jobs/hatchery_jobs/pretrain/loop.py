@@ -1,9 +1,10 @@
 """The training loop, as every worker runs it under torchrun: `python -m hatchery_jobs.pretrain.loop ORDER`.
 
-One micro-batch of `batch.perDevice` rows is the unit of work. Update s learns from the positions s·sequences to
-(s+1)·sequences - 1 of the run, cut into micro-batches that are dealt to the workers in turn. Each loss is divided by
-the tokens of the whole batch, so the gradient is the same for any number of workers; losses are added in the order of
-the micro-batches, so the reported curve is the same too. Shapes: B rows, T tokens, V vocabulary.
+One micro-batch of some rows is the unit of work. Batch b takes the positions b·sequences to (b+1)·sequences - 1 of the
+run, cut into micro-batches that are dealt to the workers in turn. Losses are summed and divided by the labels of the
+whole batch, so the gradient is the same for any number of workers; they are added in the order of the micro-batches,
+so the reported curve is the same too. An update is judged before the optimizer takes it. Shapes: B rows, T tokens,
+V vocabulary.
 """
 
 import math
@@ -15,124 +16,147 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from transformers.utils.logging import disable_progress_bar
 
+from hatchery_api.base import parse_duration
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode
-from hatchery_jobs.errors import JobError, SpecError
+from hatchery_jobs.errors import JobError
 from hatchery_jobs.logs import bind, guard_streams, log, redact
-from hatchery_jobs.pretrain.measure import bits_per_byte, measure, measure_is_due
-from hatchery_jobs.pretrain.orders import Ending, Failure, WorkOrder, write_ending, write_failure
+from hatchery_jobs.pretrain import guard, watchdog
+from hatchery_jobs.pretrain.measure import measure, measure_is_due
+from hatchery_jobs.pretrain.orders import Cause, Ending, Failure, WorkOrder, write_ending, write_failure
 from hatchery_jobs.pretrain.schedule import learning_rate
-from hatchery_jobs.pretrain.state import Update
+from hatchery_jobs.pretrain.state import Times, Update
 from hatchery_jobs.pretrain.team import local_rank
-from hatchery_jobs.pretrain.trainer import Trainer, prepare, result, to_device
+from hatchery_jobs.pretrain.trainer import Trainer, prepare, result
 
 
 def train(order: WorkOrder) -> Ending:
     """Trains from the newest checkpoint, or from the start, to the end or until a pod is asked to end."""
-    run = prepare(order)
-    steps, every = run.spec.schedule.steps, run.spec.checkpoint.every_steps
-    with run.recorder:
-        while True:
-            step = run.state.step
-            if measure_is_due(run):
-                loss = measure(run)
-                if loss is None:
+    timeout = parse_duration(order.job.spec.guard.stall_timeout)
+    with watchdog.started(timeout, lambda said: write_failure(order, local_rank(), hung(said))) as dog:
+        run = prepare(order)
+        steps, every = run.spec.schedule.steps, run.spec.checkpoint.every_steps
+        with run:
+            while True:
+                step = run.state.step
+                if measure_is_due(run):
+                    if (loss := measure(run, dog)) is None:
+                        return interrupted(run)
+                    run.advance(evaluated_step=step, eval_loss=loss, initial_loss=run.state.initial_loss or loss)
+                    run.recorder.measured(run.state, run.objective.bits_per_byte(loss))
+                if step == steps or (step > 0 and step % every == 0):
+                    dog.beat("checkpoint")
+                    run.save()
+                if step == steps:
+                    break
+                dog.beat("update")
+                update = learn(run)
+                dog.beat("update", step=True)
+                if update.stop and run.state.step < steps:
                     return interrupted(run)
-                run.advance(evaluated_step=step, eval_loss=loss, initial_loss=run.state.initial_loss or loss)
-                run.recorder.measured(run.state, bits_per_byte(loss, run.store))
-            if step == steps or (step > 0 and step % every == 0):
-                run.save()
-            if step == steps:
-                break
-            update = learn(run, step)
-            if not is_finite(run, update):
-                raise not_finite(run, update)
-            seconds = run.state.train_seconds + update.seconds
-            run.advance(step=step + 1, train_loss=update.loss, train_seconds=seconds)
-            run.recorder.updated(run.state, update)
-            if update.stop and run.state.step < steps:
-                return interrupted(run)
-    leave()
-    if run.team.leads:
-        run.module.save_pretrained(order.folder)
+            run.finish()
     return ending(run, "done")
 
 
-def leave() -> None:
-    """Ends what binds the workers together; only then does transformers save from a worker of any rank."""
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+def learn(run: Trainer) -> Update:
+    """One update from one global batch, taken if nothing is wrong with it."""
+    began = time.monotonic()
+    losses, targets, stop, data_seconds = gradients(run)
+    loss = math.fsum(losses) / max(1, targets)
+    passed = time.monotonic()
+    # the divisor so far was the expected number of labels
+    norm = run.clip(run.spec.batch.sequences * run.objective.nominal_targets / max(1, targets))
+    rate = learning_rate(run.state.step, run.spec.schedule)
+    verdict = guard.judge(run.spec.guard, run.state, loss, norm, scaled=run.spec.precision == "fp16")
+    if verdict.action == "take":
+        run.step(rate)
+    run.optimizer.zero_grad()
+    ended = time.monotonic()
+    times = Times(data=data_seconds, compute=passed - began - data_seconds, optimizer=ended - passed, total=ended - began)
+    update = Update(loss=loss, norm=norm, rate=rate, targets=targets, times=times, stop=stop)
+    if verdict.action == "take":
+        run.took(update)
+    else:
+        intervene(run, verdict)
+    return update
 
 
-def learn(run: Trainer, step: int) -> Update:
-    """One update from one global batch: this worker's micro-batches, summed with those of all others."""
-    started = time.monotonic()
-    spec, team, rows = run.spec, run.team, run.spec.batch.per_device
-    rate = learning_rate(step, spec.schedule)
-    micro_batches = spec.batch.sequences // rows
+def gradients(run: Trainer) -> tuple[list[float], int, bool, float]:
+    """Gradients of one global batch: this worker's micro-batches, summed with those of all others.
+
+    Returns:
+        The loss of each micro-batch in nats, the labels of the batch, whether a pod was asked to end, and the seconds
+        spent on data.
+    """
+    sequences, rows, team = run.spec.batch.sequences, run.rows, run.team
+    first, micro_batches = run.state.batch * sequences, sequences // rows
     mine = team.share(micro_batches)
-    losses = torch.zeros(micro_batches + 1, dtype=torch.float64, device=team.device)
-    data_seconds = 0.0
+    sums = torch.zeros(2 * micro_batches + 1, dtype=torch.float64, device=team.device)
+    # DDP divides the sum of the gradients by the number of workers; this takes it back
+    weight = team.size / (sequences * run.objective.nominal_targets)
+    began = time.monotonic()
+    run.objective.begin(first, sequences)
+    data_seconds = time.monotonic() - began
     for number in mine:
         began = time.monotonic()
-        first = step * spec.batch.sequences + number * rows
-        sequences = run.store.rows("train", run.positions(range(first, first + rows)))
-        inputs, targets = to_device(sequences, team.device)
+        batch = run.objective.training(first + (number % micro_batches) * rows, rows)
         data_seconds += time.monotonic() - began
-        if spec.model.overrides.dropout:  # the masks too depend on nothing but step and micro-batch
-            torch.manual_seed((spec.model.init_seed << 32) + step * micro_batches + number)
-        with nullcontext() if number == mine[-1] else team.accelerator.no_sync(run.model):
-            logits = run.model(input_ids=inputs, use_cache=False).logits  # (B, T, V)
-            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-            # DDP divides the sum of the gradients by the number of workers; this takes it back
-            team.accelerator.backward(loss * (team.size / run.tokens_per_step))
-        losses[number] = loss.detach()
-    norm = team.accelerator.clip_grad_norm_(run.model.parameters(), spec.optimizer.clip_norm)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    losses[-1] = float(team.stop_wanted())
-    *nats, stop = team.total(losses)
-    return Update(
-        loss=math.fsum(nats) / run.tokens_per_step,
-        norm=float(norm),
-        rate=rate,
-        seconds=time.monotonic() - started,
-        data_seconds=data_seconds,
-        stop=stop > 0,
-    )
+        # the masks of dropout too depend on nothing but batch and micro-batch
+        torch.manual_seed((run.spec.model.init_seed << 32) + run.state.batch * micro_batches + number)
+        with nullcontext() if number == mine[-1] else run.no_sync():
+            loss = run.objective.loss(run.forward, batch)
+            team.accelerator.backward(loss * (weight if number < micro_batches else 0.0))
+        if number < micro_batches:
+            sums[number], sums[micro_batches + number] = loss.detach(), batch.targets
+    sums[-1] = float(team.stop_wanted())
+    *totals, stop = team.total(sums)
+    return totals[:micro_batches], round(math.fsum(totals[micro_batches:])), stop > 0, data_seconds
 
 
-def is_finite(run: Trainer, update: Update) -> bool:
-    """Whether training can go on. In fp16 a gradient may overflow: its scaler then leaves the weights as they are."""
-    return math.isfinite(update.loss) and (math.isfinite(update.norm) or run.spec.precision == "fp16")
+def intervene(run: Trainer, verdict: guard.Verdict) -> None:
+    """Leaves out a bad batch, or goes back and leaves out all since the checkpoint.
 
-
-def not_finite(run: Trainer, update: Update) -> SpecError:
-    """The error of a loss or gradient that is no number."""
-    run.recorder.not_finite()
-    return SpecError(
-        Reason.NON_FINITE_LOSS,
-        f"update {run.state.step + 1} of {run.spec.schedule.steps}: loss {update.loss}, gradient norm {update.norm}; "
-        "lower spec.schedule.peakLr or spec.optimizer.clipNorm, or raise spec.schedule.warmupSteps",
-    )
+    Raises:
+        SpecError: the guard is told to stop, or has helped often enough.
+    """
+    if verdict.reason == Reason.NON_FINITE_LOSS:
+        run.recorder.not_finite()
+    error = guard.hopeless(run.spec.guard, run.state, run.spec.schedule.steps, verdict)
+    if error is not None:
+        raise error
+    bad = run.state.batch
+    if verdict.action == "rollback" and run.roll_back():
+        run.state = guard.left_out(run.state, run.state.batch, bad + 1)
+    else:  # before the first checkpoint there is nothing to go back to, and the weights are good
+        run.state = guard.left_out(run.state, bad, bad + 1)
+    log("intervened", action=verdict.action, step=run.state.step, batch=bad, reason=verdict.message)
+    run.recorder.intervened(run.state, verdict.action, verdict.message)
 
 
 def interrupted(run: Trainer) -> Ending:
     """Saves the state and ends."""
-    run.save()
+    run.save(wait=True)
     log("interrupted", rank=run.team.rank, step=run.state.step)
     return ending(run, "interrupted")
 
 
 def ending(run: Trainer, state: Literal["done", "interrupted"]) -> Ending:
     """The end of a run, with its numbers."""
-    loss = run.state.eval_loss
-    return Ending(state=state, result=result(run, None if loss is None else bits_per_byte(loss, run.store)))
+    return Ending(state=state, result=result(run))
+
+
+def leave() -> None:
+    """Ends what binds the workers together."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def hung(said: str) -> Failure:
+    """The failure of a worker that does nothing any more."""
+    message = f"worker {local_rank()} hangs: {said}; the stacks of its threads are in its log"
+    return Failure(reason=Reason.NO_PROGRESS, message=message, exit_code=ExitCode.RETRY, cause=Cause.HUNG)
 
 
 def failure_of(error: Exception) -> Failure:
@@ -144,10 +168,20 @@ def failure_of(error: Exception) -> Failure:
         more = "" if is_device else "raise spec.placement.resources.limits.memory, "
         remedy = f"{more}lower spec.batch.perDevice or set spec.gradientCheckpointing"
         said = f"{str(error) or 'out of memory'}; {remedy}"
-        return Failure(reason=Reason.OUT_OF_MEMORY, message=said, exit_code=ExitCode.RETRY)
+        return Failure(reason=Reason.OUT_OF_MEMORY, message=said, exit_code=ExitCode.RETRY, cause=Cause.MEMORY)
     peer_lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
     text = redact("".join(traceback.format_exception(error)))
-    return Failure(reason=Reason.ATTEMPT_FAILED, message=text[-2000:], exit_code=ExitCode.RETRY, peer_lost=peer_lost)
+    cause = Cause.PEER if peer_lost else Cause.OWN
+    return Failure(reason=Reason.ATTEMPT_FAILED, message=text[-2000:], exit_code=ExitCode.RETRY, cause=cause)
+
+
+def smaller_micro_batch(order: WorkOrder) -> None:
+    """Leaves a smaller micro-batch for the next launch; the global batch stays. One row cannot be halved."""
+    rows = order.micro_batch()
+    smaller = next((n for n in range(rows // 2, 0, -1) if rows % n == 0), None)
+    if smaller is not None:
+        order.write_micro_batch(smaller)
+        log("micro-batch-halved", rows=rows, now=smaller)
 
 
 def main(path: Path) -> int:
@@ -159,7 +193,10 @@ def main(path: Path) -> int:
         end = train(order)
     except Exception as error:  # noqa: BLE001 - torchrun would lose it; the launcher decides
         log("error", rank=local_rank(), trace=traceback.format_exc())
-        write_failure(order, local_rank(), failure_of(error))
+        failure = failure_of(error)
+        if failure.cause == Cause.MEMORY:
+            smaller_micro_batch(order)  # before the others can notice, so that all read the same
+        write_failure(order, local_rank(), failure)
         return 1
     if local_rank() == 0:
         write_ending(order, end)

@@ -3,10 +3,9 @@
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 
-from hatchery_jobs.pretrain.data import TokenStore
-from hatchery_jobs.pretrain.trainer import Trainer, to_device
+from hatchery_jobs.pretrain.trainer import Trainer
+from hatchery_jobs.pretrain.watchdog import Watchdog
 
 
 def measure_is_due(run: Trainer) -> bool:
@@ -17,31 +16,29 @@ def measure_is_due(run: Trainer) -> bool:
 
 
 @torch.no_grad()
-def measure(run: Trainer) -> float | None:
-    """Loss on the validation split in nats per token; None when a pod is asked to end meanwhile."""
-    spec, team, rows = run.spec, run.team, run.spec.batch.per_device
-    sequences = run.store.sequences("validation")
+def measure(run: Trainer, dog: Watchdog) -> float | None:
+    """Loss on the validation split in nats per label; None when a pod is asked to end meanwhile."""
+    spec, team, rows = run.spec, run.team, run.rows
+    sequences = run.objective.validation_rows
     if spec.evaluate.batches > 0:
         sequences = min(sequences, spec.evaluate.batches * spec.batch.sequences)
     micro_batches = math.ceil(sequences / rows)
-    losses = torch.zeros(micro_batches, dtype=torch.float64, device=team.device)
-    run.module.eval()
+    sums = torch.zeros(2, micro_batches, dtype=torch.float64, device=team.device)
+    run.model.eval()
     try:
         for first in range(0, micro_batches, team.size):
+            dog.beat("evaluation")
             if team.agree_to_stop():
                 return None
             number = first + team.rank
+            # under FSDP every worker takes part in every forward pass
+            if number < micro_batches or run.is_sharded:
+                start = min(number, micro_batches - 1) * rows
+                batch = run.objective.validation(start, min(rows, sequences - start))
+                loss = run.objective.loss(run.evaluated, batch)
             if number < micro_batches:
-                numbers = range(number * rows, min((number + 1) * rows, sequences))
-                inputs, targets = to_device(run.store.rows("validation", numbers), team.device)
-                logits = run.module(input_ids=inputs, use_cache=False).logits  # (B, T, V)
-                losses[number] = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+                sums[0, number], sums[1, number] = loss, batch.targets
     finally:
-        run.module.train()
-    return math.fsum(team.total(losses)) / (sequences * spec.data.sequence_length)
-
-
-def bits_per_byte(loss: float, store: TokenStore) -> float:
-    """A loss in nats per token as bits per byte of validation text."""
-    split = store.index.splits["validation"]
-    return loss / math.log(2) * split.tokens / split.text_bytes
+        run.model.train()
+    totals = team.total(sums.flatten())
+    return math.fsum(totals[:micro_batches]) / max(1.0, math.fsum(totals[micro_batches:]))

@@ -3,6 +3,7 @@
 Files, because torchrun between them turns signals and exit codes into its own.
 """
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Literal
@@ -12,10 +13,14 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import METRICS_PORT, ExitCode, JobInput
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.pretrain_result import PretrainResult
+from hatchery_jobs.artifacts import write_atomically
 from hatchery_jobs.errors import DataError, JobError, RetryableError, SpecError
 
 CHECKPOINTS: Final = "checkpoints"
 """Folder of the checkpoints in the work folder; no part of the artifact."""
+
+MICRO_BATCH: Final = "micro-batch.json"
+"""File of the micro-batch that fits, in the work folder."""
 
 
 class Sign(StrEnum):
@@ -25,6 +30,19 @@ class Sign(StrEnum):
     """The launcher asks the workers to save and end."""
     STARTED = "started"
     """The workers have found each other and watch for STOP."""
+
+
+class Cause(StrEnum):
+    """Who is to blame for a worker's end, the one that explains the others first."""
+
+    OWN = "own"
+    """The worker itself."""
+    MEMORY = "memory"
+    """Its device is too small for the micro-batch."""
+    HUNG = "hung"
+    """It did nothing for too long."""
+    PEER = "peer"
+    """Another worker is gone; this one is fine."""
 
 
 class WorkOrder(Model):
@@ -47,6 +65,17 @@ class WorkOrder(Model):
         """The file of a sign."""
         return self.signs / sign.value
 
+    def micro_batch(self) -> int:
+        """Rows in one forward pass: `batch.perDevice`, or fewer since memory did not suffice."""
+        wanted = self.job.spec.batch.per_device
+        path = self.folder / MICRO_BATCH
+        smaller = json.loads(path.read_bytes())["rows"] if path.exists() else wanted
+        return int(min(wanted, smaller)) if wanted % smaller == 0 else wanted
+
+    def write_micro_batch(self, rows: int) -> None:
+        """Says for all workers and later attempts that more rows do not fit."""
+        write_atomically(self.folder / MICRO_BATCH, json.dumps({"rows": rows}).encode())
+
 
 class Ending(Model):
     """How the workers ended, written by the first one of each node."""
@@ -66,8 +95,8 @@ class Failure(Model):
     """What, where and what to do."""
     exit_code: ExitCode
     """What it means for the next attempt."""
-    peer_lost: bool = False
-    """True when this worker is fine and another one is gone."""
+    cause: Cause = Cause.OWN
+    """Who is to blame."""
 
     def error(self) -> JobError:
         """The failure as an error of the launcher."""
@@ -92,6 +121,6 @@ def read_ending(signs: Path) -> Ending | None:
 
 
 def read_failure(signs: Path) -> Failure | None:
-    """The failure that explains the others: one that blames no lost peer comes first."""
+    """The failure that explains the others."""
     failures = [Failure.model_validate_json(p.read_bytes()) for p in sorted(signs.glob("failure-*.json"))]
-    return min(failures, key=lambda f: f.peer_lost, default=None)
+    return min(failures, key=lambda f: [*Cause].index(f.cause), default=None)

@@ -22,6 +22,8 @@ class RunState(Record):
     """Batches left out by the guard: first, and the one after the last."""
     rollbacks: int = 0
     """Returns to an earlier checkpoint."""
+    interventions: int = 0
+    """How often the guard acted."""
     recent_losses: list[float] = []
     """What the guard compares the next loss with."""
     micro_batch: int | None = None

@@ -1,143 +1,179 @@
 """A run as a worker holds it: made from the newest checkpoint, saved into the next one."""
 
 import time
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
 
 import torch
 
-from hatchery_api.conditions import Reason
 from hatchery_api.pretrain import PretrainRunSpec
-from hatchery_api.pretrain_result import LastCheckpoint, Loss, PretrainResult
 from hatchery_jobs.errors import RetryableError
-from hatchery_jobs.logs import log
+from hatchery_jobs.pretrain import guard
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
-from hatchery_jobs.pretrain.data import SequenceOrder, Tokens, TokenStore
-from hatchery_jobs.pretrain.model import build_model
-from hatchery_jobs.pretrain.optimizer import build_optimizer
-from hatchery_jobs.pretrain.orders import CHECKPOINTS, Sign, WorkOrder
+from hatchery_jobs.pretrain.checkpoint_writer import CheckpointWriter
+from hatchery_jobs.pretrain.objectives.batch import Objective
+from hatchery_jobs.pretrain.orders import WorkOrder
+from hatchery_jobs.pretrain.publisher import Publisher
 from hatchery_jobs.pretrain.record import Recorder, Silence
-from hatchery_jobs.pretrain.shape import resolve_shape
-from hatchery_jobs.pretrain.state import RunState, perplexity
-from hatchery_jobs.pretrain.team import Team, gather_team
+from hatchery_jobs.pretrain.setup import Setup
+from hatchery_jobs.pretrain.snapshot import apply, contribute, gather
+from hatchery_jobs.pretrain.state import RunState, Update
+from hatchery_jobs.pretrain.team import Team
+
+CATCH_UP_SECONDS: Final = 120.0
+"""Time at the end for checkpoints that are not on the Hub yet; the finished model is pushed after it anyway."""
 
 
 @dataclass
-class Trainer:
+class Trainer(AbstractContextManager["Trainer"]):
     """What the steps of the loop work on."""
 
     team: Team
+    order: WorkOrder
     spec: PretrainRunSpec
-    store: TokenStore
-    positions: SequenceOrder
+    setup: Setup
+    objective: Objective
+    rows: int
+    """Rows of one micro-batch."""
     model: torch.nn.Module
+    """The model as transformers knows it."""
+    forward: Any
+    """The model as the loop calls it: within DDP, compiled."""
     optimizer: Any
     checkpoints: Checkpoints
     state: RunState
     recorder: Silence
+    writer: CheckpointWriter | None = None
+    """Of the lead."""
+    publisher: Publisher | None = None
+    """Of the lead, where checkpoints are pushed."""
+    closing: ExitStack = field(default_factory=ExitStack)
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        """Makes the lead's writer; time counts from here on top of what earlier attempts took."""
+        self.began -= self.state.wall_seconds
+        if isinstance(self.recorder, Recorder):
+            self.writer = CheckpointWriter(
+                self.checkpoints, self._saved, self.recorder.checkpoint_failed,
+                asynchronous=self.spec.checkpoint.asynchronous,
+            )  # fmt: skip
+            self.closing.callback(self.writer.close)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the record of the run, after what is being written."""
+        self.closing.close()
+        self.recorder.__exit__(kind, error, trace)
 
     @property
-    def module(self) -> torch.nn.Module:
-        """The model without DDP around it."""
-        return getattr(self.model, "module", self.model)
+    def is_sharded(self) -> bool:
+        """Whether every forward pass is one of all workers together."""
+        return self.team.is_sharded
 
     @property
-    def tokens_per_step(self) -> int:
-        """Tokens learnt from in one update."""
-        return self.spec.batch.sequences * self.spec.data.sequence_length
+    def evaluated(self) -> Any:
+        """The model for passes without gradients: DDP around it would only count them."""
+        return self.forward if self.is_sharded else self.model
 
     def advance(self, **changes: Any) -> None:
         """Changes the state."""
         self.state = self.state.model_copy(update=changes)
 
-    def save(self) -> None:
-        """Writes a checkpoint of this step unless there is one; the other workers go on meanwhile."""
-        if self.state.checkpoint_step == self.state.step:
-            return
-        began = time.monotonic()
+    def no_sync(self) -> AbstractContextManager[None]:
+        """Keeps gradients to this worker for now."""
+        return self.team.accelerator.no_sync(self.forward)  # type: ignore[no-any-return]
+
+    def clip(self, factor: float) -> float:
+        """Multiplies the gradients by a factor, clips them, and returns their norm before clipping."""
+        if factor != 1.0:
+            torch._foreach_mul_([p.grad for p in self.model.parameters() if p.grad is not None], factor)  # noqa: SLF001
+        norm = self.team.accelerator.clip_grad_norm_(self.forward.parameters(), self.spec.optimizer.clip_norm)
+        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+    def step(self, rate: float) -> None:
+        """Lets the optimizer take the gradients."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+
+    def took(self, update: Update) -> None:
+        """Counts an update that was taken."""
+        state = guard.taken(self.spec.guard, self.state, update.loss)
+        self.state = state.model_copy(
+            update={
+                "step": state.step + 1,
+                "batch": state.batch + 1,
+                "targets": state.targets + update.targets,
+                "train_loss": update.loss,
+                "train_seconds": state.train_seconds + update.times.total,
+                "wall_seconds": time.monotonic() - self.began,
+            }
+        )
+        self.recorder.updated(self.state, update)
+
+    def save(self, *, wait: bool = False) -> None:
+        """Saves this step unless it is saved; `wait` returns only when it is durable.
+
+        Raises:
+            RetryableError: the state could not be saved and is waited for.
+        """
+        if self.state.checkpoint_step != self.state.step:
+            self._save()
+        if wait and self.writer is not None:
+            self.writer.finish()
+
+    def _save(self) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self.advance(checkpoint_step=self.state.step, checkpoint_time=now)
-        if isinstance(self.recorder, Recorder):
-            scaler = self.team.accelerator.scaler
-            self.advance(curve_bytes=self.recorder.curve_bytes(), loss_scale=scaler.state_dict() if scaler else None)
-            self.checkpoints.save(self.state, self.module, self.optimizer.state_dict())
-            self.recorder.saved(self.state, began)
+        snapshot = gather(self.model, self._bare_optimizer)
+        if self.writer is None or not isinstance(self.recorder, Recorder):
+            contribute(snapshot)
+            return
+        scaler = self.team.accelerator.scaler
+        self.advance(curve_bytes=self.recorder.curve_bytes(), loss_scale=scaler.state_dict() if scaler else None)
+        self._begun = time.monotonic()
+        self.writer.save(self.state, snapshot)
 
+    def _saved(self, state: RunState, folder: Path) -> None:
+        self.recorder.saved(state, time.monotonic() - self._begun)
+        if self.publisher is not None:
+            self.publisher.offer(state, folder)
 
-def prepare(order: WorkOrder) -> Trainer:
-    """Model, optimizer and data, at the newest checkpoint."""
-    spec = order.job.spec
-    team = gather_team(order)
-    order.sign(Sign.STARTED).touch()
-    store = TokenStore(order.tokens, spec.data.sequence_length)
-    shape = resolve_shape(spec.model, spec.data.sequence_length, store.index.vocab_size)
-    model = build_model(
-        shape, store.index.eos_id, spec.model.init_seed, gradient_checkpointing=spec.gradient_checkpointing
-    ).to(team.device)
-    optimizer = build_optimizer(model, spec.optimizer, spec.schedule.peak_lr)
-    checkpoints = Checkpoints(order.folder / CHECKPOINTS, spec.checkpoint.keep_last)
-    state = resume(team, checkpoints, model, optimizer)
-    model, optimizer = team.accelerator.prepare(model, optimizer)
-    if state.loss_scale and team.accelerator.scaler:
-        team.accelerator.scaler.load_state_dict(state.loss_scale)
-    log("training", rank=team.rank, workers=team.size, device=str(team.device), step=state.step)
-    return Trainer(
-        team=team,
-        spec=spec,
-        store=store,
-        positions=SequenceOrder(spec.data.shuffle.seed, store.sequences("train")),
-        model=model,
-        optimizer=optimizer,
-        checkpoints=checkpoints,
-        state=state,
-        recorder=Recorder(order, state, spec.batch.sequences * spec.data.sequence_length) if team.leads else Silence(),
-    )
+    @property
+    def _bare_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer without Accelerate around it."""
+        return getattr(self.optimizer, "optimizer", self.optimizer)  # type: ignore[no-any-return]
 
+    def roll_back(self) -> bool:
+        """Goes back to the newest checkpoint; false when there is none."""
+        if self.writer is not None:
+            self._settle()
+        newest = self.team.told_by_lead(self.checkpoints.newest() if self.team.leads else None)
+        if newest is None:
+            return False
+        apply(self.checkpoints.load(newest.step), self.model, self._bare_optimizer)
+        kept = ("skipped", "interventions", "resumed_from", "wall_seconds")
+        self.state = newest.model_copy(
+            update={name: getattr(self.state, name) for name in kept} | {"rollbacks": self.state.rollbacks + 1}
+        )
+        return True
 
-def resume(team: Team, checkpoints: Checkpoints, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> RunState:
-    """Loads the newest complete checkpoint; the lead chooses, so that all take the same one.
+    def _settle(self) -> None:
+        """Waits for what is being written; a store that failed just now is not asked again here."""
+        assert self.writer is not None  # noqa: S101 - the caller's condition
+        try:
+            self.writer.finish()
+        except RetryableError as error:
+            self.recorder.checkpoint_failed(self.state, error)
 
-    Raises:
-        RetryableError: this worker cannot read what the lead can.
-    """
-    newest = team.told_by_lead(checkpoints.newest() if team.leads else None)
-    if newest is None:
-        return RunState()
-    try:
-        state = checkpoints.load(newest.step, model, optimizer)
-    except FileNotFoundError as error:
-        raise RetryableError(
-            Reason.STORAGE_ERROR,
-            f"{error.filename}: worker {team.rank} cannot read the checkpoint that worker {team.lead_rank} wrote; "
-            "all pods must mount the same volume: use a ReadWriteMany claim in spec.storage, or one node",
-        ) from error
-    return state.model_copy(update={"resumed_from": [*state.resumed_from, state.step]})
-
-
-def to_device(sequences: Tokens, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and targets, both (B, T): each target is the token after its input."""
-    tokens = torch.from_numpy(sequences).to(device)
-    return tokens[:, :-1], tokens[:, 1:]
-
-
-def result(run: Trainer, bits_per_byte: float | None) -> PretrainResult:
-    """The numbers of the run so far."""
-    state, tokens = run.state, run.state.step * run.tokens_per_step
-    last = None
-    if state.checkpoint_step is not None and state.checkpoint_time is not None:
-        last = LastCheckpoint(step=state.checkpoint_step, time=state.checkpoint_time)
-    return PretrainResult(
-        parameters=sum(p.numel() for p in run.module.parameters()),
-        tokens_per_step=run.tokens_per_step,
-        step=state.step,
-        steps=run.spec.schedule.steps,
-        tokens=tokens,
-        loss=Loss(train=state.train_loss, eval=state.eval_loss, initial=state.initial_loss),
-        perplexity=perplexity(state.eval_loss),
-        initial_perplexity=perplexity(state.initial_loss),
-        bits_per_byte=bits_per_byte,
-        tokens_per_second=tokens / state.train_seconds if state.train_seconds else None,
-        last_checkpoint=last,
-        resumed_from=state.resumed_from or None,
-    )
+    def finish(self) -> None:
+        """Waits until all is saved, and gives the Hub some time."""
+        self.save(wait=True)
+        if self.publisher is not None:
+            self.publisher.finish(CATCH_UP_SECONDS)
