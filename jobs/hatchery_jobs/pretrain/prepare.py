@@ -1,22 +1,139 @@
 """Makes the run that a worker trains: model, optimizer and data, at the newest checkpoint."""
 
 import shutil
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from hatchery_api.conditions import Reason
+from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
-from hatchery_jobs.pretrain.data import TokenStore
-from hatchery_jobs.pretrain.devices import device_of
+from hatchery_jobs.pretrain.devices import this_device
+from hatchery_jobs.pretrain.feeds import open_feed
 from hatchery_jobs.pretrain.model import build_model
 from hatchery_jobs.pretrain.objectives.build import build_objective
+from hatchery_jobs.pretrain.objectives.lengths import target_tokens
 from hatchery_jobs.pretrain.optimizer import build_optimizer
 from hatchery_jobs.pretrain.orders import CHECKPOINTS, Sign, WorkOrder
+from hatchery_jobs.pretrain.publisher import Publisher, is_wanted
 from hatchery_jobs.pretrain.record import Recorder, Silence, keep_log
 from hatchery_jobs.pretrain.setup import Setup
+from hatchery_jobs.pretrain.shape import Shape
+from hatchery_jobs.pretrain.sharding import shard
 from hatchery_jobs.pretrain.snapshot import apply
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.pretrain.team import Team, gather_team
 from hatchery_jobs.pretrain.trainer import Trainer
+from hatchery_jobs.pretrain.vocabulary import Vocabulary, load_vocabulary
+from hatchery_jobs.pretrain.weights import shape_of
+
+COMPILERS = ("cc", "gcc", "clang")
+"""Programs one of which torch.compile calls."""
+
+
+def prepare(order: WorkOrder) -> Trainer:
+    """Model, optimizer and data, at the newest checkpoint."""
+    spec = order.job.spec
+    team = gather_team(order)
+    keep_log(order, team.rank, leads=team.leads)
+    order.sign(Sign.STARTED).touch()
+    vocabulary = load_vocabulary(order.tokenizer)
+    shape = shape_of(spec, vocabulary, order.weights)
+    model, forward, optimizer = _model(spec, team, shape, vocabulary, order.weights)
+    checkpoints = Checkpoints(order.folder / CHECKPOINTS, spec.checkpoint.keep_last)
+    state = resume(team, checkpoints, model, getattr(optimizer, "optimizer", optimizer))
+    if state.loss_scale and team.accelerator.scaler:
+        team.accelerator.scaler.load_state_dict(state.loss_scale)
+    setup = _setup(spec, team, shape)
+    recorder = Recorder(order, state, setup) if team.leads else Silence()
+    feed, tokens_per_byte = open_feed(order, vocabulary, team)
+    log("training", rank=team.rank, workers=team.size, device=setup.device.name, step=state.step)
+    return Trainer(
+        team=team,
+        order=order,
+        spec=spec,
+        setup=setup,
+        objective=build_objective(spec, vocabulary, feed, team.device, tokens_per_byte),
+        rows=team.told_by_lead(order.micro_batch()),
+        model=model,
+        forward=forward,
+        optimizer=optimizer,
+        checkpoints=checkpoints,
+        state=state,
+        recorder=recorder,
+        publisher=_publisher(order, model) if team.leads and is_wanted(spec) else None,
+    )
+
+
+def _model(
+    spec: PretrainRunSpec, team: Team, shape: Shape, vocabulary: Vocabulary, weights: Path | None
+) -> tuple[Any, Any, Any]:
+    """The model, the model as the loop calls it, and the optimizer."""
+    model = build_model(
+        shape,
+        vocabulary.special,
+        spec.model.init_seed,
+        attention=spec.attention,
+        gradient_checkpointing=spec.gradient_checkpointing,
+        weights=weights,
+    ).to(team.device)
+    if team.is_sharded:
+        shard(model, team.device, team.size, spec.precision)
+    optimizer = build_optimizer(model, spec.optimizer, spec.schedule.peak_lr)
+    compiled = _compiled(spec, team, model)
+    if team.is_sharded:
+        return model, compiled, team.accelerator.prepare(optimizer)
+    forward, prepared = team.accelerator.prepare(compiled, optimizer)
+    return model, forward, prepared
+
+
+def _compiled(spec: PretrainRunSpec, team: Team, model: Any) -> Any:
+    """The model, compiled where it pays: on GPUs whose shapes never change; on CPUs it costs more than it brings."""
+    pads = spec.objective.type != "causal" and spec.data.dynamic_padding
+    has_compiler = any(shutil.which(program) for program in COMPILERS)
+    wanted = spec.compile == "always" or (spec.compile == "auto" and team.device.type == "cuda" and not pads)
+    log("compile", rank=team.rank, wanted=spec.compile, active=wanted and has_compiler, compiler=has_compiler)
+    return torch.compile(model) if wanted and has_compiler else model
+
+
+def _setup(spec: PretrainRunSpec, team: Team, shape: Shape) -> Setup:
+    return Setup(
+        parameters=shape.parameters,
+        tokens_per_step=spec.batch.sequences * spec.data.sequence_length,
+        flops_per_token=shape.flops_per_token(spec.data.sequence_length, target_tokens(spec)),
+        workers=team.size,
+        device=this_device(team.device, spec.precision),
+    )
+
+
+def _publisher(order: WorkOrder, model: Any) -> Publisher:
+    """The way of checkpoints to the Hub; what makes a model of their weights is written first."""
+    files = order.signs / "model"
+    model.config.save_pretrained(files)
+    for path in order.tokenizer.iterdir():
+        if path.is_file() and path.name.startswith(("tokenizer", "special_tokens", "added_tokens", "vocab", "merges")):
+            shutil.copyfile(path, files / path.name)
+    return Publisher(order.job, files, order.folder / "outbox")
+
+
+def resume(team: Team, checkpoints: Checkpoints, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> RunState:
+    """Loads the newest complete checkpoint; the lead chooses, so that all take the same one.
+
+    Raises:
+        RetryableError: this worker cannot read what the lead can.
+    """
+    newest: RunState | None = team.told_by_lead(checkpoints.newest() if team.leads else None)
+    if newest is None:
+        return RunState()
+    try:
+        apply(checkpoints.load(newest.step), model, optimizer)
+    except FileNotFoundError as error:
+        raise RetryableError(
+            Reason.STORAGE_ERROR,
+            f"{error.filename}: worker {team.rank} cannot read the checkpoint that worker {team.lead_rank} wrote; "
+            "all pods must mount the same volume: use a ReadWriteMany claim in spec.storage, or one node",
+        ) from error
+    return newest.model_copy(update={"resumed_from": [*newest.resumed_from, newest.step]})

@@ -13,6 +13,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_jobs.errors import SpecError
 from hatchery_jobs.pretrain.orders import Sign, WorkOrder
+from hatchery_jobs.pretrain.sharding import is_sharded
 
 PEER_TIMEOUT: Final = timedelta(minutes=30)
 """Longest time one worker waits for another; a checkpoint, which only the first one writes, must fit in."""
@@ -29,6 +30,11 @@ class Team:
     order: WorkOrder
     lead_rank: int
     """Rank of the worker that writes files: the first process of the first node. torchrun may give it any rank."""
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each worker holds a part of the model, so that every pass is one of all together."""
+        return is_sharded(self.order.job.spec.parallelism, self.size)
 
     @property
     def rank(self) -> int:
@@ -51,8 +57,12 @@ class Team:
         return self.accelerator.device
 
     def share(self, micro_batches: int) -> range:
-        """Numbers of the micro-batches this worker computes."""
-        return range(self.rank, micro_batches, self.size)
+        """Numbers of the micro-batches this worker computes.
+
+        Sharded workers compute equally many: numbers from `micro_batches` on are passes that count nothing.
+        """
+        end = -(-micro_batches // self.size) * self.size if self.is_sharded else micro_batches
+        return range(self.rank, end, self.size)
 
     def total(self, tensor: torch.Tensor) -> list[float]:
         """Sum of a tensor over all workers."""
@@ -83,9 +93,11 @@ def gather_team(order: WorkOrder) -> Team:
     spec = order.job.spec
     gpu = torch.cuda.is_available()
     _check_precision(spec, gpu=gpu)
+    sharded = is_sharded(spec.parallelism, int(os.environ.get("WORLD_SIZE", "1")))
     accelerator = Accelerator(
         cpu=not gpu,
-        mixed_precision=PRECISIONS[spec.precision],
+        # FSDP casts what it exchanges, and needs no autocast around it
+        mixed_precision="no" if sharded else PRECISIONS[spec.precision],
         kwargs_handlers=[
             DistributedDataParallelKwargs(gradient_as_bucket_view=True),
             InitProcessGroupKwargs(timeout=PEER_TIMEOUT),
@@ -106,4 +118,10 @@ def _check_precision(spec: PretrainRunSpec, *, gpu: bool) -> None:
         raise SpecError(
             Reason.INVALID_SPEC,
             "spec.precision is fp16 and the pod has no GPU; ask for one in spec.placement.resources, or take bf16",
+        )
+    if spec.precision == "fp16" and spec.parallelism.strategy == "fsdp":
+        raise SpecError(
+            Reason.INVALID_SPEC,
+            "spec.precision is fp16 and spec.parallelism.strategy is fsdp, whose parts have no common gradient scale; "
+            "take bf16 or ddp",
         )

@@ -20,7 +20,8 @@ from hatchery_jobs.pretrain.orders import WorkOrder
 from hatchery_jobs.pretrain.publisher import Publisher
 from hatchery_jobs.pretrain.record import Recorder, Silence
 from hatchery_jobs.pretrain.setup import Setup
-from hatchery_jobs.pretrain.snapshot import apply, contribute, gather
+from hatchery_jobs.pretrain.sharding import unsynced
+from hatchery_jobs.pretrain.snapshot import apply, contribute, gather, whole
 from hatchery_jobs.pretrain.state import RunState, Update
 from hatchery_jobs.pretrain.team import Team
 
@@ -87,14 +88,16 @@ class Trainer(AbstractContextManager["Trainer"]):
 
     def no_sync(self) -> AbstractContextManager[None]:
         """Keeps gradients to this worker for now."""
+        if self.is_sharded:
+            return unsynced(self.model)
         return self.team.accelerator.no_sync(self.forward)  # type: ignore[no-any-return]
 
     def clip(self, factor: float) -> float:
         """Multiplies the gradients by a factor, clips them, and returns their norm before clipping."""
         if factor != 1.0:
             torch._foreach_mul_([p.grad for p in self.model.parameters() if p.grad is not None], factor)  # noqa: SLF001
-        norm = self.team.accelerator.clip_grad_norm_(self.forward.parameters(), self.spec.optimizer.clip_norm)
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        norm = self.team.accelerator.clip_grad_norm_(self.model.parameters(), self.spec.optimizer.clip_norm)
+        return float(whole(norm))
 
     def step(self, rate: float) -> None:
         """Lets the optimizer take the gradients."""

@@ -1,0 +1,45 @@
+"""One model over several workers: whole on each (DDP) or a part of it on each (FSDP2).
+
+FSDP2 is torch's own `fully_shard` rather than Accelerate's plugin around it, which refuses CPUs: what runs on GPUs is
+what the tests run.
+"""
+
+from contextlib import contextmanager
+from collections.abc import Iterator
+from typing import Any, Final
+
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+from hatchery_api.pretrain import Parallelism
+
+HALF: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types of the weights that FSDP exchanges, by precision; gradients are summed in 32 bits."""
+
+
+def is_sharded(parallelism: Parallelism, workers: int) -> bool:
+    """Whether workers hold parts; one alone holds it all."""
+    return parallelism.strategy == "fsdp" and workers > 1
+
+
+def shard(model: Any, device: torch.device, workers: int, precision: str) -> None:
+    """Leaves a part of each block of a transformers model on each worker, and a part of the rest."""
+    mesh = init_device_mesh(device.type, (workers,))
+    half = HALF.get(precision)
+    policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32 if half else None)
+    blocks = set(model._no_split_modules or ())  # noqa: SLF001 - what transformers calls its blocks
+    for module in model.modules():
+        if type(module).__name__ in blocks:
+            fully_shard(module, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+
+
+@contextmanager
+def unsynced(model: Any) -> Iterator[None]:
+    """Keeps the gradients of a sharded model to this worker for now."""
+    model.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        model.set_requires_gradient_sync(True)
