@@ -25,7 +25,7 @@ Failed = Callable[[RunState, RetryableError], None]
 
 
 class Buffers:
-    """Memory for a copy of a snapshot; pinned where the tensors are on a GPU, so that it copies while others compute."""
+    """Memory for a copy of a snapshot; pinned where the tensors are on a GPU, which then copies by itself."""
 
     def __init__(self) -> None:
         self._tensors: list[torch.Tensor] = []
@@ -51,7 +51,7 @@ class Buffers:
         plain = [(buffer, t) for buffer, t in zip(self._tensors, tensors, strict=True) if type(t) is torch.Tensor]
         with torch.no_grad():
             if plain:
-                torch._foreach_copy_(*(list(side) for side in zip(*plain, strict=True)), non_blocking=True)  # noqa: SLF001
+                torch._foreach_copy_(*(list(side) for side in zip(*plain, strict=True)), non_blocking=True)
             for buffer, tensor in zip(self._tensors, tensors, strict=True):
                 if type(tensor) is not torch.Tensor:
                     buffer.copy_(whole(tensor), non_blocking=True)
