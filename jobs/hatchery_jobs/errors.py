@@ -39,6 +39,9 @@ class DataError(JobError):
 class RetryableError(JobError):
     """Something outside the stage failed; another attempt may succeed."""
 
+    wait_seconds: float = 0.0
+    """Time the other side asks to be left alone."""
+
 
 class Interrupted(JobError):  # noqa: N818 - not a failure
     """The pod was asked to end; the state is saved."""

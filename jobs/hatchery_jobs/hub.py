@@ -7,17 +7,16 @@ after any failure, ends at the same commit: what the Hub already has is found ou
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.placement import Hub
 from hatchery_api.status import HubRevision
-from hatchery_jobs.errors import DataError, JobError, RetryableError, SpecError
+from hatchery_jobs.errors import DataError, RetryableError, SpecError
+from hatchery_jobs.hub_answers import RepoType, Target, client_errors, translated
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
@@ -39,72 +38,6 @@ TIMEOUT_SECONDS: Final = 300.0
 
 KEPT_FILES: Final = frozenset({".gitattributes"})
 """Files of the repository that belong to the Hub and stay although no artifact holds them."""
-
-RepoType = Literal["model", "dataset"]
-
-_CONFLICT: Final = (
-    RetryableError,
-    Reason.HUB_UNAVAILABLE,
-    "Somebody else changed, during the push,",
-    "It is tried again; give each resource a spec.hub.repo or spec.hub.revision of its own.",
-)
-_AWAY: Final = (RetryableError, Reason.HUB_UNAVAILABLE, "Not available:", "It is tried again.")
-_REFUSED: Final = (
-    SpecError,
-    Reason.INVALID_SPEC,
-    "The Hub refuses the push to",
-    "Correct spec.hub, or the card's fields if the message is about metadata.",
-)
-_ANSWERS: Final[Mapping[int, tuple[type[JobError], Reason, str, str]]] = {
-    HTTPStatus.UNAUTHORIZED: (
-        SpecError,
-        Reason.HUB_UNAUTHORIZED,
-        "Cannot push to",
-        "The token is wrong or expired: put a valid one into the Secret named in spec.hub.tokenSecret.",
-    ),
-    HTTPStatus.FORBIDDEN: (
-        SpecError,
-        Reason.HUB_UNAUTHORIZED,
-        "Cannot push to",
-        "The token in spec.hub.tokenSecret may not write there: give it the permission, or name another spec.hub.repo.",
-    ),
-    HTTPStatus.NOT_FOUND: (
-        SpecError,
-        Reason.HUB_NOT_FOUND,
-        "There is no",
-        "Check the organisation and name in spec.hub.repo, spec.hub.revision, and that the token may see them.",
-    ),
-    HTTPStatus.TOO_MANY_REQUESTS: (
-        RetryableError,
-        Reason.HUB_UNAVAILABLE,
-        "Too many requests for",
-        "It is tried again; push less often or raise the account's rate limit.",
-    ),
-    HTTPStatus.CONFLICT: _CONFLICT,
-    HTTPStatus.PRECONDITION_FAILED: _CONFLICT,
-    HTTPStatus.REQUEST_TIMEOUT: _AWAY,
-    HTTPStatus.SERVICE_UNAVAILABLE: _AWAY,
-}
-"""Status of an answer → policy, reason, what happened, what to do. All 5xx are one; others are refusals."""
-
-
-@dataclass(frozen=True)
-class _Target:
-    """Where a push goes, as messages name it."""
-
-    hub: Hub
-    repo_type: RepoType
-    endpoint: str
-
-    @property
-    def name(self) -> str:
-        """The repository, its branch and its server."""
-        return f"{self.repo_type} repository {self.hub.repo} ({self.hub.revision}) on {self.endpoint}"
-
-    def commit_url(self, revision: str) -> str:
-        """The page of a commit."""
-        prefix = "datasets/" if self.repo_type == "dataset" else ""
-        return f"{self.endpoint}/{prefix}{self.hub.repo}/commit/{revision}"
 
 
 def push_folder(
@@ -130,7 +63,35 @@ def push_folder(
 
     A RetryableError means: the Hub was away, overloaded or changed under our hands in every one of `ATTEMPTS`.
     """
-    target = _Target(hub, repo_type, (endpoint or hub.endpoint or PUBLIC_ENDPOINT).rstrip("/"))
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return push_once(local_folder, hub, repo_type, message, endpoint=endpoint, token=token)
+        except RetryableError as problem:
+            wait = max(FIRST_WAIT_SECONDS * 2 ** (attempt - 1), problem.wait_seconds)
+            if attempt == ATTEMPTS or wait > MAX_WAIT_SECONDS:
+                raise
+            sleep(wait)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def push_once(
+    local_folder: Path,
+    hub: Hub,
+    repo_type: RepoType,
+    message: str,
+    *,
+    tag: str | None = None,
+    endpoint: str | None = None,
+    token: str | None = None,
+) -> HubRevision:
+    """One attempt of `push_folder`; a `tag` then points to the commit, wherever it pointed before.
+
+    Raises:
+        SpecError: the Hub refuses it, which no further attempt changes.
+        DataError: the folder cannot be pushed.
+        RetryableError: the Hub was away, overloaded or changed under our hands.
+    """
+    target = Target(hub, repo_type, (endpoint or hub.endpoint or PUBLIC_ENDPOINT).rstrip("/"))
     secret = token or os.environ.get("HF_TOKEN", "").strip()
     if not secret:
         raise SpecError(
@@ -139,22 +100,18 @@ def push_folder(
             "spec.hub.tokenSecret.",
         )
     with _quiet_client(target.endpoint):
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return _push_once(local_folder, target, message, secret)
-            except _client_errors() as error:
-                problem = _translated(error, target)
-                wait = max(FIRST_WAIT_SECONDS * 2 ** (attempt - 1), _asked_wait_seconds(error))
-                patient = isinstance(problem, RetryableError) and attempt < ATTEMPTS and wait <= MAX_WAIT_SECONDS
-                if problem is None:
-                    raise
-                if not patient:
-                    raise problem from error
-                sleep(wait)
-    raise AssertionError("the last attempt returns or raises")
+        try:
+            revision = _commit(local_folder, target, message, secret)
+            if tag is not None:
+                _point(tag, revision.revision, target, secret)
+        except client_errors() as error:
+            if (problem := translated(error, target)) is None:
+                raise
+            raise problem from error
+    return revision
 
 
-def _push_once(folder: Path, target: _Target, message: str, token: str) -> HubRevision:
+def _commit(folder: Path, target: Target, message: str, token: str) -> HubRevision:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session
     from huggingface_hub.hf_api import RepoFile
 
@@ -179,6 +136,19 @@ def _push_once(folder: Path, target: _Target, message: str, token: str) -> HubRe
         place |= {"commit_message": message, "revision": target.hub.revision, "parent_commit": revision}
         revision = api.create_commit(**place, operations=operations).oid
     return HubRevision(repo=target.hub.repo, revision=revision, url=target.commit_url(revision))
+
+
+def _point(tag: str, revision: str, target: Target, token: str) -> None:
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=target.endpoint, token=token, library_name="hatchery")
+    place: dict[str, Any] = {"repo_id": target.hub.repo, "repo_type": target.repo_type}
+    there = {ref.name: ref.target_commit for ref in api.list_repo_refs(**place).tags}
+    if there.get(tag) == revision:
+        return
+    if tag in there:
+        api.delete_tag(**place, tag=tag)
+    api.create_tag(**place, tag=tag, revision=revision)
 
 
 def _same(file: Path, row: "RepoFile | None") -> bool:
@@ -207,7 +177,7 @@ def _files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _check_visibility(target: _Target, *, private: bool) -> None:
+def _check_visibility(target: Target, *, private: bool) -> None:
     if target.hub.private and not private:
         raise SpecError(
             Reason.INVALID_SPEC,
@@ -239,61 +209,3 @@ def _quiet_client(endpoint: str) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(constants, name, value)
-
-
-def _client_errors() -> tuple[type[Exception], ...]:
-    """What the library raises when the Hub is the reason.
-
-    Its base class comes from httpx or, in newer releases, httpx2; uploads and the check of the card wrap it in errors
-    of Python's own.
-    """
-    from huggingface_hub import errors
-
-    transport: type[Exception] = errors.HfHubHTTPError.__bases__[0]
-    return (transport, ConnectionError, TimeoutError, RuntimeError, ValueError)
-
-
-def _cause(error: BaseException) -> BaseException | None:
-    """The error of the chain that talks about the Hub: one with an answer, else one of the connection."""
-    chain = [error]
-    while (below := chain[-1].__cause__) is not None:
-        chain.append(below)
-    answered = next((link for link in chain if getattr(link, "response", None) is not None), None)
-    lost = next((link for link in chain if not isinstance(link, RuntimeError | ValueError)), None)
-    return answered or lost
-
-
-def _asked_wait_seconds(error: BaseException) -> float:
-    response = getattr(_cause(error), "response", None)
-    asked = response.headers.get("Retry-After", "") if response is not None else ""
-    return float(asked) if asked.isdigit() else 0.0
-
-
-def _translated(error: Exception, target: _Target) -> JobError | None:
-    """Our error for one of the client's; none when the Hub has no part in it, which makes it a bug of ours."""
-    from huggingface_hub.errors import HFValidationError
-
-    if isinstance(error, HFValidationError):
-        return SpecError(Reason.INVALID_SPEC, f"spec.hub.repo is not a name the Hub accepts: {error}")
-    if (cause := _cause(error)) is None:
-        return None
-    response = getattr(cause, "response", None)
-    if response is None:
-        return RetryableError(
-            Reason.HUB_UNAVAILABLE,
-            f"Cannot reach the {target.name}: {str(cause) or type(cause).__name__}. It is tried again; if it stays so, "
-            "check spec.hub.endpoint and the namespace's NetworkPolicy.",
-        )
-    said = response.headers.get("X-Error-Message") or str(error).strip().splitlines()[-1]
-    status = response.status_code
-    if isinstance(error, RuntimeError) and status == HTTPStatus.FORBIDDEN:
-        # The Hub took the token and gave out a link; it is the storage behind the link that calls it expired.
-        status = HTTPStatus.SERVICE_UNAVAILABLE
-    return _answer_problem(status, target, f"The Hub answers {response.status_code}: {said}")
-
-
-def _answer_problem(status: int, target: _Target, said: str) -> JobError:
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        status = HTTPStatus.SERVICE_UNAVAILABLE
-    policy, reason, fault, remedy = _ANSWERS.get(status, _REFUSED)
-    return policy(reason, f"{fault} the {target.name}. {said.rstrip('.')}. {remedy}")

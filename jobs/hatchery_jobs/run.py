@@ -42,6 +42,9 @@ REPO_TYPES: Final[dict[tuple[str, str], Literal["dataset", "model"]]] = {
 }
 """Repository type on the Hub of the stages whose artifact is pushed."""
 
+MESSAGES: Final = {"PretrainRun": "final model"}
+"""First lines of the commits of kinds whose repository also holds commits of the course there."""
+
 SERVES_ITSELF: Final = frozenset({("PretrainRun", "train")})
 """Stages whose own processes serve `/metrics`."""
 
@@ -99,7 +102,7 @@ def _push(job: JobInput[Any], outcome: Outcome) -> HubRevision | None:
         job.spec.hub,
         endpoint=job.hub.endpoint,
         repo_type=repo_type,
-        message=f"{job.kind} {job.namespace}/{job.name} {outcome.artifact.key}",
+        message=MESSAGES.get(job.kind) or f"{job.kind} {job.namespace}/{job.name} {outcome.artifact.key}",
         token=os.environ.get("HF_TOKEN"),
     )
 

@@ -1,48 +1,68 @@
 """Checkpoints survive every way of dying."""
 
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors import SafetensorError
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.pretrain import checkpoint
-from hatchery_jobs.pretrain.checkpoint import Checkpoints
+from hatchery_jobs.pretrain.checkpoint import FILES, MANIFEST, Checkpoints, read_manifest
 from hatchery_jobs.pretrain.curve import Curve, read_curve
+from hatchery_jobs.pretrain.snapshot import Snapshot
 from hatchery_jobs.pretrain.state import RunState
 
 
 def make(seed):
     torch.manual_seed(seed)
-    model = torch.nn.Linear(4, 3)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    model(torch.ones(1, 4)).sum().backward()
-    optimizer.step()
-    return model, optimizer
+    moments = {"step": torch.tensor(float(seed)), "exp_avg": torch.randn(3, 4)}
+    optimizer = {"state": {"weight": moments}, "param_groups": [{"params": ["weight"], "lr": 0.1}]}
+    return Snapshot({"weight": torch.randn(3, 4), "bias": torch.randn(3)}, optimizer)
 
 
 def save(folder, *steps, keep=2):
     checkpoints = Checkpoints(folder, keep)
     for step in steps:
-        model, optimizer = make(step)
-        checkpoints.save(RunState(step=step, train_loss=step / 7), model, optimizer.state_dict())
+        checkpoints.save(RunState(step=step, train_loss=step / 7), make(step))
     return checkpoints
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_what_is_saved_is_loaded(tmp_path):
     checkpoints = save(tmp_path, 5)
-    model, optimizer = make(99)
-    state = checkpoints.load(5, model, optimizer)
-    expected_model, expected_optimizer = make(5)
-    assert state == RunState(step=5, train_loss=5 / 7)
-    assert torch.equal(model.weight, expected_model.weight)
-    moments = [o.state_dict()["state"][0]["exp_avg"] for o in (optimizer, expected_optimizer)]
-    assert torch.equal(*moments)
+    assert checkpoints.newest() == RunState(step=5, train_loss=5 / 7)
+    loaded, expected = checkpoints.load(5), make(5)
+    assert all(torch.equal(loaded.weights[name], tensor) for name, tensor in expected.weights.items())
+    assert loaded.weights.keys() == expected.weights.keys()
+    state, expected_state = loaded.optimizer["state"]["weight"], expected.optimizer["state"]["weight"]
+    assert all(torch.equal(state[name], tensor) for name, tensor in expected_state.items())
+    assert loaded.optimizer["param_groups"] == expected.optimizer["param_groups"]
+
+
+def test_a_loaded_one_does_not_change_its_files(tmp_path):
+    checkpoints = save(tmp_path, 5)
+    loaded = checkpoints.load(5)
+    loaded.weights["weight"].add_(1)
+    loaded.optimizer["state"]["weight"]["exp_avg"].add_(1)
+    assert checkpoints.newest().step == 5
+
+
+def test_a_loss_that_is_no_number_makes_no_checkpoint_unreadable(tmp_path):
+    state = RunState(step=5, recent_losses=[1.0, math.inf])
+    Checkpoints(tmp_path, 2).save(state, make(5))
+    assert Checkpoints(tmp_path, 2).newest() == state
 
 
 def test_only_the_last_ones_are_kept(tmp_path):
@@ -50,24 +70,95 @@ def test_only_the_last_ones_are_kept(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000100", "step-00001000"]
 
 
+def test_one_of_an_earlier_step_ends_the_course_that_was_left(tmp_path):
+    checkpoints = save(tmp_path, 5, 10, 15, keep=3)
+    checkpoints.discard_after(10)
+    assert names(tmp_path) == ["step-00000005", "step-00000010"]
+    (tmp_path / "step-00000010" / MANIFEST).unlink()
+    save(tmp_path, 7, keep=1)  # the torn later one must not count as the newest
+    assert names(tmp_path) == ["step-00000007"]
+
+
+def test_nothing_to_discard(tmp_path):
+    Checkpoints(tmp_path / "nothing", 2).discard_after(3)
+
+
 def test_there_may_be_none(tmp_path):
     assert Checkpoints(tmp_path / "nothing", 2).newest() is None
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "manifest.json"])
-@pytest.mark.parametrize("damage", ["missing", "cut", "changed"])
-def test_a_torn_one_is_skipped_and_reported(tmp_path, capfd, file, damage):
-    checkpoints = save(tmp_path, 5, 10)
-    path = tmp_path / "step-00000010" / file
-    data = path.read_bytes()
-    if damage == "missing":
-        path.unlink()
-    else:
-        path.write_bytes(data[: len(data) // 2] if damage == "cut" else b"{" + data[1:-1] + b"!")
-    assert checkpoints.newest().step == 5
-    report = json.loads(capfd.readouterr().out)
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two checkpoints, to be copied and damaged."""
+    folder = tmp_path_factory.mktemp("pair")
+    save(folder, 5, 10)
+    return folder
+
+
+def skipped(capfd):
+    [report] = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert report["event"] == "checkpoint-skipped"
     assert report["checkpoint"].endswith("step-00000010")
+    return report["wrong"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from((*FILES, MANIFEST)), st.integers(0, 10**9), st.integers(1, 255), st.booleans())
+def test_damage_at_any_byte_is_found_and_the_previous_one_used(pair, tmp_path, capfd, file, at, flip, cut):
+    folder = tmp_path / "damaged"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(pair, folder)
+    path = folder / "step-00000010" / file
+    data = bytearray(path.read_bytes())
+    at %= len(data)
+    if cut:
+        del data[at:]
+    else:
+        data[at] ^= flip
+    path.write_bytes(data)
+    assert Checkpoints(folder, 2).newest().step == 5
+    assert file in skipped(capfd)
+
+
+def test_every_byte_of_a_manifest_is_sealed(pair, tmp_path):
+    shutil.copytree(pair / "step-00000010", tmp_path / "one")
+    path = tmp_path / "one" / MANIFEST
+    data = path.read_bytes()
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(ValueError, match="not as it was written"):
+            read_manifest(tmp_path / "one")
+
+
+def test_a_manifest_of_an_earlier_version_is_read(pair, tmp_path):
+    manifest = json.loads((pair / "step-00000010" / MANIFEST).read_bytes())
+    del manifest["seal"], manifest["state"]["curveBytes"]
+    manifest["state"]["formerField"] = 1
+    shutil.copytree(pair, tmp_path / "all")
+    path = tmp_path / "all" / "step-00000010" / MANIFEST
+    path.write_bytes(checkpoint._sealed(json.dumps(manifest).encode()))
+    assert Checkpoints(tmp_path / "all", 2).newest().step == 10
+
+
+@pytest.mark.parametrize("file", [*FILES, MANIFEST])
+@pytest.mark.parametrize("damage", ["missing", "folder", "emptied"])
+def test_a_missing_file_is_found(pair, tmp_path, capfd, file, damage):
+    shutil.copytree(pair, tmp_path / "all")
+    path = tmp_path / "all" / "step-00000010" / file
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage == "emptied":
+        path.touch()
+    assert Checkpoints(tmp_path / "all", 2).newest().step == 5
+    assert file in skipped(capfd)
+
+
+def test_one_under_another_name_is_found(pair, tmp_path, capfd):
+    shutil.copytree(pair, tmp_path / "all")
+    (tmp_path / "all" / "step-00000005").rename(tmp_path / "all" / "step-00000012")
+    assert Checkpoints(tmp_path / "all", 2).newest().step == 10
+    assert "another step" in capfd.readouterr().out
 
 
 def test_a_torn_one_is_replaced_when_its_step_comes_again(tmp_path):
@@ -84,7 +175,7 @@ def test_a_full_disk_is_reported_and_the_earlier_ones_stay(tmp_path, monkeypatch
     def fails(*_, **__):
         raise (SafetensorError if full == "model" else RuntimeError)("No space left on device")
 
-    monkeypatch.setattr(*((checkpoint, "save_model") if full == "model" else (torch, "save")), fails)
+    monkeypatch.setattr(*((checkpoint, "save_file") if full == "model" else (torch, "save")), fails)
     with pytest.raises(RetryableError, match="step-00000010: No space left on device") as e:
         save(tmp_path, 10)
     assert e.value.reason == Reason.STORAGE_ERROR
@@ -96,6 +187,7 @@ import json, os, shutil, signal, sys
 from pathlib import Path
 import torch
 from hatchery_jobs.pretrain import checkpoint
+from hatchery_jobs.pretrain.snapshot import Snapshot
 from hatchery_jobs.pretrain.state import RunState
 
 calls, last, root = 0, 0, Path(sys.argv[1])
@@ -109,15 +201,15 @@ def dies_at(function):
         return function(*arguments, **more)
     return call
 
-for name in ("save_model", "_sync_file", "sha256_file", "write_atomically", "sync_folder"):
+for name in ("save_file", "_sync_file", "sha256_file", "write_atomically", "sync_folder"):
     setattr(checkpoint, name, dies_at(getattr(checkpoint, name)))
 torch.save = dies_at(torch.save)
-model = torch.nn.Linear(4, 3)
+snapshot = Snapshot({"weight": torch.ones(3, 4)}, {})
 for last in range(1, 20):
     shutil.copytree(root / "good", root / str(last))
     child = os.fork()
     if child == 0:
-        checkpoint.Checkpoints(root / str(last), 2).save(RunState(step=10), model, {"state": {}})
+        checkpoint.Checkpoints(root / str(last), 2).save(RunState(step=10), snapshot)
         os._exit(0)
     if os.waitpid(child, 0)[1] == 0:
         break

@@ -1,0 +1,104 @@
+"""How long a checkpoint of GPT-2's 111.0M parameters with AdamW's state stops training, in the background and not.
+
+Run: python -m tests.bench.checkpoint. One thread, the two in turn, medians of rounds. A training stand-in (matrix
+products, one step after another) runs after each asynchronous save, so that its slowdown by the writing is seen too.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from hatchery_jobs.errors import RetryableError
+from hatchery_jobs.pretrain.checkpoint import Checkpoints
+from hatchery_jobs.pretrain.checkpoint_writer import CheckpointWriter
+from hatchery_jobs.pretrain.snapshot import Leaves, gather
+from hatchery_jobs.pretrain.state import RunState
+
+VOCABULARY, ROUNDS, STEP_WIDTH, STEPS = 32_768, 5, 384, 8
+STALL_GOAL = 0.10
+
+
+def made() -> tuple[GPT2LMHeadModel, torch.optim.AdamW]:
+    """The model and its optimizer after one update."""
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, bos_token_id=0, eos_token_id=0))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 1e-3)
+    optimizer.step()
+    optimizer.zero_grad()
+    return model, optimizer
+
+
+def compute() -> None:
+    """A training stand-in: arithmetic in Python-driven pieces, which want the interpreter's lock again and again."""
+    x = torch.eye(STEP_WIDTH)
+    for _ in range(STEPS * 16):
+        x = torch.mm(x, x)
+
+
+def wall(work: Callable[[], object]) -> float:
+    """Wall seconds of a piece of work: a stall is wall time, whatever was waited for."""
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+def unforeseen(_: RunState, error: RetryableError) -> None:
+    """A failed write makes the figures meaningless."""
+    raise error
+
+
+def main() -> None:
+    """Runs both in turn and prints the bar."""
+    torch.set_num_threads(1)
+    model, optimizer = made()
+    times: dict[str, list[float]] = {"synchronous": [], "asynchronous": [], "gather": [], "alone": [], "beside": []}
+    with tempfile.TemporaryDirectory(dir=os.environ.get("HATCHERY_BENCH_FOLDER")) as name:
+        writers = {
+            mode: CheckpointWriter(
+                Checkpoints(Path(name) / mode, 1),
+                lambda *_: None,
+                unforeseen,
+                asynchronous=mode == "asynchronous",
+            )
+            for mode in ("synchronous", "asynchronous")
+        }
+        for writer in writers.values():
+            writer.reserve(gather(model, optimizer))
+
+        def save(mode: str, step: int) -> float:
+            return wall(lambda: writers[mode].save(RunState(step=step), gather(model, optimizer)))
+
+        for number in range(1, ROUNDS + 1):
+            times["gather"].append(wall(lambda: gather(model, optimizer)))
+            times["synchronous"].append(save("synchronous", number))
+            times["alone"].append(wall(compute))
+            times["asynchronous"].append(save("asynchronous", number))
+            times["beside"].append(wall(compute))
+            writers["asynchronous"].finish()
+        size = sum(path.stat().st_size for path in (Path(name) / "asynchronous").rglob("*") if path.is_file())
+        for writer in writers.values():
+            writer.close()
+    medians = {what: statistics.median(values) for what, values in times.items()}
+    snapshot = gather(model, optimizer)
+    copied = sum(tensor.nbytes for tensor in Leaves.of(snapshot).tensors())
+    print(f"{model.num_parameters():,} parameters; {copied:,} bytes copied, {size:,} bytes written; {ROUNDS} rounds")
+    print(f"synchronous save: {medians['synchronous']:.3f} s; asynchronous: {medians['asynchronous']:.3f} s")
+    print(f"of which gathering names: {medians['gather']:.4f} s")
+    print(f"arithmetic beside the write: {medians['beside'] / medians['alone']:.2f} times its time alone")
+    print(f"load average {os.getloadavg()[0]:.1f}")
+    share = statistics.median(a / s for a, s in zip(times["asynchronous"], times["synchronous"], strict=True))
+    print(f"bar checkpoint-stall-share {share:.3f} {STALL_GOAL} {'pass' if share <= STALL_GOAL else 'short'}")
+
+
+if __name__ == "__main__":
+    main()
