@@ -147,3 +147,10 @@ def utilization(tokens_per_second: float, flops_per_token: float, peak: float | 
         devices: devices that work together.
     """
     return None if peak is None else tokens_per_second * flops_per_token / (peak * devices)
+
+
+def device_memory() -> tuple[int, int]:
+    """Bytes of this process's GPU at their highest: allocated, and reserved by torch; zeros without a GPU."""
+    if not torch.cuda.is_available():
+        return 0, 0
+    return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
