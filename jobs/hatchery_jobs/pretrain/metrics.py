@@ -170,7 +170,7 @@ class RunMetrics:
         RUN_INFO.labels(*self._run, f"{spec.model.architecture}-{spec.model.size}", spec.precision, __version__).set(1)
         TARGET_STEPS.labels(*self._run).set(spec.schedule.steps)
         STEP.labels(*self._run).set(state.step)
-        CHECKPOINT_STEP.labels(*self._run).set(state.checkpoint_step or 0)
+        CHECKPOINT_STEP.labels(*self._run).set(state.step)
         CHECKPOINT_INTERVAL.labels(*self._run).set(spec.checkpoint.every_steps)
         WORKERS.labels(*self._run).set(setup.workers)
         if setup.device.peak is not None:
