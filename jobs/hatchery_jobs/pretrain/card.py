@@ -11,7 +11,7 @@ from hatchery_jobs.pretrain.curve import CURVE
 from hatchery_jobs.pretrain.data import TokenIndex
 from hatchery_jobs.pretrain.report import CURVE_PICTURE, REPORT, Story
 from hatchery_jobs.pretrain.samples import SAMPLES, Sample
-from hatchery_jobs.pretrain.summary import FAMILIES, OBJECTIVES, CurveLines, measurements, numbers, task
+from hatchery_jobs.pretrain.summary import FAMILIES, OBJECTIVES, CurveLines, counted, measurements, numbers, task
 
 SAMPLE_CHARS: Final = 800
 """Characters shown of a text; the whole one is in the file of samples."""
@@ -114,9 +114,11 @@ def _training(spec: PretrainRunSpec, result: PretrainResult) -> str:
 def _interventions(result: PretrainResult) -> str:
     if not (result.skipped or result.rollbacks):
         return ""
+    skipped = counted(result.skipped or 0, "batch", "batches")
+    rollbacks = counted(result.rollbacks or 0, "return", "returns")
     return (
-        f" The guard went back to an earlier checkpoint {result.rollbacks or 0} times and left out "
-        f"{result.skipped or 0:,} batches, whose loss was no number or far above the others."
+        f" Where the loss was no number or far above the others, the guard left out {skipped}, with {rollbacks} to an "
+        "earlier checkpoint."
     )
 
 

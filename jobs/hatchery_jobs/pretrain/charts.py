@@ -21,6 +21,9 @@ SMOOTH_FROM: Final = 120
 TICKS: Final = 5
 """About so many numbers on each axis."""
 
+ROOM: Final = 0.04
+"""Share of the range of values that is left free above and below."""
+
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 14.0, 44.0, 32.0
 """Margins in pixels."""
 
@@ -76,11 +79,18 @@ class Scale:
     high: float
     start: float
     end: float
+    is_log: bool = False
 
     def __call__(self, value: float) -> float:
         """The pixel of a value."""
-        share = (value - self.low) / (self.high - self.low)
-        return self.start + share * (self.end - self.start)
+        low, high = self.low, self.high
+        if self.is_log:
+            value, low, high = math.log(value), math.log(low), math.log(high)
+        return self.start + (value - low) / (high - low) * (self.end - self.start)
+
+    def ticks(self) -> list[float]:
+        """Round numbers in the range."""
+        return log_ticks(self.low, self.high) if self.is_log else ticks(self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,8 @@ class Chart:
     """Pixels at full size."""
     from_zero: bool = False
     """Whether the axis of values begins at 0."""
+    is_log: bool = False
+    """Whether equal distances are equal ratios, where all values are above 0."""
 
     def svg(self, *, alone: bool = False) -> str:
         """The chart; `alone` brings its style along."""
@@ -125,22 +137,30 @@ class Chart:
     def _scales(self, lines: Sequence[Line]) -> tuple[Scale, Scale]:
         steps = [step for line in lines for step, _ in line.points]
         values = [value for line in lines for _, value in line.points]
-        low, high = (min(values), max(values)) if values else (0.0, 1.0)
-        low = min(0.0, low) if self.from_zero else low
-        room = 0.04 * (high - low) or abs(high) * 0.1 or 1.0
-        bottom = low if self.from_zero and low == 0 else low - room
         first, last = (min(steps), max(*steps, self.steps)) if steps else (0.0, max(1, self.steps))
         return (
             Scale(first, last if last > first else first + 1, LEFT, self.width - RIGHT),
-            Scale(bottom, high + room, self.height - BOTTOM, TOP),
+            Scale(*self._range(values), self.height - BOTTOM, TOP, is_log=self._fits_log(values)),
         )
 
+    def _fits_log(self, values: Sequence[float]) -> bool:
+        return self.is_log and bool(values) and min(values) > 0
+
+    def _range(self, values: Sequence[float]) -> tuple[float, float]:
+        """Lowest and highest value with some room."""
+        low, high = (min(values), max(values)) if values else (0.0, 1.0)
+        if self._fits_log(values):
+            return low * 0.95, high * 1.05
+        low = min(0.0, low) if self.from_zero else low
+        room = ROOM * (high - low) or abs(high) * 0.1 or 1.0
+        return low if self.from_zero and low == 0 else low - room, high + room
+
     def _axes(self, scale_x: Scale, scale_y: Scale) -> Iterable[str]:
-        for value in ticks(scale_y.low, scale_y.high):
+        for value in scale_y.ticks():
             y = scale_y(value)
             yield f'<line class="grid" x1="{LEFT:g}" x2="{self.width - RIGHT:g}" y1="{y:.1f}" y2="{y:.1f}"/>'
             yield f'<text x="{LEFT - 8:g}" y="{y + 4:.1f}" text-anchor="end">{label(value)}</text>'
-        for value in ticks(scale_x.low, scale_x.high):
+        for value in scale_x.ticks():
             x = f'x="{scale_x(value):.1f}"'
             yield f'<text {x} y="{self.height - BOTTOM + 20:g}" text-anchor="middle">{label(value)}</text>'
 
@@ -172,9 +192,11 @@ def _mark(mark: Mark, scale_x: Scale, bottom: float) -> Iterable[str]:
 def _line(line: Line, scale_x: Scale, scale_y: Scale) -> Iterable[str]:
     is_smoothed = len(line.points) >= SMOOTH_FROM
     for segment in segments(line.points):
-        yield _polyline(thinned(segment), f"{line.colour} raw" if is_smoothed else line.colour, scale_x, scale_y)
+        buckets = max(1, BUCKETS * len(segment) // len(line.points))
+        style = f"{line.colour} raw" if is_smoothed else line.colour
+        yield _polyline(thinned(segment, buckets), style, scale_x, scale_y)
         if is_smoothed:
-            yield _polyline(thinned(smoothed(segment)), line.colour, scale_x, scale_y)
+            yield _polyline(thinned(smoothed(segment), buckets), line.colour, scale_x, scale_y)
     if line.dots:
         for step, value in line.points:
             text = f"{line.name} at {step:,.0f}: {value:.4g}"
@@ -197,38 +219,42 @@ def segments(points: Sequence[Point]) -> list[list[Point]]:
     return parts
 
 
-def thinned(points: Sequence[Point]) -> list[Point]:
-    """At most two points for each of `BUCKETS` columns, the lowest and the highest, in their order."""
-    if len(points) <= 2 * BUCKETS:
+def thinned(points: Sequence[Point], buckets: int = BUCKETS) -> list[Point]:
+    """At most two points for each of a number of columns, the lowest and the highest, in their order."""
+    if len(points) <= 2 * buckets:
         return list(points)
     kept: list[Point] = []
-    for bucket in range(BUCKETS):
-        part = points[len(points) * bucket // BUCKETS : len(points) * (bucket + 1) // BUCKETS]
+    for bucket in range(buckets):
+        part = points[len(points) * bucket // buckets : len(points) * (bucket + 1) // buckets]
         ends = {min(range(len(part)), key=lambda n: part[n][1]), max(range(len(part)), key=lambda n: part[n][1])}
         kept += [part[n] for n in sorted(ends)]
     return kept
 
 
 def smoothed(points: Sequence[Point]) -> list[Point]:
-    """Means over a window around each point: a fiftieth of the line, less at its ends, where it stays centred."""
+    """Means over a window around each point: a fiftieth of the line, and what there is of it at the ends."""
     half = max(1, len(points) // 100)
     sums = [0.0]
     for _, value in points:
         sums.append(sums[-1] + value)
-    means: list[Point] = []
-    for n, (step, _) in enumerate(points):
-        reach = min(half, n, len(points) - 1 - n)
-        means.append((step, (sums[n + reach + 1] - sums[n - reach]) / (2 * reach + 1)))
-    return means
+    windows = ((max(0, n - half), min(len(points), n + half + 1)) for n in range(len(points)))
+    return [(p[0], (sums[end] - sums[begin]) / (end - begin)) for p, (begin, end) in zip(points, windows, strict=True)]
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round numbers within a range: multiples of 1, 2 or 5 times a power of ten."""
+    """Round numbers within a range: multiples of 1, 2, 2.5 or 5 times a power of ten."""
     rough = (high - low) / TICKS
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [n * step for n in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers within a range of positive numbers, the fewer of them the more powers of ten it spans."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = next((f for span, f in ((1, (1, 1.5, 2, 3, 4, 5, 7)), (2, (1, 2, 5))) if len(powers) - 2 <= span), (1,))
+    return [value for power in powers for factor in factors if low <= (value := factor * 10.0**power) <= high]
 
 
 def label(value: float) -> str:

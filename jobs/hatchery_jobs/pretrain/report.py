@@ -43,7 +43,7 @@ p{margin:6px 0;color:var(--quiet)}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(185px,1fr));gap:12px;margin:24px 0}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 14px}
 .tile b{display:block;font-size:20px;font-weight:600}.tile span{font-size:12px;color:var(--quiet)}
-.tile i{display:block;font-style:normal;font-size:12px;color:var(--quiet);min-height:1.5em}
+.tile i{display:block;font-style:normal;font-size:12px;color:var(--quiet);}
 figure{margin:0 0 14px;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px 8px 4px}
 figure svg{display:block;width:100%;height:auto}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(430px,1fr));gap:14px}
@@ -120,7 +120,7 @@ def loss_chart(story: Story) -> Chart:
     """Losses in training and on the validation split."""
     train, validation = story.points("loss"), story.points("eval_loss")
     lines = [Line("train", train, "a"), Line("validation", validation, "b", dots=True)]
-    return Chart("Loss, nats per token", lines, _marks(story), story.job.spec.schedule.steps)
+    return Chart("Loss, nats per token", lines, _marks(story), story.job.spec.schedule.steps, is_log=True)
 
 
 def _tiles(story: Story) -> str:
@@ -136,12 +136,9 @@ def _tiles(story: Story) -> str:
 
 
 def _tile(name: str, value: str) -> str:
-    """A number, with what is in brackets or follows `in` below it."""
-    first, bracket, rest = value.partition(" (")
-    if not bracket:
-        first, _, rest = value.partition(" in ")
-        rest = rest and f"in {rest})"
-    below = f"<i>{escape(rest[:-1])}</i>" if rest else ""
+    """A number, with what follows it in smaller letters."""
+    first, _, rest = value.partition(" ")
+    below = f"<i>{escape(rest.strip('()'))}</i>" if rest else ""
     return f'<div class="tile"><span>{escape(name)}</span><b>{escape(first)}</b>{below}</div>'
 
 

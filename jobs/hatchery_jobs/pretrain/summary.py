@@ -50,8 +50,14 @@ def numbers(spec: PretrainRunSpec, index: TokenIndex | None, result: PretrainRes
         rows["Epochs"] = f"{(result.tokens or 0) / index.splits['train'].tokens:.2f}"
     rows |= _quality(result)
     if result.skipped or result.rollbacks:
-        rows["Left out by the guard"] = f"{result.skipped or 0:,} batches, {result.rollbacks or 0} roll-backs"
+        rows["Left out by the guard"] = counted(result.skipped or 0, "batch", "batches")
+        rows["Returns to a checkpoint"] = f"{result.rollbacks or 0}"
     return rows
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """A number of things."""
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def _quality(result: PretrainResult) -> dict[str, str]:
