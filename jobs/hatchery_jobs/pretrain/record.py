@@ -3,7 +3,9 @@
 Only the lead tells anything; every worker keeps a log of its own.
 """
 
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +20,7 @@ from hatchery_jobs.pretrain.metrics import RunMetrics
 from hatchery_jobs.pretrain.orders import WorkOrder
 from hatchery_jobs.pretrain.samples import SAMPLES, Sample, store_samples
 from hatchery_jobs.pretrain.setup import Setup
-from hatchery_jobs.pretrain.state import RunState, Update
+from hatchery_jobs.pretrain.state import RunState, Update, goodput
 from hatchery_jobs.pretrain.timeline import TIMELINE, Timeline
 from hatchery_jobs.pretrain.tracking import measured_numbers, open_trackers, update_numbers
 from hatchery_jobs.progress import Progress, serve_metrics
@@ -28,6 +30,10 @@ DONE: Final = "done"
 
 ASKED: Final = "asked to end"
 """Cause of the end of workers whose pod was asked to."""
+
+
+TRACK_SECONDS: Final = 0.5
+"""Shortest time between two updates that trackers are told of, which takes them a millisecond; the curve has all."""
 
 
 def keep_log(order: WorkOrder, rank: int, *, leads: bool) -> None:
@@ -89,9 +95,10 @@ class Recorder(Silence):
         self._timeline = Timeline(record / TIMELINE)
         self._timeline.add(timeline.BEGAN, state.step, workers=setup.workers, device=setup.device.name)
         self._trackers = open_trackers(job, setup, state, record, order.signs / "trackers")
+        self._tracked = -math.inf
         self._numbers: dict[str, float] = {}
         self._stop_serving = _serve(order.metrics_port)
-        self._tell(state, now=True)
+        self._tell(state, {}, now=True)
 
     def updated(self, state: RunState, update: Update) -> None:
         """Adds an update to the curve."""
@@ -99,13 +106,17 @@ class Recorder(Silence):
         self._curve.add(state.step, loss=update.loss, learning_rate=update.rate, gradient_norm=update.norm)
         self._timeline.updated(state.step, self._setup.tokens_per_step, update.times)
         self._metrics.updated(state, update)
-        self._trackers.log(state.step, update_numbers(state, update, self._setup, self._samples_per_step))
+        moment = time.monotonic()
+        if moment - self._tracked >= TRACK_SECONDS or state.step == self._steps:
+            self._tracked = moment
+            self._trackers.log(state.step, update_numbers(state, update, self._setup, self._samples_per_step))
         numbers = {
             "tokens_per_second": self._setup.tokens_per_second(state.step, state.train_seconds),
             "mfu": self._setup.mfu(state.step, state.train_seconds),
+            "goodput": goodput(state),
         }
         known = {name: number for name, number in numbers.items() if number is not None}
-        self._tell(state, loss=update.loss, learning_rate=update.rate, **known)
+        self._tell(state, {"loss": update.loss, "learning_rate": update.rate, **known})
 
     def measured(self, state: RunState, bits_per_byte: float | None) -> None:
         """Adds a measurement to the curve."""
@@ -114,7 +125,7 @@ class Recorder(Silence):
         self._curve.add(state.step, eval_loss=loss, **known)
         self._metrics.measured(loss, bits_per_byte)
         self._trackers.log(state.step, measured_numbers(loss, bits_per_byte))
-        self._tell(state, now=True, eval_loss=loss, **known)
+        self._tell(state, {"eval_loss": loss, **known}, now=True)
         log("measured", step=state.step, evalLoss=loss, bitsPerByte=bits_per_byte)
 
     def sampled(self, state: RunState, samples: Sequence[Sample]) -> None:
@@ -130,7 +141,7 @@ class Recorder(Silence):
         """Says where the run could go on."""
         self._metrics.saved(state.step, seconds)
         self._timeline.add(timeline.CHECKPOINT, state.step, seconds=round(seconds, 3))
-        self._tell(self._state, checkpoint_step=state.step)
+        self._tell(self._state, {"checkpoint_step": state.step})
         log("checkpoint", step=state.step, seconds=round(seconds, 3))
 
     def checkpoint_failed(self, state: RunState, error: Exception) -> None:
@@ -173,7 +184,7 @@ class Recorder(Silence):
         self._trackers.close()
         self._stop_serving()
 
-    def _tell(self, state: RunState, *, now: bool = False, **numbers: float) -> None:
+    def _tell(self, state: RunState, numbers: Mapping[str, float], *, now: bool = False) -> None:
         self._state = state
         self._numbers = {**self._numbers, **numbers}  # replaced at once: a thread that saves may tell too
         self._progress.update(state.step, self._steps, "steps", self._numbers, now=now)

@@ -10,7 +10,7 @@ from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_jobs import logs
 from hatchery_jobs.errors import RetryableError
-from hatchery_jobs.pretrain import metrics
+from hatchery_jobs.pretrain import metrics, record
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.devices import Device
 from hatchery_jobs.pretrain.orders import WorkOrder
@@ -166,6 +166,30 @@ def test_texts_of_steps_that_come_again_are_written_again(order):
         for step, text in ((0, "a"), (2, "b"), (4, "lost"), (2, "c")):
             recorder.sampled(RunState(step=step), [sample(step, text)])
     assert [(s.step, s.text) for s in read_samples(order.folder / SAMPLES)] == [(0, "a"), (2, "c")]
+
+
+def test_trackers_are_told_of_the_first_and_the_last_update_and_of_some_between(order, monkeypatch):
+    told = []
+    seconds = iter([10.0, 10.1, 10.6, 10.7])
+    with Recorder(order, RunState(), SETUP) as recorder:
+        recorder._trackers = Told(told)
+        monkeypatch.setattr(record.time, "monotonic", lambda: next(seconds))
+        learn(recorder, RunState(), 4)
+    assert told == [1, 3, 4, "closed"]
+
+
+class Told:
+    """Trackers that remember the updates they were told of."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def log(self, step, numbers):
+        assert numbers["steps"] == step
+        self.told.append(step)
+
+    def close(self):
+        self.told.append("closed")
 
 
 def test_ends_say_why(order):
