@@ -25,8 +25,11 @@ from hatchery_jobs.errors import DataError, RetryableError
 MANIFEST: Final = "manifest.json"
 """The done-marker of an artifact."""
 
-UNHASHED: Final = frozenset({MANIFEST, "report.json"})
-"""Files that are no part of the content."""
+RECORD: Final = "run"
+"""Folder of what differs between equal runs: times, logs, files of trackers. It stays beside the content."""
+
+UNHASHED: Final = frozenset({MANIFEST, "report.json", RECORD})
+"""Files and folders at the top of an artifact that are no part of the content."""
 
 _CHUNK_BYTES: Final = 1 << 20
 
@@ -71,7 +74,7 @@ def sha256_file(path: Path) -> str:
 
 def content_files(folder: Path) -> list[dict[str, Any]]:
     """Path, size in bytes and sha256 of every content file below a folder, sorted by path."""
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and str(p.relative_to(folder)) not in UNHASHED)
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).parts[0] not in UNHASHED)
     return [
         {"path": p.relative_to(folder).as_posix(), "size": p.stat().st_size, "sha256": sha256_file(p)} for p in paths
     ]
@@ -220,8 +223,9 @@ def _sync_file(path: Path) -> None:
 
 def _upload(folder: Path, uri: str, files: list[dict[str, Any]], manifest: bytes) -> None:
     store, base = fsspec.core.url_to_fs(uri)
-    for entry in files:
-        store.put_file(str(folder / entry["path"]), f"{base}/{entry['path']}")
+    records = (p.relative_to(folder).as_posix() for p in (folder / RECORD).rglob("*") if p.is_file())
+    for path in (*records, *(entry["path"] for entry in files)):
+        store.put_file(str(folder / path), f"{base}/{path}")
     store.pipe_file(f"{base}/{MANIFEST}", manifest)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hatchery_api.conditions import Reason
 from hatchery_api.placement import Hub
 from hatchery_api.status import HubRevision
+from hatchery_jobs.artifacts import RECORD
 from hatchery_jobs.errors import DataError, RetryableError, SpecError
 from hatchery_jobs.hub_answers import RepoType, Target, client_errors, translated
 
@@ -164,9 +165,12 @@ def _same(file: Path, row: "RepoFile | None") -> bool:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Path in the repository → file. Links are refused: their targets may be secrets of the pod."""
+    """Path in the repository → file, without the run's record, which names hosts and differs between equal runs.
+
+    Links are refused: their targets may be secrets of the pod.
+    """
     found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    files = {path.relative_to(folder).as_posix(): path for path in found}
+    files = {path.relative_to(folder).as_posix(): path for path in found if path.relative_to(folder).parts[0] != RECORD}
     links = [name for name, path in files.items() if path.is_symlink()]
     if links or not files:
         fault = f"{links[0]} is a link" if links else "it holds no file"

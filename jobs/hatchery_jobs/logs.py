@@ -1,5 +1,7 @@
 """The pods' log: one JSON object a line, which says whose it is, and never a secret.
 
+A process of a gang also keeps a log of its own in a file, with more in it than all of them together should print.
+
 Secrets come to a pod in its environment, by `secretKeyRef`. A server may echo a token in the text of an error, and that
 text goes into logs, reports and statuses: so everything that leaves the pod as text passes `redact`.
 """
@@ -8,8 +10,11 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Mapping
-from typing import Any, Final, TextIO, cast
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Literal, TextIO, cast
 
 from hatchery_api.contract import JobInput
 
@@ -22,6 +27,9 @@ SHORTEST_SECRET: Final = 8
 REDACTED: Final = "[redacted]"
 """Stands for a secret."""
 
+FILE_BYTES: Final = 8 << 20
+"""Length at which a log file becomes the previous one, which the one before it makes room for."""
+
 _subject: dict[str, object] = {}
 
 
@@ -32,10 +40,74 @@ def bind(job: JobInput[Any]) -> None:
     )
 
 
-def log(event: str, **facts: object) -> None:
-    """One line of JSON on standard output."""
-    sys.stdout.write(redact(json.dumps({"event": event, **_subject, **facts}, default=str)) + "\n")
-    sys.stdout.flush()
+class LogFile:
+    """A file of lines that never holds more than twice `FILE_BYTES`; a full disk silences it and nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        """Goes on where an earlier process of that name ended."""
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = path.open("a")
+
+    def write(self, line: str) -> None:
+        """Adds a line."""
+        try:
+            if self._stream.tell() >= FILE_BYTES:
+                self._stream.close()
+                self.path.replace(self.path.with_suffix(f".previous{self.path.suffix}"))
+                self._stream = self.path.open("a")
+            self._stream.write(line)
+            self._stream.flush()
+        except OSError:
+            self.close()
+            _output.file = None
+
+    def close(self) -> None:
+        """Closes the file; what a full disk did not take is lost."""
+        with suppress(OSError):
+            self._stream.close()
+
+
+class _Output:
+    """Where lines go."""
+
+    file: LogFile | None = None
+    console: bool = True
+
+
+_output = _Output()
+
+
+def to_file(path: Path | None, *, console: bool = True) -> None:
+    """From here on all lines go to a file too; without `console` only errors are printed. None: no file."""
+    if _output.file is not None:
+        _output.file.close()
+    _output.file, _output.console = None, console
+    try:
+        _output.file = LogFile(path) if path else None
+    except OSError as error:  # a log is no reason to stop a run
+        log("no-log-file", path=str(path), error=str(error), level="error")
+
+
+def log(event: str, *, level: Literal["info", "error"] = "info", **facts: object) -> None:
+    """One line of JSON on standard output, and in the process's file if it has one."""
+    _write(level, event, facts)
+    if _output.console or level == "error":
+        sys.stdout.write(redact(json.dumps({"event": event, **_subject, **facts}, default=str)) + "\n")
+        sys.stdout.flush()
+
+
+def debug(event: str, **facts: object) -> None:
+    """One line of JSON in the process's file; nothing where there is none."""
+    _write("debug", event, facts)
+
+
+def _write(level: str, event: str, facts: Mapping[str, object]) -> None:
+    if _output.file is not None:
+        line = json.dumps({"time": round(time.time(), 3), "level": level, "event": event, **facts}, default=str)
+        # numbers hold no secret, and looking for them takes longer than all else that is told of an update
+        is_safe = all(isinstance(value, int | float | None) for value in facts.values())
+        _output.file.write((line if is_safe else redact(line)) + "\n")
 
 
 def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:

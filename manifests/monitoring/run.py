@@ -93,6 +93,43 @@ def run() -> Dashboard:
             "percentunit",
             Query(f"{_rate('data_wait_seconds_total')} / {_rate('step_duration_seconds_sum')}", "data"),
         ),
+        graph(
+            "Time by phase",
+            "What the time of updates is spent on, as shares.",
+            "percentunit",
+            Query(
+                f"sum by (phase) (rate(hatchery_train_phase_seconds_total{{{RUN}}}[$__rate_interval]))"
+                f" / on () group_left () {_rate('step_duration_seconds_sum')}",
+                "{{phase}}",
+            ),
+            stacked=True,
+        ),
+        graph(
+            "Model FLOPs utilization",
+            "Share of the devices' peak that goes into the model; empty for devices whose peak is not known.",
+            "percentunit",
+            Query(f"{_rate('model_flops_total')} / {_latest('peak_flops')}", "MFU"),
+            quiet=True,
+        ),
+        graph(
+            "Arithmetic",
+            "Floating-point operations of the model in a second, over all devices.",
+            "short",
+            Query(_rate("model_flops_total"), "FLOP/s"),
+        ),
+        graph(
+            "Goodput",
+            "Share of the workers' time that went into updates that were kept, over the whole run.",
+            "percentunit",
+            Query(_latest("goodput_ratio"), "goodput"),
+        ),
+        graph(
+            "Memory of the lead device",
+            "The most since this process began; 0 without a GPU.",
+            "bytes",
+            Query(f"max by (state) (hatchery_train_device_memory_peak_bytes{{{RUN}}})", "{{state}}"),
+        ),
+        graph("Workers", "Processes that train together.", "short", Query(_latest("workers"), "workers")),
     ]
     safety = [
         graph(
@@ -132,6 +169,22 @@ def run() -> Dashboard:
             Query(f"hatchery_run_attempts{{{RESOURCE}}}", "attempts"),
             Query(f"hatchery_run_failures{{{RESOURCE}}}", "failures"),
             Query(f"hatchery_run_disruptions{{{RESOURCE}}}", "disruptions"),
+        ),
+        graph(
+            "Interventions and failures",
+            "Batches skipped, roll-backs, losses that were no number, checkpoints that could not be written or pushed, "
+            "since this process began.",
+            "short",
+            Query(f"sum by (action) (hatchery_train_interventions_total{{{RUN}}})", "{{action}}"),
+            Query(f"sum(hatchery_train_nonfinite_loss_total{{{RUN}}})", "not finite"),
+            Query(f"sum(hatchery_train_checkpoint_failures_total{{{RUN}}})", "checkpoints not written"),
+            Query(f'sum(hatchery_train_hub_pushes_total{{{RUN},result="failure"}})', "pushes failed"),
+        ),
+        graph(
+            "Steps since the newest checkpoint on the Hub",
+            "Without pushes it is the step itself.",
+            "short",
+            Query(f"{step} - {_latest('hub_step')}", "since the push"),
         ),
         graph(
             "Memory of the lead process",

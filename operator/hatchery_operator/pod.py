@@ -55,7 +55,7 @@ def pod_spec(work: Work, claims: dict[str, bool], settings: Settings) -> Manifes
         "command": ["python", "-m", "hatchery_jobs"],
         "env": [
             *_environment(work, settings),
-            *_hub_token(work.shape),
+            *_secrets(work.shape),
             *_torchrun(work, processes(work.shape.processes, resources)),
             *_progress(work.run, settings),
             *(variable.wire() for variable in overrides.env),
@@ -131,10 +131,14 @@ def _environment(work: Work, settings: Settings) -> list[Manifest]:
     return variables
 
 
-def _hub_token(shape: Shape) -> list[Manifest]:
-    if shape.token is None:
-        return []
-    return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": shape.token.name, "key": shape.token.key}}}]
+def _secrets(shape: Shape) -> list[Manifest]:
+    """Secrets by reference: the operator never sees what is in them."""
+    secrets = {"HF_TOKEN": shape.token, "WANDB_API_KEY": shape.tracking_key}
+    return [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
+        for name, secret in secrets.items()
+        if secret is not None
+    ]
 
 
 def _torchrun(work: Work, processes: int | None) -> list[Manifest]:

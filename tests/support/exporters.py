@@ -17,9 +17,11 @@ from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.kinds import KINDS
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain import metrics
+from hatchery_jobs.pretrain.devices import Device
 from hatchery_jobs.pretrain.orders import WorkOrder
 from hatchery_jobs.pretrain.record import Recorder
-from hatchery_jobs.pretrain.state import RunState, Update
+from hatchery_jobs.pretrain.setup import Setup
+from hatchery_jobs.pretrain.state import RunState, Times, Update
 from hatchery_operator.__main__ import Operator
 from hatchery_operator.health import metrics_app, serve
 from hatchery_operator.settings import LeaderElection, Settings
@@ -75,6 +77,7 @@ class PodExporter:
             "tokenizerRef": {"name": "words"},
             "schedule": {"steps": 100_000},
             "checkpoint": {"everySteps": 10},
+            "tracking": {"tensorboard": False},
         }
         job = JobInput[PretrainRunSpec](
             kind="PretrainRun",
@@ -93,17 +96,22 @@ class PodExporter:
         for metric in vars(metrics).values():
             if isinstance(metric, MetricWrapperBase):
                 metric.clear()
-        self.recorder = Recorder(order, self._state, 1024)
+        device = Device("cpu", 1e11)
+        setup = Setup(parameters=10**6, tokens_per_step=1024, flops_per_token=6e6, workers=2, device=device)
+        self.recorder = Recorder(order, self._state, setup)
 
     def step(self) -> None:
         """Five updates, and now and then a measurement and a checkpoint."""
         for _ in range(5):
             step = self._state.step + 1
             loss = 10 * math.exp(-step / 100) + 2
-            update = Update(loss=loss, norm=1.0, rate=1e-3, seconds=0.05, data_seconds=0.01, stop=False)
+            times = Times(data=0.01, compute=0.03, optimizer=0.005, total=0.05)
+            update = Update(loss=loss, norm=1.0, rate=1e-3, targets=1024, times=times, stop=False)
+            seconds = {"train_seconds": step * 0.05, "wall_seconds": step * 0.06}
             self._state = self._state.model_copy(
-                update={"step": step, "train_loss": loss, "eval_loss": loss, "train_seconds": step * 0.05}
+                update={"step": step, "train_loss": loss, "eval_loss": loss, **seconds}
             )
             self.recorder.updated(self._state, update)
         self.recorder.measured(self._state, 1.0)
         self.recorder.saved(self._state, 0.0)
+        self.recorder.pushed(self._state)

@@ -23,6 +23,11 @@ class Curve:
         self._stream.write(json.dumps({"step": step, **numbers}) + "\n")
         self._stream.flush()
 
+    def cut(self, keep_bytes: int) -> None:
+        """Forgets what came after its first bytes: the run went back to a checkpoint."""
+        self._stream.truncate(keep_bytes)
+        self._stream.seek(keep_bytes)
+
     def sync(self) -> int:
         """Makes the curve durable; returns its length in bytes."""
         os.fsync(self._stream.fileno())
@@ -35,4 +40,5 @@ class Curve:
 
 def read_curve(path: Path) -> list[dict[str, float]]:
     """All lines of a curve."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open() as lines:
+        return [json.loads(line) for line in lines]

@@ -65,6 +65,11 @@ class Times:
     total: float
     """All of it; what is left is the loop's own."""
 
+    @property
+    def other(self) -> float:
+        """What is left for the loop itself."""
+        return max(0.0, self.total - self.data - self.compute - self.optimizer)
+
 
 @dataclass(frozen=True)
 class Update:
@@ -87,3 +92,8 @@ class Update:
 def perplexity(loss: float | None) -> float | None:
     """Exp of a loss in nats per token; a hopeless one is a very large number."""
     return None if loss is None else math.exp(min(loss, LARGEST_EXPONENT))
+
+
+def goodput(state: RunState) -> float | None:
+    """Share of the workers' time that went into updates that were kept; None before there is any."""
+    return min(1.0, state.train_seconds / state.wall_seconds) if state.wall_seconds > 0 else None

@@ -33,6 +33,7 @@ def _train_shape(spec: PretrainRunSpec) -> Shape:
         most_workers=spec.batch.sequences // spec.batch.per_device,
         grace_seconds=parse_duration(spec.checkpoint.grace_period),
         token=spec.hub.token_secret if spec.hub else None,
+        tracking_key=spec.tracking.wandb.secret if spec.tracking.wandb else None,
     )
 
 

@@ -46,6 +46,8 @@ class Shape:
     """URLs of the spec that the pods read; those on claims need a mount."""
     token: SecretKey | None = None
     """Secret with the token of the Hub, for pods that pull or push."""
+    tracking_key: SecretKey | None = None
+    """Secret with the key of Weights & Biases, for pods that log there."""
 
     @property
     def size(self) -> str:

@@ -113,6 +113,33 @@ def test_a_remote_store_gets_the_manifest_last_and_reads_back(tmp_path):
     assert (folder / "x").read_text() == "remote"
 
 
+def test_the_record_of_a_run_stays_with_the_artifact_and_is_no_part_of_its_content(tmp_path):
+    digests = []
+    for name in ("a", "b"):
+        draft = artifacts.open_draft(str(tmp_path / name), "k", {}, tmp_path)
+        (draft.folder / "run").mkdir()
+        (draft.folder / "run/report.html").write_text(f"at {name} o'clock")
+        (draft.folder / "sub/run").mkdir(parents=True)
+        (draft.folder / "sub/run/x").write_text("content")
+        artifact, folder = draft.commit()
+        assert (folder / "run/report.html").read_text() == f"at {name} o'clock"
+        assert [entry["path"] for entry in artifacts.content_files(folder)] == ["sub/run/x"]
+        (folder / "run/report.html").unlink()
+        assert artifacts.verify(folder, artifact.digest) is not None
+        digests.append(artifact.digest)
+    assert digests[0] == digests[1]
+
+
+def test_the_record_of_a_run_goes_to_a_remote_store_too(tmp_path):
+    import fsspec
+
+    draft = artifacts.open_draft("memory://record-store", "k", {}, tmp_path)
+    (draft.folder / "run/logs").mkdir(parents=True)
+    (draft.folder / "run/logs/worker-0.jsonl").write_text("{}")
+    draft.commit()
+    assert fsspec.filesystem("memory").cat("/record-store/k/run/logs/worker-0.jsonl") == b"{}"
+
+
 def test_claims_are_folders_in_the_pod(monkeypatch):
     monkeypatch.setenv("HATCHERY_CLAIMS_PATH", "/claims")
     assert str(artifacts.local_path("claim://data/a/b")) == "/claims/data/a/b"

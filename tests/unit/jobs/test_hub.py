@@ -118,6 +118,14 @@ def test_content_of_equal_length_is_told_apart(push, api, folder, tmp_path):
         assert Path(copy).read_bytes() == (folder / name).read_bytes()
 
 
+def test_the_record_of_a_run_names_hosts_and_is_not_published(push, api, folder):
+    (folder / "run").mkdir()
+    (folder / "run" / "report.html").write_text("node-7 at noon")
+    push()
+    published = [".gitattributes", "README.md", "data/a.txt", "model.safetensors"]
+    assert api.list_repo_files("lab/model") == published
+
+
 def test_a_file_may_take_the_name_of_a_folder(push, api, folder):
     push()
     (folder / "data" / "a.txt").unlink()

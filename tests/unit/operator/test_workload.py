@@ -221,6 +221,16 @@ def test_only_pods_that_pull_or_push_get_the_token_and_only_by_reference() -> No
     assert "HF_TOKEN" in environment(work("EvalRun", model=model))
 
 
+def test_only_pods_that_train_get_the_key_of_their_tracker_and_only_by_reference() -> None:
+    wandb = {"project": "code", "secret": {"name": "tracking", "key": "k"}}
+    assert "WANDB_API_KEY" not in environment(work("PretrainRun", "train"))
+    assert "WANDB_API_KEY" not in environment(work("PretrainRun", "train", tracking={"wandb": {"project": "code"}}))
+    assert "WANDB_API_KEY" not in environment(work("PretrainRun", "encode", tracking={"wandb": wandb}))
+    train = container_of(work("PretrainRun", "train", tracking={"wandb": wandb}))
+    [entry] = [e for e in train["env"] if e["name"] == "WANDB_API_KEY"]
+    assert entry == {"name": "WANDB_API_KEY", "valueFrom": {"secretKeyRef": {"name": "tracking", "key": "k"}}}
+
+
 def test_only_the_public_hub_is_spoken_to_in_its_own_protocol() -> None:
     assert "HF_HUB_DISABLE_XET" not in environment(work())
     own = environment(work(hub={"repo": "o/m", "endpoint": "http://hub.local"}))
