@@ -9,7 +9,7 @@ from hatchery_api.contract import JobInput
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.pretrain_result import PretrainResult
 from hatchery_jobs.pretrain.curve import CURVE
-from hatchery_jobs.pretrain.data import TokenIndex
+from hatchery_jobs.pretrain.index import TokenIndex
 
 CURVE_ROWS: Final = 10
 """Rows of the loss table; the whole curve is a file beside the card."""

@@ -13,7 +13,9 @@ from hatchery_api.pretrain_result import LastCheckpoint, Loss, PretrainResult
 from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
-from hatchery_jobs.pretrain.data import SequenceOrder, Tokens, TokenStore
+from hatchery_jobs.pretrain.data import TokenStore
+from hatchery_jobs.pretrain.order import SequenceOrder
+from hatchery_jobs.pretrain.rows import Tokens
 from hatchery_jobs.pretrain.model import build_model
 from hatchery_jobs.pretrain.optimizer import build_optimizer
 from hatchery_jobs.pretrain.orders import CHECKPOINTS, Sign, WorkOrder
