@@ -65,8 +65,9 @@ class Mixture:
         if weights is not None and len(weights) != len(rows):
             raise ValueError(f"{len(weights)} weights for {len(rows)} corpora")
         self._firsts = np.cumsum([0, *rows[:-1]], dtype=np.int64)
-        self._quotas = None if weights is None else quotas(weights)
-        if self._quotas is None:
+        self._quotas = quotas(weights or [1.0])
+        self._is_weighted = weights is not None
+        if weights is None:
             self._orders = [SequenceOrder(seed, sum(rows))]
         else:
             # the first corpus keeps the seed, so one corpus has the same order with a weight and without
@@ -80,7 +81,7 @@ class Mixture:
     def __call__(self, positions: Sequence[int] | Tokens | range) -> Tokens:
         """Numbers of the rows at positions of the run."""
         where = np.asarray(positions, dtype=np.int64)
-        if self._quotas is None:
+        if not self._is_weighted:
             return self._orders[0](where)
         corpora, visits = self.visits(where)
         numbers = np.empty(len(where), dtype=np.int64)
@@ -91,7 +92,6 @@ class Mixture:
 
     def visits(self, positions: Tokens) -> tuple[Tokens, Tokens]:
         """Corpus at each position and how often it was visited before, for an order with weights."""
-        assert self._quotas is not None
         blocks, within = np.divmod(positions, BLOCK)
         corpora = self._pattern[within]
         return corpora, blocks * self._quotas[corpora] + self._turns[within]

@@ -68,35 +68,47 @@ def best_fit(lengths: Lengths, room: int) -> Lengths:
     fullest, so each bin is filled before the next one is looked at. The cost is that of the distinct lengths.
     """
     bins = np.empty(len(lengths), dtype=np.int64)
-    by_room: dict[int, NDArray[np.int64]] = {}
-    rooms: list[int] = []
-    opened = 0
-
-    def _keep(left: int, some: NDArray[np.int64]) -> None:
-        if left and len(some):
-            if left in by_room:
-                by_room[left] = np.concatenate([by_room[left], some])
-            else:
-                by_room[left] = some
-                insort(rooms, left)
-
+    free = _FreeBins(room)
     order = np.argsort(-lengths, kind="stable")
-    for todo in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1) if len(lengths) else []:
-        length = int(lengths[todo[0]])
-        while len(todo):
-            if (found := bisect_left(rooms, length)) < len(rooms):
-                space = rooms.pop(found)
-                free = by_room.pop(space)
-            else:
-                space = room
-                free = np.arange(opened, opened - (-len(todo) // (room // length)))
-                opened += len(free)
+    for equal in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1) if len(lengths) else []:
+        length, placed = int(lengths[equal[0]]), 0
+        while placed < len(equal):
+            space, some = free.take(length, len(equal) - placed)
             each = space // length
-            placed = min(len(todo), len(free) * each)
-            full, rest = divmod(placed, each)
-            bins[todo[:placed]] = free[np.arange(placed) // each]
-            _keep(space - each * length, free[:full])
-            _keep(space - rest * length, free[full : full + 1])
-            _keep(space, free[full + 1 :])
-            todo = todo[placed:]
+            count = min(len(equal) - placed, len(some) * each)
+            bins[equal[placed : placed + count]] = some[np.arange(count) // each]
+            full, rest = divmod(count, each)
+            free.give(space - each * length, some[:full])
+            free.give(space - rest * length, some[full : full + 1])
+            free.give(space, some[full + 1 :])
+            placed += count
     return bins
+
+
+class _FreeBins:
+    """Bins with room left, by how much."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._bins: dict[int, Lengths] = {}
+        self._spaces: list[int] = []
+        self._opened = 0
+
+    def take(self, length: int, count: int) -> tuple[int, Lengths]:
+        """The fullest bins with room for an item, or as many new ones as `count` items need; and their room."""
+        if (found := bisect_left(self._spaces, length)) < len(self._spaces):
+            space = self._spaces.pop(found)
+            return space, self._bins.pop(space)
+        new = np.arange(self._opened, self._opened + -(-count // (self._room // length)))
+        self._opened += len(new)
+        return self._room, new
+
+    def give(self, space: int, bins: Lengths) -> None:
+        """Puts bins back with the room they have now."""
+        if not space or not len(bins):
+            return
+        if space not in self._bins:
+            insort(self._spaces, space)
+            self._bins[space] = bins
+        else:
+            self._bins[space] = np.concatenate([self._bins[space], bins])

@@ -1,15 +1,16 @@
 """The token store."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.tokens import EOS, write_store
 
 from hatchery_jobs.pretrain.data import stream_positions
 from hatchery_jobs.pretrain.index import token_type
-from tests.support.tokens import EOS, write_store
 
 SETTINGS = settings(max_examples=40, deadline=None)
 
@@ -17,7 +18,7 @@ SETTINGS = settings(max_examples=40, deadline=None)
 def documents_of(lengths, first=1):
     """Documents whose tokens are all different."""
     ends = np.cumsum([0, *lengths]) + first
-    return [list(range(a, b)) for a, b in zip(ends, ends[1:], strict=False)]
+    return [list(range(a, b)) for a, b in pairwise(ends)]
 
 
 def joined(shards):

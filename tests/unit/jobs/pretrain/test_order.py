@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.tokens import write_store
 
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_jobs.errors import SpecError
 from hatchery_jobs.pretrain.feed import StoreFeed, corpus_weights
 from hatchery_jobs.pretrain.order import BLOCK, Mixture, SequenceOrder, quotas
-from tests.support.tokens import write_store
 
 SETTINGS = settings(max_examples=40, deadline=None)
 WEIGHTS = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6)
