@@ -78,6 +78,8 @@ class CorpusIndex(Record):
     """What the spec calls it."""
     digest: str
     """Digest of its artifact, or fingerprint of its files or dataset."""
+    revision: str | None = None
+    """Commit of a dataset."""
     splits: dict[Split, SplitIndex]
     """Its splits."""
 
@@ -100,6 +102,8 @@ class TokenIndex(Record):
     """How the tokens are read."""
     row_tokens: int | None = None
     """Tokens in a packed row; None: rows are cut to any length."""
+    streamed: bool = False
+    """Whether the train splits are read while training; there are no tokens of them here."""
     fingerprint: str = ""
     """sha256 over the digests of all shards: equal for equal tokens in equal order."""
     corpora: list[CorpusIndex]

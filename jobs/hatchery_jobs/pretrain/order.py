@@ -48,12 +48,30 @@ class SequenceOrder:
         return (left << self._half_bits) | right
 
 
+class Turns:
+    """Whose turn it is: a pattern of `BLOCK` positions, the same in each block, with the exact share of each corpus."""
+
+    def __init__(self, seed: int, weights: Sequence[float]) -> None:
+        """Turns of corpora by weight."""
+        self._quotas = quotas(weights)
+        pattern = np.repeat(np.arange(len(weights)), self._quotas)
+        self._pattern = pattern[SequenceOrder(seed, BLOCK)(range(BLOCK))]
+        counts = np.cumsum(self._pattern == np.arange(len(weights))[:, None], axis=1)
+        self._before = counts[self._pattern, np.arange(BLOCK)] - 1
+
+    def __call__(self, positions: Tokens) -> tuple[Tokens, Tokens]:
+        """Corpus at each position, and how often it was visited before."""
+        blocks, within = np.divmod(positions, BLOCK)
+        corpora = self._pattern[within]
+        return corpora, blocks * self._quotas[corpora] + self._before[within]
+
+
 class Mixture:
     """The order of the rows of several corpora, numbered one corpus after the other.
 
-    Without weights all rows are one permutation for every epoch. With weights, the corpora take turns in a pattern of
-    `BLOCK` positions, the same in each block; within a corpus each of its epochs is a permutation of its own, so a
-    small corpus with a great weight is seen more often than a large one, but never a row twice before all once.
+    Without weights all rows are one permutation for every epoch. With weights, the corpora take turns; within a corpus
+    each of its epochs is a permutation of its own, so a small corpus with a great weight is seen more often than a
+    large one, but never a row twice before all once.
     """
 
     def __init__(self, seed: int, rows: Sequence[int], weights: Sequence[float] | None = None) -> None:
@@ -65,36 +83,30 @@ class Mixture:
         if weights is not None and len(weights) != len(rows):
             raise ValueError(f"{len(weights)} weights for {len(rows)} corpora")
         self._firsts = np.cumsum([0, *rows[:-1]], dtype=np.int64)
-        self._quotas = quotas(weights or [1.0])
-        self._is_weighted = weights is not None
-        if weights is None:
-            self._orders = [SequenceOrder(seed, sum(rows))]
-        else:
-            # the first corpus keeps the seed, so one corpus has the same order with a weight and without
-            seeds = [seed, *mix(np.uint64(seed) + mix(np.arange(1, len(rows), dtype=np.uint64))).tolist()]
-            self._orders = [SequenceOrder(s, n) for s, n in zip(seeds, rows, strict=True)]
-            pattern = np.repeat(np.arange(len(rows)), self._quotas)
-            self._pattern = pattern[SequenceOrder(seed, BLOCK)(range(BLOCK))]
-            turns = np.cumsum(self._pattern == np.arange(len(rows))[:, None], axis=1)
-            self._turns = turns[self._pattern, np.arange(BLOCK)] - 1
+        self._turns = None if weights is None else Turns(seed, weights)
+        groups = [sum(rows)] if weights is None else rows
+        self._orders = [SequenceOrder(derived_seed(seed, n), count) for n, count in enumerate(groups)]
 
     def __call__(self, positions: Sequence[int] | Tokens | range) -> Tokens:
         """Numbers of the rows at positions of the run."""
         where = np.asarray(positions, dtype=np.int64)
-        if not self._is_weighted:
+        if self._turns is None:
             return self._orders[0](where)
-        corpora, visits = self.visits(where)
+        corpora, visits = self._turns(where)
         numbers = np.empty(len(where), dtype=np.int64)
         for corpus in np.unique(corpora).tolist():
             here = corpora == corpus
             numbers[here] = self._firsts[corpus] + self._orders[corpus](visits[here])
         return numbers
 
-    def visits(self, positions: Tokens) -> tuple[Tokens, Tokens]:
-        """Corpus at each position and how often it was visited before, for an order with weights."""
-        blocks, within = np.divmod(positions, BLOCK)
-        corpora = self._pattern[within]
-        return corpora, blocks * self._quotas[corpora] + self._turns[within]
+
+def derived_seed(seed: int, number: int) -> int:
+    """Seed of the order within corpus or block `number`; the first keeps its own, so that a weight changes
+    nothing for a corpus alone.
+    """
+    if not number:
+        return seed
+    return int(mix(np.uint64((seed + int(mix(np.uint64(number)))) % 2**64)))
 
 
 def quotas(weights: Sequence[float]) -> Tokens:

@@ -16,11 +16,11 @@ from hatchery_jobs.artifacts import verify
 from hatchery_jobs.errors import DataError, Interrupted, SpecError
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data import TokenStore
-from hatchery_jobs.pretrain.encode import Work
 from hatchery_jobs.pretrain.encoder import FastEncoder, FileEncoder
 from hatchery_jobs.pretrain.index import INDEX, TokenIndex
 from hatchery_jobs.pretrain.parts import corpora
 from hatchery_jobs.pretrain.pieces import Pieces
+from hatchery_jobs.pretrain.piecework import Work
 from hatchery_jobs.pretrain.vocabulary import load_vocabulary
 
 
@@ -131,7 +131,7 @@ def test_pods_share_the_files_and_make_what_one_would(bench, monkeypatch):
         monkeypatch.setenv("HATCHERY_NODE_INDEX", str(pod))
         context = bench.context("encode", inputs)
         pieces = Pieces(str(bench.root / "_pieces"), context.scratch, f"1-{pod}")
-        works.append(Work(context, encode.make_plan(context), corpora(context), pieces))
+        works.append(Work(context, encode.make_plan(context), corpora(context, {}), pieces))
     made = []
     for pod, work in enumerate(works):
         monkeypatch.setattr(
@@ -155,12 +155,12 @@ def test_pods_that_finish_together_end_with_one_artifact(bench, monkeypatch):
     inputs = many_files(bench)
     original = Work.assemble
 
-    def assemble(self, draft):
+    def assemble(self, folder):
         monkeypatch.setattr(Work, "assemble", original)
         monkeypatch.setenv("HATCHERY_NODE_INDEX", "1")
         first.append(encode.run(bench.context("encode", inputs)))  # another pod is faster
         monkeypatch.setenv("HATCHERY_NODE_INDEX", "0")
-        return original(self, draft)
+        return original(self, folder)
 
     first = []
     monkeypatch.setattr(Work, "assemble", assemble)
@@ -198,7 +198,7 @@ def test_a_damaged_piece_is_made_again(bench, damage):
     clean = encode.run(bench.context("encode", inputs, "elsewhere/clean"))
     context = bench.context("encode", inputs)
     plan = encode.make_plan(context)
-    work = Work(context, plan, corpora(context), Pieces(str(bench.root / "_pieces"), context.scratch, "x"))
+    work = Work(context, plan, corpora(context, {}), Pieces(str(bench.root / "_pieces"), context.scratch, "x"))
     work.encode(0, 1)
     folder = next(p for p in (bench.root / "_pieces").iterdir() if (p / "train.tokens").exists())
     file = folder / ("piece.json" if damage == "forget" else "train.tokens")
