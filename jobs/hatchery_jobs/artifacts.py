@@ -5,6 +5,7 @@ the pod on a claim, and becomes the artifact by one rename. On object stores the
 manifest last. Nothing without a manifest is ever read.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -174,12 +175,25 @@ class Draft:
                 target = self.folder
             else:
                 write_atomically(self.folder / MANIFEST, data)
-                shutil.rmtree(target, ignore_errors=True)  # only ever a folder without a manifest
-                self.folder.replace(target)
-                sync_folder(target.parent)
+                _move(self.folder, target)
         size = sum(entry["size"] for entry in files)
         digest = hashlib.sha256(data).hexdigest()
         return Artifact(uri=self.uri, digest=digest, bytes=size, key=self.key), target
+
+
+def _move(folder: Path, target: Path) -> None:
+    """Makes a folder the artifact, unless another pod has made the same one meanwhile."""
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        if read_manifest(target) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        shutil.rmtree(target)  # never completed
+        folder.rename(target)
+    sync_folder(target.parent)
 
 
 def open_draft(root: str, key: str, facts: Mapping[str, Any], scratch: Path) -> Draft:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 from hatchery_api.base import Record
 from hatchery_api.contract import JobInput, SpecT, artifact_key, stage_spec
@@ -31,21 +31,25 @@ class Context(Generic[SpecT]):
         record = self.job.input(role)
         return open_input(record.uri, record.digest, self.scratch)
 
-    def draft(self, code_version: str, sources: Mapping[str, str] | None = None) -> Draft:
+    def draft(
+        self, code_version: str, sources: Mapping[str, str] | None = None, spec: Mapping[str, Any] | None = None
+    ) -> Draft:
         """The artifact this stage makes.
 
         Args:
             code_version: version of the stage's code; a change means a new artifact.
             sources: digests of what the stage reads beside its input artifacts.
+            spec: the part of the spec that decides what the stage makes; None: all that is not operational.
         """
+        part = stage_spec(self.job.spec) if spec is None else dict(spec)
         inputs = {i.role: i.digest for i in self.job.inputs} | dict(sources or {})
-        key = artifact_key(self.job.stage, code_version, self.job.spec, inputs)
+        key = artifact_key(self.job.stage, code_version, part, inputs)
         facts = {
             "apiVersion": self.job.api_version,
             "kind": self.job.kind,
             "stage": self.job.stage,
             "codeVersion": code_version,
-            "spec": stage_spec(self.job.spec),
+            "spec": part,
             "inputs": inputs,
         }
         return open_draft(self.job.output.root, key, facts, self.scratch)

@@ -7,6 +7,7 @@ The operator writes `JobInput` into the pod template of the Job; in the pod it i
 
 import hashlib
 import json
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
@@ -171,7 +172,14 @@ def stage_spec(spec: RunSpec) -> dict[str, Any]:
     return {k: v for k, v in spec.wire().items() if k not in OPERATIONAL_FIELDS}
 
 
-def artifact_key(stage: str, code_version: str, spec: RunSpec, inputs: dict[str, str]) -> str:
-    """16 hex digits of the sha256 over stage, code version, canonical spec and input digests by role."""
-    canonical = json.dumps([stage, code_version, stage_spec(spec), inputs], sort_keys=True, separators=(",", ":"))
+def artifact_key(stage: str, code_version: str, spec: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """16 hex digits of the sha256 over stage, code version, canonical spec and input digests by role.
+
+    Args:
+        stage: the stage.
+        code_version: version of its code.
+        spec: the part of the spec that decides what the stage makes: `stage_spec`, or less.
+        inputs: digests by role.
+    """
+    canonical = json.dumps([stage, code_version, spec, inputs], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]

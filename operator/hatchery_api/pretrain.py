@@ -243,6 +243,10 @@ class PretrainRunSpec(RunSpec):
                 "model.architecture must be gpt2 or llama for causal, bert or roberta for masked, t5 for seq2seq",
             ),
             (
+                "self.corpora.all(c, has(c.weight)) || !self.corpora.exists(c, has(c.weight))",
+                "give every corpus a weight or none",
+            ),
+            (
                 "self.data.packing == 'concat' || self.objective.type == 'causal'",
                 "data.packing bestFit belongs to objective causal",
             ),

@@ -56,7 +56,7 @@ def pod_spec(work: Work, claims: dict[str, bool], settings: Settings) -> Manifes
         "env": [
             *_environment(work, settings),
             *_secrets(work.shape),
-            *_torchrun(work, processes(work.shape.processes, resources)),
+            *_workers(work, processes(work.shape.processes, resources)),
             *_progress(work.run, settings),
             *(variable.wire() for variable in overrides.env),
         ],
@@ -91,7 +91,7 @@ def pod_spec(work: Work, claims: dict[str, bool], settings: Settings) -> Manifes
         },
         "containers": [container],
         "volumes": volumes,
-        **({"subdomain": work.name} if work.shape.nodes > 1 else {}),
+        **({"subdomain": work.name} if work.shape.is_gang else {}),
         **_placement(work.spec),
         **pod_fields(overrides, uses_devices=work.shape.uses_devices),
     }
@@ -141,12 +141,13 @@ def _secrets(shape: Shape) -> list[Manifest]:
     ]
 
 
-def _torchrun(work: Work, processes: int | None) -> list[Manifest]:
+def _workers(work: Work, processes: int | None) -> list[Manifest]:
+    nodes = _value("HATCHERY_NODES", str(work.shape.nodes))
     if processes is None:
-        return []
-    host = f"{work.name}-0.{work.name}" if work.shape.nodes > 1 else "localhost"
+        return [nodes] if work.shape.nodes > 1 else []
+    host = f"{work.name}-0.{work.name}" if work.shape.is_gang else "localhost"
     return [
-        _value("HATCHERY_NODES", str(work.shape.nodes)),
+        nodes,
         _value("HATCHERY_PROCESSES_PER_NODE", str(processes)),
         # rounded up; more threads than processors that are the pod's own make a gang on one node wait for itself
         {"name": "HATCHERY_CPUS", "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1"}}},

@@ -1,4 +1,7 @@
-"""From a stage's input to the objects that run it: Indexed Job and, for a gang, Service and NetworkPolicy; pure."""
+"""From a stage's input to the objects that run it: Indexed Job and, for a gang, Service and NetworkPolicy; pure.
+
+Several pods that are no gang share work without meeting: the Job is done when all of them are.
+"""
 
 from typing import Final
 
@@ -24,7 +27,7 @@ MOST_INPUT_BYTES: Final = 128 * 1024
 """Longest input of a pod: half of what Kubernetes takes for all annotations of an object."""
 
 GANG_RESTARTS: Final = 2
-"""Times a whole gang may be replaced within one attempt: when one pod dies by itself, its peers often follow.
+"""Times all pods may be replaced within one attempt: when one pod of a gang dies by itself, its peers often follow.
 Pods lost to disruptions are not counted."""
 
 QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
@@ -92,7 +95,7 @@ def _input_text(work: Work, settings: Settings) -> str:
 
 def _gang(work: Work, settings: Settings) -> tuple[Manifest, ...]:
     """What lets several pods find and reach each other."""
-    if work.shape.nodes == 1:
+    if not work.shape.is_gang:
         return ()
     selector = {"batch.kubernetes.io/job-name": work.name}
     policy = (gang_policy(_metadata(work), selector),) if settings.network_policies.enabled else ()
@@ -143,7 +146,7 @@ def _job(work: Work, settings: Settings) -> Manifest:
     if queue:
         # the queue admits it; from now on this field is the queue's alone
         spec["suspend"] = True
-    if nodes > 1:
+    if work.shape.is_gang:
         # the artifact is complete when index 0 is; peers that hang afterwards must not hold the run
         spec["successPolicy"] = {"rules": [{"succeededIndexes": "0"}]}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}

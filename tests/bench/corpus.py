@@ -11,9 +11,9 @@ import numpy as np
 from tests.bench import corpus_reference
 
 from hatchery_api.corpus import FilterRule, Filters
-from hatchery_jobs.corpus.documents import Document
 from hatchery_jobs.corpus.filters import PRESETS, View, compile_filters
 from hatchery_jobs.corpus.minhash import Signer, shingle_hashes, windows
+from hatchery_jobs.sources.documents import Document
 
 BANDS, ROWS, NGRAM = 14, 8, 5
 SLOW_FILES = 60

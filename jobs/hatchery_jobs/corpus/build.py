@@ -17,17 +17,18 @@ from hatchery_api.corpus import CorpusBuildSpec, CorpusResult, Duplicates
 from hatchery_jobs.artifacts import Draft, storage_errors, write_atomically
 from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.corpus.card import dataset_card
-from hatchery_jobs.corpus.documents import Document
 from hatchery_jobs.corpus.exact import content_digest, first_of_equals
 from hatchery_jobs.corpus.filters import Filter, compile_filters, first_drop
 from hatchery_jobs.corpus.funnel import Funnel
 from hatchery_jobs.corpus.minhash import U64
 from hatchery_jobs.corpus.near import Mask, Tick, keepers, near_clusters
-from hatchery_jobs.corpus.read import Origin, Quarantine, open_origins, read_documents
+from hatchery_jobs.corpus.read import Quarantine, open_origins, read_documents
 from hatchery_jobs.corpus.shards import Plan, write_shards
 from hatchery_jobs.corpus.split import SPLITS, in_validation
 from hatchery_jobs.corpus.spool import Positions, Spool, SpoolWriter
 from hatchery_jobs.errors import DataError, Interrupted, SpecError
+from hatchery_jobs.sources.documents import Document
+from hatchery_jobs.sources.origins import Origin
 
 CODE_VERSION: Final = "corpus-1"
 """Changes whenever equal input would give other bytes."""

@@ -5,9 +5,9 @@ from typing import Literal
 
 import numpy as np
 
-from hatchery_jobs.corpus.documents import Document
 from hatchery_jobs.corpus.minhash import U64
 from hatchery_jobs.corpus.spool import Positions
+from hatchery_jobs.sources.documents import Document
 
 
 def content_digest(document: Document, normalize: Literal["none", "whitespace"]) -> bytes:

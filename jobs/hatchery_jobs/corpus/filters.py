@@ -23,7 +23,7 @@ from hatchery_api.corpus import (
     LineLengthRule,
     SizeRule,
 )
-from hatchery_jobs.corpus.documents import Document, chance
+from hatchery_jobs.sources.documents import Document, chance
 
 PRESETS: Final[dict[str, tuple[FilterRule, ...]]] = {
     "none": (),

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hatchery_api.corpus import SplitSize
-from hatchery_jobs.corpus.documents import hex_id
 from hatchery_jobs.corpus.minhash import I64, U64
 from hatchery_jobs.corpus.near import Tick
 from hatchery_jobs.corpus.spool import Positions, Spool
+from hatchery_jobs.sources.documents import hex_id
 
 SCHEMA: Final = pa.schema(
     [

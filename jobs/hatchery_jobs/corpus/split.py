@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hatchery_api.corpus import Split
-from hatchery_jobs.corpus.documents import chance
 from hatchery_jobs.corpus.minhash import U64
+from hatchery_jobs.sources.documents import chance
 
 SPLITS: Final = ("train", "validation")
 """Names of the splits, as `datasets` knows them."""

@@ -1,166 +1,151 @@
-"""Token shards: fixed-size integers in memory-mapped files, and an index that says what is in them.
+"""The token store: memory-mapped shards read by the number of a row, a document or a pair.
 
-The training order is a pure function of (seed, position): position p of the run is sequence
-`order(seed, p)`, whoever reads it and however often the run was interrupted.
+Nothing is read before it is used, and nothing is kept in memory but a few numbers for each shard. Rows, documents and
+pairs of a split are numbered through all corpora, one after the other.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from hatchery_api.base import Record
-
-INDEX: Final = "index.json"
-"""The index of a folder of token shards."""
-
-UINT16_VOCABULARY: Final = 65_536
-"""Largest vocabulary whose ids fit 16 bits."""
-
-FEISTEL_ROUNDS: Final = 6
-"""Rounds of the permutation; four mix well, two more cost nothing beside a training step."""
-
-Split = Literal["train", "validation"]
-"""A split of the corpus."""
-
-Tokens = NDArray[np.int64]
-"""Token ids, or numbers of sequences."""
-
-
-class Shard(Record):
-    """One file of tokens."""
-
-    file: str
-    """Name in the folder."""
-    tokens: int
-    """Tokens in it."""
-
-
-class SplitIndex(Record):
-    """One split."""
-
-    documents: int
-    """Documents, each followed by the end-of-text token."""
-    tokens: int
-    """Tokens, end-of-text tokens included."""
-    text_bytes: int
-    """Bytes of the text as UTF-8."""
-    shards: list[Shard]
-    """Files in their order."""
-
-
-class CorpusSource(Record):
-    """A corpus the tokens came from."""
-
-    name: str
-    """Name of the CorpusBuild."""
-    digest: str
-    """Digest of its artifact."""
-    documents: int
-    """Documents of its train split."""
-
-
-class TokenIndex(Record):
-    """What is in a folder of token shards."""
-
-    dtype: Annotated[str, Field(pattern="^uint(16|32)$")]
-    """Little-endian integer type of the shards."""
-    vocab_size: int
-    """Every id is below it."""
-    eos_id: int
-    """Id of the end-of-text token."""
-    splits: dict[Split, SplitIndex]
-    """The splits."""
-    corpora: list[CorpusSource] = []
-    """Where the text came from."""
-
-
-def token_type(vocab_size: int) -> str:
-    """Name of the smallest integer type for a vocabulary."""
-    return "uint16" if vocab_size <= UINT16_VOCABULARY else "uint32"
+from hatchery_jobs.pretrain.index import INDEX, CorpusIndex, Split, TokenIndex
+from hatchery_jobs.pretrain.packing import ITEM
+from hatchery_jobs.pretrain.rows import Rows, Tokens
 
 
 class TokenStore:
-    """Sequences of a folder of token shards; nothing is read before it is used."""
+    """The rows, documents and pairs of a folder of tokens."""
 
     def __init__(self, folder: Path, sequence_tokens: int) -> None:
-        """Opens the folder for sequences of `sequence_tokens` inputs and as many targets."""
+        """Opens the folder for rows of `sequence_tokens` inputs and as many targets."""
         self.index: Final = TokenIndex.model_validate_json((folder / INDEX).read_bytes())
-        self._folder = folder
         self._length = sequence_tokens
+        self._parts = {
+            split: [_Part(folder, self.index, corpus, split, sequence_tokens) for corpus in self.index.corpora]
+            for split in get_args(Split)
+        }
+        self._row_ends = {s: np.cumsum([part.rows for part in parts]) for s, parts in self._parts.items()}
+        self._document_ends = {s: np.cumsum([part.documents for part in parts]) for s, parts in self._parts.items()}
+
+    def counts(self, split: Split) -> list[int]:
+        """Rows of each corpus; in a store of pairs, its pairs."""
+        if self.index.packing == "pairs":
+            return [part.documents // 2 for part in self._parts[split]]
+        return [part.rows for part in self._parts[split]]
 
     def sequences(self, split: Split) -> int:
-        """Whole sequences in a split: each token but the first is a target once, a shorter tail is left out."""
-        return max(0, self.index.splits[split].tokens - 1) // self._length
+        """Rows of all corpora; in a store of pairs, all pairs."""
+        return sum(self.counts(split))
 
-    def rows(self, split: Split, sequences: Sequence[int] | Tokens) -> Tokens:
-        """Sequences by number, (rows, tokens + 1): inputs are all columns but the last, targets all but the first."""
-        return np.stack([self._read(split, int(n) * self._length, self._length + 1) for n in sequences])
+    def rows(self, split: Split, numbers: Sequence[int] | Tokens, *, positions: bool = False) -> Rows:
+        """Rows by number.
 
-    def _read(self, split: Split, start: int, count: int) -> Tokens:
-        shards, ends = self._shards[split]
-        parts: list[Tokens] = []
-        while count > 0:
-            number = int(np.searchsorted(ends, start, side="right"))
-            offset = start - (int(ends[number - 1]) if number else 0)
-            part = shards[number][offset : offset + count]
-            parts.append(part.astype(np.int64))
-            start, count = start + len(part), count - len(part)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        Args:
+            split: the split.
+            numbers: B numbers below `sequences`.
+            positions: whether documents are told apart.
+        """
+        where = np.asarray(numbers, dtype=np.int64)
+        if self.index.packing == "bestFit":
+            return self._packed(split, where, positions=positions)
+        tokens = np.empty((len(where), self._length + 1), dtype=np.int64)
+        for row, (part, number) in zip(tokens, self._find(self._row_ends[split], split, where), strict=True):
+            part.window(number * self._length, row)
+        return Rows(tokens, positions=stream_positions(tokens, self.index.eos_id) if positions else None)
 
-    @cached_property
-    def _shards(self) -> Mapping[Split, tuple[list[NDArray[np.uint32]], Tokens]]:
-        dtype = np.dtype(self.index.dtype).newbyteorder("<")
-        return {
-            split: (
-                [np.memmap(self._folder / s.file, dtype=dtype, mode="r") for s in index.shards],
-                np.cumsum([s.tokens for s in index.shards], dtype=np.int64),
-            )
-            for split, index in self.index.splits.items()
-        }
+    def documents(self, split: Split, numbers: Sequence[int] | Tokens) -> list[Tokens]:
+        """Documents by number, each with its end-of-text token; in a store of pairs, pair i is 2i and 2i + 1."""
+        where = np.asarray(numbers, dtype=np.int64)
+        return [part.document(number) for part, number in self._find(self._document_ends[split], split, where)]
 
+    def pairs(self, split: Split, numbers: Sequence[int] | Tokens) -> list[tuple[Tokens, Tokens]]:
+        """Source and target of pairs by number, each with its end-of-text token."""
+        both = self.documents(split, (np.asarray(numbers, dtype=np.int64)[:, None] * 2 + [0, 1]).ravel())
+        return list(zip(both[::2], both[1::2], strict=True))
 
-class SequenceOrder:
-    """A permutation of all sequences for every epoch, without memory: a keyed Feistel network on the sequence's number.
+    def _find(self, ends: Tokens, split: Split, numbers: Tokens) -> Iterator[tuple["_Part", int]]:
+        corpora = np.searchsorted(ends, numbers, side="right")
+        firsts = np.concatenate([[0], ends])
+        for corpus, number in zip(corpora.tolist(), (numbers - firsts[corpora]).tolist(), strict=True):
+            yield self._parts[split][corpus], number
 
-    Numbers beyond `sequences` are put through the network again until one is below (cycle walking), which keeps it a
-    permutation. Any position is found in the same time, so resuming at step 10^6 costs as much as at step 10.
-    """
-
-    def __init__(self, seed: int, sequences: int) -> None:
-        """An order of `sequences` sequences."""
-        if sequences < 1:
-            raise ValueError("an order needs at least one sequence")
-        self.sequences: Final = sequences
-        self._seed = np.uint64(seed)
-        self._half_bits = np.uint64(max(1, ((sequences - 1).bit_length() + 1) // 2))
-        self._mask = np.uint64((1 << int(self._half_bits)) - 1)
-
-    def __call__(self, positions: Sequence[int] | Tokens | range) -> Tokens:
-        """Numbers of the sequences at positions of the run; position 0 begins the first epoch."""
-        where = np.asarray(positions, dtype=np.int64)
-        keys = _mix(self._seed + _mix((where // self.sequences).astype(np.uint64)))
-        numbers = self._permute((where % self.sequences).astype(np.uint64), keys)
-        while (beyond := numbers >= self.sequences).any():
-            numbers[beyond] = self._permute(numbers[beyond], keys[beyond])
-        return numbers.astype(np.int64)
-
-    def _permute(self, numbers: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        left, right = numbers >> self._half_bits, numbers & self._mask
-        for round_number in range(FEISTEL_ROUNDS):
-            mixed = _mix(keys + right * np.uint64(FEISTEL_ROUNDS) + np.uint64(round_number))
-            left, right = right, left ^ (mixed & self._mask)
-        return (left << self._half_bits) | right
+    def _packed(self, split: Split, numbers: Tokens, *, positions: bool) -> Rows:
+        shape = (len(numbers), self._length + 1)
+        tokens = np.full(shape, self.index.eos_id, dtype=np.int64)
+        learnt, places = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.int64)
+        for row, (part, number) in enumerate(self._find(self._row_ends[split], split, numbers)):
+            part.packed(number, tokens[row], learnt[row], places[row])
+        return Rows(tokens, learnt[:, 1:], places[:, :-1] if positions else None)
 
 
-def _mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of SplitMix64: a bijection of 64 bits in which every input bit moves every output bit."""
-    with np.errstate(over="ignore"):
-        z = numbers + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
+class _Part:
+    """One split of one corpus."""
+
+    def __init__(self, folder: Path, index: TokenIndex, corpus: CorpusIndex, split: Split, length: int) -> None:
+        self._folder = folder
+        self._dtype = np.dtype(index.dtype).newbyteorder("<")
+        self._shards = corpus.splits[split].shards
+        self._maps: dict[tuple[int, str], NDArray[Any]] = {}
+        self._token_ends = list(accumulate(shard.tokens for shard in self._shards))
+        self._document_ends = list(accumulate(shard.documents for shard in self._shards))
+        self._row_ends = list(accumulate(shard.rows or 0 for shard in self._shards))
+        self.documents = sum(shard.documents for shard in self._shards)
+        # each token but the first is a target once; a shorter tail is left out
+        joined = max(0, sum(shard.tokens for shard in self._shards) - 1) // length
+        self.rows = joined if index.row_tokens is None else sum(shard.rows or 0 for shard in self._shards)
+
+    def window(self, start: int, into: Tokens) -> None:
+        """The tokens from `start` of the joined stream on, which may cross shards."""
+        done = 0
+        while done < len(into):
+            shard, offset = _locate(self._token_ends, start + done)
+            some = self._map(shard, "tokens", self._dtype)[offset : offset + len(into) - done]
+            into[done : done + len(some)] = some
+            done += len(some)
+
+    def document(self, number: int) -> Tokens:
+        """A document."""
+        shard, offset = _locate(self._document_ends, number)
+        begin, end = self._map(shard, "documents", np.dtype("<u8"))[offset : offset + 2].tolist()
+        return self._map(shard, "tokens", self._dtype)[begin:end].astype(np.int64)
+
+    def packed(self, number: int, tokens: Tokens, learnt: NDArray[np.bool_], places: Tokens) -> None:
+        """Fills a row of T + 1 tokens, which targets count, and the position of each token in its document."""
+        shard, offset = _locate(self._row_ends, number)
+        first, end = self._map(shard, "rows", np.dtype("<u8"))[offset : offset + 2].tolist()
+        source = self._map(shard, "tokens", self._dtype)
+        at = 1
+        for start, length, seen in self._map(shard, "items", ITEM)[first:end].tolist():
+            at = 0 if length == len(tokens) else at  # the token before a full row is its own
+            tokens[at : at + length] = source[start : start + length]
+            learnt[at + seen : at + length] = True
+            places[at : at + length] = np.arange(length)
+            at += length
+        places[at:] = np.arange(len(tokens) - at)
+
+    def _map(self, shard: int, kind: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        if (shard, kind) not in self._maps:
+            path = self._folder / f"{self._shards[shard].name}.{kind}"
+            # a plain array over the same pages: slices of the other kind cost more than what they read
+            self._maps[shard, kind] = np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)
+        return self._maps[shard, kind]
+
+
+def stream_positions(tokens: Tokens, eos_id: int) -> Tokens:
+    """Position of each input (B, T) of a joined stream (B, T + 1) in its document, or in what the row shows of it."""
+    inputs = tokens[:, :-1]
+    columns = np.arange(inputs.shape[1])
+    begins = np.zeros(inputs.shape, dtype=np.int64)
+    begins[:, 1:] = np.where(inputs[:, :-1] == eos_id, columns[1:], 0)
+    return columns - np.maximum.accumulate(begins, axis=1)
+
+
+def _locate(ends: list[int], number: int) -> tuple[int, int]:
+    """Which of several shards has a number, and the number within it."""
+    shard = bisect_right(ends, number)
+    return shard, number - (ends[shard - 1] if shard else 0)

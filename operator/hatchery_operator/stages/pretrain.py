@@ -1,8 +1,9 @@
-"""PretrainRun: one pod encodes the corpora into tokens, then a gang trains."""
+"""PretrainRun: pods share the encoding of the corpora into tokens, then a gang trains."""
 
 from hatchery_api.base import parse_duration
+from hatchery_api.placement import SecretKey
 from hatchery_api.pretrain import PretrainRunSpec
-from hatchery_operator.stages.shape import Need, Shape, Stage
+from hatchery_operator.stages.shape import Need, Shape, Stage, first_token
 
 ENCODE, TRAIN = "encode", "train"
 
@@ -11,28 +12,43 @@ def _tokenizer(spec: PretrainRunSpec) -> Need:
     return Need("tokenizer", "TokenizerBuild", spec.tokenizer_ref.name)
 
 
-def _encode_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
-    """The first corpus has the role `corpus`, the others `corpus-1`, `corpus-2` and so on."""
+def _corpora(spec: PretrainRunSpec) -> tuple[Need, ...]:
+    """The first corpus has the role `corpus`, the others `corpus-1`, `corpus-2` and so on; only artifacts need one."""
     roles = ("corpus" if not index else f"corpus-{index}" for index in range(len(spec.corpora)))
     corpora = zip(roles, spec.corpora, strict=True)
-    return (*(Need(role, "CorpusBuild", corpus.corpus_ref.name) for role, corpus in corpora), _tokenizer(spec))
+    return tuple(Need(role, "CorpusBuild", c.corpus_ref.name) for role, c in corpora if c.corpus_ref)
 
 
-def _encode_shape(_: PretrainRunSpec) -> Shape:
-    return Shape(uses_devices=False)
+def _urls(spec: PretrainRunSpec) -> tuple[str, ...]:
+    return tuple(url for corpus in spec.corpora if corpus.files for url in corpus.files.urls)
+
+
+def _pull_token(spec: PretrainRunSpec) -> SecretKey | None:
+    return first_token(*(corpus.hub.token_secret for corpus in spec.corpora if corpus.hub))
+
+
+def _encode_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
+    return (*_corpora(spec), _tokenizer(spec))
+
+
+def _encode_shape(spec: PretrainRunSpec) -> Shape:
+    return Shape(nodes=spec.encode.parallelism, uses_devices=False, urls=_urls(spec), token=_pull_token(spec))
 
 
 def _train_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
-    return Need("tokens", name=ENCODE), _tokenizer(spec)
+    streamed = _corpora(spec) if spec.data.loading == "streaming" else ()
+    return Need("tokens", name=ENCODE), _tokenizer(spec), *streamed
 
 
 def _train_shape(spec: PretrainRunSpec) -> Shape:
+    streams = spec.data.loading == "streaming"
     return Shape(
         nodes=spec.parallelism.nodes,
         processes=spec.parallelism.processes_per_node,
         most_workers=spec.batch.sequences // spec.batch.per_device,
         grace_seconds=parse_duration(spec.checkpoint.grace_period),
-        token=spec.hub.token_secret if spec.hub else None,
+        urls=_urls(spec) if streams else (),
+        token=first_token(spec.hub.token_secret if spec.hub else None, _pull_token(spec) if streams else None),
         tracking_key=spec.tracking.wandb.secret if spec.tracking.wandb else None,
     )
 

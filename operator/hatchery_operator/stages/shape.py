@@ -50,6 +50,11 @@ class Shape:
     """Secret with the key of Weights & Biases, for pods that log there."""
 
     @property
+    def is_gang(self) -> bool:
+        """Whether several pods work together and must reach each other; else each does its share alone."""
+        return self.nodes > 1 and self.processes is not None
+
+    @property
     def size(self) -> str:
         """The workers as the spec asks for them; empty for a stage whose number of workers never changes."""
         return "" if self.processes is None else f"{self.nodes}x{self.processes}"

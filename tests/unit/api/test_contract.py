@@ -55,7 +55,12 @@ def test_a_newer_pods_report_is_read_by_an_older_operator() -> None:
     assert Report.model_validate({"reason": "Completed", "inventedLater": 1}).reason == Reason.COMPLETED
 
 
-@pytest.mark.parametrize("field", sorted(OPERATIONAL_FIELDS - {"parallelism"}))
+def key(stage, code_version, whole, inputs) -> str:
+    """Key of an artifact that the whole spec decides."""
+    return artifact_key(stage, code_version, stage_spec(whole), inputs)
+
+
+@pytest.mark.parametrize("field", sorted(OPERATIONAL_FIELDS - {"parallelism", "encode", "tracking"}))
 def test_operational_fields_are_no_part_of_the_key(field) -> None:
     values = {
         "suspend": True,
@@ -66,25 +71,31 @@ def test_operational_fields_are_no_part_of_the_key(field) -> None:
         "storage": {"claimName": "other"},
         "hub": {"repo": "a/b"},
     }
-    assert artifact_key("train", "1", spec(**{field: values[field]}), {}) == artifact_key("train", "1", spec(), {})
+    assert key("train", "1", spec(**{field: values[field]}), {}) == key("train", "1", spec(), {})
 
 
-def test_the_number_of_workers_is_no_part_of_the_key() -> None:
+def test_the_number_of_workers_and_what_they_log_are_no_part_of_the_key() -> None:
     wanted = {"corpora": [{"corpusRef": {"name": "c"}}], "tokenizerRef": {"name": "t"}, "schedule": {"steps": 9}}
-    sizes = ({}, {"parallelism": {"nodes": 2}}, {"parallelism": {"processesPerNode": 4}})
+    sizes = (
+        {},
+        {"parallelism": {"nodes": 2}},
+        {"parallelism": {"processesPerNode": 4}},
+        {"encode": {"parallelism": 8}},
+        {"tracking": {"tensorboard": False}},
+    )
     for stage in ("encode", "train"):
-        keys = {artifact_key(stage, "1", PretrainRunSpec.model_validate({**wanted, **size}), {}) for size in sizes}
+        keys = {key(stage, "1", PretrainRunSpec.model_validate({**wanted, **size}), {}) for size in sizes}
         assert len(keys) == 1
 
 
 def test_everything_else_changes_the_key() -> None:
     keys = [
-        artifact_key("train", "1", spec(), {"corpus": "a"}),
-        artifact_key("encode", "1", spec(), {"corpus": "a"}),
-        artifact_key("train", "2", spec(), {"corpus": "a"}),
-        artifact_key("train", "1", spec(vocabSize=512), {"corpus": "a"}),
-        artifact_key("train", "1", spec(), {"corpus": "b"}),
-        artifact_key("train", "1", spec(), {"tokenizer": "a"}),
+        key("train", "1", spec(), {"corpus": "a"}),
+        key("encode", "1", spec(), {"corpus": "a"}),
+        key("train", "2", spec(), {"corpus": "a"}),
+        key("train", "1", spec(vocabSize=512), {"corpus": "a"}),
+        key("train", "1", spec(), {"corpus": "b"}),
+        key("train", "1", spec(), {"tokenizer": "a"}),
     ]
     assert len(set(keys)) == len(keys)
 
@@ -92,11 +103,11 @@ def test_everything_else_changes_the_key() -> None:
 def test_the_key_is_the_hash_of_canonical_json() -> None:
     """Recomputed from the definition: a changed key would orphan every stored artifact."""
     text = json.dumps(["train", "1", stage_spec(spec()), {"b": "2", "a": "1"}], sort_keys=True, separators=(",", ":"))
-    assert artifact_key("train", "1", spec(), {"a": "1", "b": "2"}) == hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert key("train", "1", spec(), {"a": "1", "b": "2"}) == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def test_a_default_that_is_spelled_out_is_the_same_work() -> None:
-    assert artifact_key("train", "1", spec(vocabSize=32768), {}) == artifact_key("train", "1", spec(), {})
+    assert key("train", "1", spec(vocabSize=32768), {}) == key("train", "1", spec(), {})
 
 
 def test_exit_codes_are_what_the_pods_and_the_failure_policy_agreed_on() -> None:

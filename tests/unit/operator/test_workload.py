@@ -178,6 +178,22 @@ def test_one_node_needs_no_service_and_encoding_no_torchrun() -> None:
     assert made(encode)["Job"]["spec"]["completions"] == 1
 
 
+def test_pods_that_encode_share_the_work_without_meeting() -> None:
+    one = work("PretrainRun", "encode", encode={"parallelism": 3}, parallelism={"nodes": 2})
+    objects = made(one)
+    job = objects["Job"]["spec"]
+    assert list(objects) == ["Job"]
+    assert (job["completionMode"], job["completions"], job["parallelism"]) == ("Indexed", 3, 3)
+    assert job["backoffLimit"] == 6
+    assert "successPolicy" not in job  # every pod has something to do
+    told = environment(one)
+    assert told["HATCHERY_NODES"] == "3"
+    assert "HATCHERY_NODE_INDEX" in told
+    assert "HATCHERY_RENDEZVOUS_ENDPOINT" not in told
+    assert "subdomain" not in pod_of(one)
+    assert "annotations" not in objects["Job"]["metadata"]  # their number never changes
+
+
 def test_training_has_the_time_to_checkpoint() -> None:
     one = work("PretrainRun", "train", checkpoint={"gracePeriod": "5m"})
     assert pod_of(one)["terminationGracePeriodSeconds"] == 300
@@ -305,3 +321,24 @@ def test_roles_of_the_inputs_are_those_the_jobs_ask_for() -> None:
     encode, train = STAGES["PretrainRun"]
     assert [need.role for need in encode.needs(spec)] == ["corpus", "corpus-1", "corpus-2", "tokenizer"]
     assert [(need.role, need.is_own) for need in train.needs(spec)] == [("tokens", True), ("tokenizer", False)]
+
+
+def test_streaming_needs_the_corpora_while_training_and_only_artifacts_are_waited_for() -> None:
+    token = {"name": "hub", "key": "token"}
+    corpora = [
+        {"files": {"urls": ["claim://raw/a/*.py"]}},
+        {"corpusRef": {"name": "b"}},
+        {"hub": {"dataset": "org/d", "tokenSecret": token}},
+    ]
+    spec = PretrainRunSpec.model_validate(
+        {**SPECS["PretrainRun"], "corpora": corpora, "data": {"loading": "streaming"}}
+    )
+    encode, train = STAGES["PretrainRun"]
+    assert [need.role for need in encode.needs(spec)] == ["corpus-1", "tokenizer"]
+    assert [need.role for need in train.needs(spec)] == ["tokens", "tokenizer", "corpus-1"]
+    for stage in (encode, train):
+        assert stage.shape(spec).urls == ("claim://raw/a/*.py",)
+        assert stage.shape(spec).token.wire() == token
+    stored = PretrainRunSpec.model_validate({**SPECS["PretrainRun"], "corpora": corpora})
+    assert [need.role for need in train.needs(stored)] == ["tokens", "tokenizer"]
+    assert (train.shape(stored).urls, train.shape(stored).token) == ((), None)

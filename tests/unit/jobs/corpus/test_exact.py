@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from hatchery_jobs.corpus.documents import Document
 from hatchery_jobs.corpus.exact import content_digest, first_of_equals
+from hatchery_jobs.sources.documents import Document
 
 
 def document(text):

@@ -5,10 +5,10 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.support.texts import documents
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from hatchery_api.contract import HubTarget, JobInput, Output
@@ -32,16 +32,6 @@ SPEC = {
     "checkpoint": {"everySteps": 5, "keepLast": 2},
     "evaluate": {"everySteps": 4},
 }
-
-
-def documents(count: int, seed: int) -> list[str]:
-    """Sentences with enough structure that a model learns something in a few updates."""
-    random = np.random.default_rng(seed)
-    nouns, verbs = ["the cat", "a dog", "my bird", "the café"], ["sees", "wants", "finds"]
-    return [
-        " ".join(f"{random.choice(nouns)} {random.choice(verbs)} {random.choice(nouns)}." for _ in range(12))
-        for _ in range(count)
-    ]
 
 
 @dataclass

@@ -1,21 +1,34 @@
 """The encode stage."""
 
+import sys
+import types
+
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.support.texts import documents
 from tokenizers import Tokenizer
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode
+from hatchery_jobs.artifacts import verify
 from hatchery_jobs.errors import DataError, Interrupted, SpecError
 from hatchery_jobs.pretrain import encode
-from hatchery_jobs.pretrain.data import INDEX, TokenIndex
+from hatchery_jobs.pretrain.data import TokenStore
+from hatchery_jobs.pretrain.encoder import FastEncoder, FileEncoder
+from hatchery_jobs.pretrain.index import INDEX, TokenIndex
+from hatchery_jobs.pretrain.parts import corpora
+from hatchery_jobs.pretrain.pieces import Pieces
+from hatchery_jobs.pretrain.piecework import Work
 from hatchery_jobs.pretrain.vocabulary import load_vocabulary
 
 
 def read(folder, split):
+    """Tokens of all corpora, one after the other."""
     index = TokenIndex.model_validate_json((folder / INDEX).read_bytes())
-    return np.concatenate([np.fromfile(folder / s.file, index.dtype) for s in index.splits[split].shards]), index
+    shards = [np.fromfile(folder / f"{s.name}.tokens", index.dtype) for s in index.splits[split].shards]
+    return np.concatenate(shards), index
 
 
 def test_documents_come_back_from_the_shards_in_order(bench):
@@ -36,33 +49,202 @@ def test_documents_come_back_from_the_shards_in_order(bench):
         assert (part.documents, part.tokens) == (len(texts), len(tokens))
         assert part.text_bytes == sum(len(t.encode()) for t in texts)
     assert [c.name for c in index.corpora] == ["texts", "more"]
+    assert [c.digest for c in index.corpora] == [i.digest for i in inputs[:2]]
     assert outcome.result.parameters > 0
 
 
-def test_text_that_spells_out_the_end_token_does_not_end_a_document(bench):
-    bench.tokenizer()
-    vocabulary = load_vocabulary(bench.root / "words" / "key")
-    tokens = encode.encode_documents(vocabulary, ["a <|endoftext|> b"])
-    assert (tokens == vocabulary.eos_id).sum() == 1
-    assert tokens[-1] == vocabulary.eos_id
-    assert vocabulary.tokenizer.decode(tokens[:-1].tolist()) == "a <|endoftext|> b"
+def test_documents_are_read_by_number(bench):
+    outcome = encode.run(bench.context("encode", [bench.corpus(), bench.tokenizer()]))
+    tokenizer = Tokenizer.from_file(str(bench.root / "words" / "key" / "tokenizer.json"))
+    texts = pq.read_table(bench.root / "texts" / "key" / "data" / "train-00000-of-00001.parquet")["text"].to_pylist()
+    found = TokenStore(outcome.folder, 32).documents("train", [17, 3])
+    assert [tokenizer.decode(d[:-1].tolist()) for d in found] == [texts[17], texts[3]]
 
 
-def test_equal_inputs_give_equal_bytes_and_are_encoded_once(bench):
+def test_equal_inputs_give_equal_bytes_and_are_encoded_once(bench, monkeypatch):
     inputs = [bench.corpus(), bench.tokenizer()]
     first = encode.run(bench.context("encode", inputs, "a"))
+    calls = count_calls(monkeypatch)
     second = encode.run(bench.context("encode", inputs, "b"))
     again = encode.run(bench.context("encode", inputs, "a"))
     assert first.artifact.digest == second.artifact.digest
     assert (first.cached, second.cached, again.cached) == (False, False, True)
+    assert not calls
 
 
-def test_shards_left_by_a_killed_attempt_are_overwritten(bench):
+def test_what_does_not_change_the_tokens_does_not_change_the_artifact(bench, monkeypatch):
     inputs = [bench.corpus(), bench.tokenizer()]
-    clean = encode.run(bench.context("encode", inputs, "clean"))
-    context = bench.context("encode", inputs, "killed")
-    (context.draft(encode.CODE_VERSION).folder / "train-00000.bin").write_bytes(b"half")
-    assert encode.run(context).artifact.digest == clean.artifact.digest
+    first = encode.run(bench.context("encode", inputs))
+    changes = {
+        "schedule": {"steps": 99},
+        "model": {"size": "small"},
+        "data": {"sequenceLength": 16, "documentMask": True, "shuffle": {"seed": 9}},
+        "encode": {"parallelism": 5},
+    }
+    again = encode.run(bench.context("encode", inputs, **changes))
+    assert again.cached
+    assert again.artifact == first.artifact
+    packed = encode.run(bench.context("encode", inputs, data={"packing": "bestFit"}))
+    assert packed.artifact.key != first.artifact.key
+
+
+def test_a_corpus_more_leaves_the_others_as_they_are(bench, monkeypatch):
+    inputs = [bench.corpus(), bench.tokenizer()]
+    encode.run(bench.context("encode", inputs))
+    more = bench.corpus("corpus-1", "more", train=7, validation=3)
+    texts = count_calls(monkeypatch)
+    corpora = [{"corpusRef": {"name": n}} for n in ("texts", "more")]
+    encode.run(bench.context("encode", [*inputs, more], corpora=corpora))
+    # both corpora begin with the same documents, but their files are others
+    assert sum(texts) == 10
+
+
+def count_calls(monkeypatch):
+    """Counts of documents given to the encoder from now on."""
+    counts, original = [], FileEncoder.encode
+
+    def counting(self, texts):
+        counts.append(len(texts))
+        return original(self, texts)
+
+    monkeypatch.setattr(FileEncoder, "encode", counting)
+    return counts
+
+
+def many_files(bench, files=5):
+    def fill(folder):
+        (folder / "data").mkdir()
+        for number in range(files):
+            table = pa.table({"text": documents(20, number)})
+            pq.write_table(table, folder / "data" / f"train-{number:05d}-of-{files:05d}.parquet")
+        pq.write_table(pa.table({"text": documents(10, 99)}), folder / "data" / "validation-00000-of-00001.parquet")
+
+    return [bench.artifact("corpus", "texts", fill), bench.tokenizer()]
+
+
+def test_pods_share_the_files_and_make_what_one_would(bench, monkeypatch):
+    inputs = many_files(bench)
+    alone = encode.run(bench.context("encode", inputs, "elsewhere/alone"))
+    monkeypatch.setenv("HATCHERY_NODES", "3")
+    works = []
+    for pod in range(3):
+        monkeypatch.setenv("HATCHERY_NODE_INDEX", str(pod))
+        context = bench.context("encode", inputs)
+        pieces = Pieces(str(bench.root / "_pieces"), context.scratch, f"1-{pod}")
+        works.append(Work(context, encode.make_plan(context), corpora(context, {}), pieces))
+    made = []
+    for pod, work in enumerate(works):
+        monkeypatch.setattr(
+            work, "_complete", lambda key, *, alone, pod=pod: made.append((pod, key)) if alone else None
+        )
+        work.encode(pod, 3)
+    keys = [key for _, key in made]
+    assert sorted(keys) == sorted(works[0]._parts)
+    assert [pod for pod, _ in made] == [0, 0, 1, 1, 2, 2]
+    monkeypatch.undo()
+    outcomes = []
+    for pod in (1, 0, 2):
+        monkeypatch.setenv("HATCHERY_NODES", "3")
+        monkeypatch.setenv("HATCHERY_NODE_INDEX", str(pod))
+        outcomes.append(encode.run(bench.context("encode", inputs)))
+    assert [o.cached for o in outcomes] == [False, True, True]
+    assert {o.artifact.digest for o in outcomes} == {alone.artifact.digest}
+
+
+def test_pods_that_finish_together_end_with_one_artifact(bench, monkeypatch):
+    inputs = many_files(bench)
+    original = Work.assemble
+
+    def assemble(self, folder):
+        monkeypatch.setattr(Work, "assemble", original)
+        monkeypatch.setenv("HATCHERY_NODE_INDEX", "1")
+        first.append(encode.run(bench.context("encode", inputs)))  # another pod is faster
+        monkeypatch.setenv("HATCHERY_NODE_INDEX", "0")
+        return original(self, folder)
+
+    first = []
+    monkeypatch.setattr(Work, "assemble", assemble)
+    monkeypatch.setenv("HATCHERY_NODES", "2")
+    second = encode.run(bench.context("encode", inputs))
+    assert second.artifact == first[0].artifact
+    assert verify(second.folder).digest == second.artifact.digest
+    assert [p.name for p in second.folder.parent.iterdir()] == [second.artifact.key]  # nobody's work is left
+
+
+def test_a_killed_attempt_goes_on_after_its_finished_files(bench, monkeypatch):
+    inputs = many_files(bench)
+    clean = encode.run(bench.context("encode", inputs, "elsewhere/clean"))
+    original = FileEncoder.encode
+    left = [3]
+
+    def dying(self, texts):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return original(self, texts)
+
+    monkeypatch.setattr(FileEncoder, "encode", dying)
+    with pytest.raises(KeyboardInterrupt):
+        encode.run(bench.context("encode", inputs))
+    calls = count_calls(monkeypatch)
+    monkeypatch.setattr(FileEncoder, "encode", lambda self, texts: (calls.append(len(texts)), original(self, texts))[1])
+    assert encode.run(bench.context("encode", inputs)).artifact.digest == clean.artifact.digest
+    assert len(calls) == 3  # of six files
+
+
+@pytest.mark.parametrize("damage", ["cut", "change", "forget"])
+def test_a_damaged_piece_is_made_again(bench, damage):
+    inputs = many_files(bench)
+    clean = encode.run(bench.context("encode", inputs, "elsewhere/clean"))
+    context = bench.context("encode", inputs)
+    plan = encode.make_plan(context)
+    work = Work(context, plan, corpora(context, {}), Pieces(str(bench.root / "_pieces"), context.scratch, "x"))
+    work.encode(0, 1)
+    folder = next(p for p in (bench.root / "_pieces").iterdir() if (p / "train.tokens").exists())
+    file = folder / ("piece.json" if damage == "forget" else "train.tokens")
+    content = file.read_bytes()
+    file.unlink()
+    if damage != "forget":
+        file.write_bytes(content[:-2] if damage == "cut" else bytes([content[0] ^ 1]) + content[1:])
+    assert encode.run(bench.context("encode", inputs)).artifact.digest == clean.artifact.digest
+
+
+def test_best_fit_is_packed_once_and_for_all(bench):
+    inputs = many_files(bench)
+    outcome = encode.run(bench.context("encode", inputs, data={"packing": "bestFit", "sequenceLength": 300}))
+    store = TokenStore(outcome.folder, 300)
+    train = store.index.splits["train"]
+    assert train.rows == store.sequences("train")
+    assert train.padding == pytest.approx(1 - train.tokens / (train.rows * 300), abs=1e-6)
+    rows = store.rows("train", range(train.rows))
+    assert rows.learnt.sum() == train.tokens
+
+
+@pytest.mark.parametrize(("task", "first"), [("commentToCode", "about"), ("codeToComment", "code")])
+def test_pairs_are_stored_in_the_direction_of_the_task(bench, monkeypatch, task, first):
+    module = types.ModuleType("pairs")
+    module.mine_pairs = lambda text: [(f"about {text[:20]}", f"code {text[20:50]}")] * (2 if "café" in text else 0)
+    monkeypatch.setitem(sys.modules, "hatchery_jobs.pretrain.pairs", module)
+    inputs = [bench.corpus(), bench.tokenizer()]
+    changes = {"objective": {"type": "seq2seq", "seq2seq": {"task": task}}}
+    outcome = encode.run(bench.context("encode", inputs, **changes))
+    texts = pq.read_table(bench.root / "texts" / "key" / "data" / "train-00000-of-00001.parquet")["text"].to_pylist()
+    expected = [pair for text in texts for pair in module.mine_pairs(text)]
+    store = TokenStore(outcome.folder, 32)
+    assert store.counts("train") == [len(expected)]
+    tokenizer = Tokenizer.from_file(str(bench.root / "words" / "key" / "tokenizer.json"))
+    found = [[tokenizer.decode(x[:-1].tolist()) for x in pair] for pair in store.pairs("train", range(len(expected)))]
+    assert [sorted(pair) for pair in found] == [sorted(pair) for pair in expected]
+    assert all(source.startswith(first) for source, _ in found)
+
+
+def test_a_corpus_without_pairs_is_too_little_text(bench, monkeypatch):
+    module = types.ModuleType("pairs")
+    module.mine_pairs = lambda _: []
+    monkeypatch.setitem(sys.modules, "hatchery_jobs.pretrain.pairs", module)
+    changes = {"objective": {"type": "seq2seq", "seq2seq": {"task": "commentToCode"}}}
+    with pytest.raises(DataError, match="corpus texts: the train split has no pair of a comment and its code"):
+        encode.run(bench.context("encode", [bench.corpus(), bench.tokenizer()], **changes))
 
 
 def test_too_little_text_says_how_much_there_is(bench):
@@ -104,8 +286,6 @@ def test_a_broken_tokenizer_is_named(tmp_path):
 
 def test_a_corpus_without_text_column_is_named(bench):
     def fill(folder):
-        import pyarrow as pa
-
         (folder / "data").mkdir()
         for split in ("train", "validation"):
             pq.write_table(pa.table({"content": ["x"]}), folder / "data" / f"{split}-00000-of-00001.parquet")
@@ -127,4 +307,20 @@ def test_it_ends_when_asked_and_leaves_no_artifact(bench):
     context.stop.set()
     with pytest.raises(Interrupted):
         encode.run(context)
-    assert context.draft(encode.CODE_VERSION).existing() is None
+    assert not list((bench.root / "runs").glob("*/manifest.json"))
+    assert not list((bench.root / "_pieces").glob("*"))
+
+
+def test_a_file_the_fast_encoder_gets_wrong_is_encoded_by_the_tokenizer(bench, monkeypatch):
+    inputs = many_files(bench)
+    clean = encode.run(bench.context("encode", inputs, "elsewhere/clean"))
+    original = FastEncoder.encode
+    calls = []
+
+    def wrong(self, texts):
+        calls.append(len(texts))
+        return [ids[:-1] if len(calls) == 2 else ids for ids in original(self, texts)]
+
+    monkeypatch.setattr(FastEncoder, "encode", wrong)
+    assert encode.run(bench.context("encode", inputs)).artifact.digest == clean.artifact.digest
+    assert len(calls) == 6

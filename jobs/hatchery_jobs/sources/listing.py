@@ -51,28 +51,28 @@ class SourceFile:
         return self.store.open(self.path, "rb")
 
 
-def list_files(name: str, files: Files) -> list[SourceFile]:
-    """The files of a source, each once, sorted by URL.
+def list_files(field: str, files: Files) -> list[SourceFile]:
+    """The files of a source that the spec names in `field`, each once, sorted by URL.
 
     Raises:
         SpecError: the encoding or the scheme of a URL is unknown.
         DataError: a URL matches nothing, or a folder cannot be listed.
         RetryableError: a store cannot be reached.
     """
-    _check_encoding(name, files.encoding)
+    _check_encoding(field, files.encoding)
     found: dict[str, SourceFile] = {}
     for number, url in enumerate(files.urls):
-        field = f"spec.sources[{name}].files.urls[{number}]"
+        where = f"{field}.files.urls[{number}]"
         try:
             matches = _matches(url)
         except JobError:
             raise
         except Exception as error:
-            raise listing_error(f"{field} {url}", error) from error
+            raise listing_error(f"{where} {url}", error) from error
         if not matches:
             raise DataError(
                 Reason.SOURCE_NOT_FOUND,
-                f"{field}: {url} matches no file; check the path (`*` stays within a folder, `**` descends, a folder "
+                f"{where}: {url} matches no file; check the path (`*` stays within a folder, `**` descends, a folder "
                 "needs `/**/*`) and that the claim or bucket holds the data",
             )
         found |= {file.url: file for file in matches}
@@ -112,13 +112,13 @@ def is_passing(error: OSError) -> bool:
     return isinstance(error, ConnectionError | TimeoutError) or error.errno in _PASSING_ERRNOS
 
 
-def _check_encoding(name: str, encoding: str) -> None:
+def _check_encoding(field: str, encoding: str) -> None:
     try:
         codecs.lookup(encoding)
     except LookupError as error:
         raise SpecError(
             Reason.INVALID_SPEC,
-            f"spec.sources[{name}].files.encoding: {encoding!r} is no encoding; write for example utf-8 or latin-1",
+            f"{field}.files.encoding: {encoding!r} is no encoding; write for example utf-8 or latin-1",
         ) from error
 
 

@@ -7,15 +7,17 @@ from typing import Any
 
 from hatchery_api.conditions import Reason
 from hatchery_api.corpus import HubDataset
-from hatchery_jobs.corpus.documents import Document, Fault
 from hatchery_jobs.errors import DataError, RetryableError, SpecError
 from hatchery_jobs.pull import hub_errors, hub_token
+from hatchery_jobs.sources.documents import Document, Fault
 
 
 @dataclass(frozen=True)
 class HubOrigin:
     """A dataset at one commit."""
 
+    field: str
+    """Where the spec names it, for messages."""
     name: str
     spec: HubDataset
     commit: str
@@ -55,7 +57,7 @@ class HubOrigin:
         return Document(self.name, f"{self._place}/{self.spec.split}", number, value)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        what = f"spec.sources[{self.name}].hub: {self.spec.dataset} at {self.commit[:12]} on {self.endpoint}"
+        what = f"{self.field}.hub: {self.spec.dataset} at {self.commit[:12]} on {self.endpoint}"
         try:
             with hub_errors(what):
                 data = self._stream()
@@ -85,11 +87,11 @@ class HubOrigin:
         except (ValueError, datasets.exceptions.DatasetNotFoundError) as error:
             raise DataError(
                 Reason.SOURCE_NOT_FOUND,
-                f"spec.sources[{self.name}].hub: {self.spec.dataset} cannot be loaded: {error}; check config and split",
+                f"{self.field}.hub: {self.spec.dataset} cannot be loaded: {error}; check config and split",
             ) from error
 
 
-def find_origin(name: str, spec: HubDataset, endpoint: str) -> HubOrigin:
+def find_origin(field: str, name: str, spec: HubDataset, endpoint: str) -> HubOrigin:
     """The dataset at the commit its revision is now.
 
     Raises:
@@ -99,9 +101,9 @@ def find_origin(name: str, spec: HubDataset, endpoint: str) -> HubOrigin:
     from huggingface_hub import HfApi
 
     endpoint = endpoint.rstrip("/")
-    with hub_errors(f"spec.sources[{name}].hub: {spec.dataset} at {spec.revision} on {endpoint}"):
+    with hub_errors(f"{field}.hub: {spec.dataset} at {spec.revision} on {endpoint}"):
         info = HfApi(endpoint=endpoint, token=hub_token()).dataset_info(spec.dataset, revision=spec.revision)
-    return HubOrigin(name, spec, str(info.sha), endpoint)
+    return HubOrigin(field, name, spec, str(info.sha), endpoint)
 
 
 @contextmanager

@@ -13,14 +13,21 @@ import pytest
 
 from hatchery_api.conditions import Reason
 from hatchery_api.corpus import Files
-from hatchery_jobs.corpus import formats
-from hatchery_jobs.corpus.documents import Fault
-from hatchery_jobs.corpus.formats import format_of, read_file
-from hatchery_jobs.corpus.listing import fingerprint, list_files
-from hatchery_jobs.corpus.read import unreadable
 from hatchery_jobs.errors import DataError, RetryableError, SpecError
+from hatchery_jobs.sources import formats
+from hatchery_jobs.sources.documents import Fault
+from hatchery_jobs.sources.formats import format_of, read_file
+from hatchery_jobs.sources.listing import fingerprint, list_files
+from hatchery_jobs.sources.origins import open_origin, unreadable
 
 NOBODY = 65534
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Where the input lies."""
+    (tmp_path / "in").mkdir()
+    return tmp_path / "in"
 
 
 def files(*urls, **settings):
@@ -29,7 +36,7 @@ def files(*urls, **settings):
 
 def read(folder, **settings):
     spec = files(f"{folder}/*", **settings)
-    return [item for file in list_files("a", spec) for item in read_file(file, spec)]
+    return [item for file in list_files("spec.sources[a]", spec) for item in read_file(file, spec)]
 
 
 def only_fault(folder, **settings):
@@ -111,13 +118,13 @@ def test_fields_longer_than_the_csv_library_s_limit_are_read(folder):
 def test_what_cannot_be_read_is_named_by_file_row_byte_and_field(folder, name, data, row, offset, says):
     (folder / name).write_bytes(data)
     fault = only_fault(folder)
-    message = unreadable("a", fault).message
+    message = unreadable("spec.sources[a]", fault).message
     assert says in message
     assert f"spec.sources[a]: {folder}/{name}" in message
     assert "onBadRow: quarantine" in message
     assert row is None or f"row {row}" in message
     assert offset is None or f"byte {offset}" in message
-    assert unreadable("a", fault).reason is Reason.UNREADABLE_INPUT
+    assert unreadable("spec.sources[a]", fault).reason is Reason.UNREADABLE_INPUT
 
 
 def test_a_parquet_file_without_the_column_names_those_it_has(folder):
@@ -142,15 +149,16 @@ def test_whatever_can_be_read_of_a_truncated_file_is(folder):
     assert items[-1].offset_bytes == len(data) // 2
 
 
-def test_a_sick_disk_is_tried_again(folder, monkeypatch, make):
+def test_a_sick_disk_is_tried_again(folder, monkeypatch):
     (folder / "a.py").write_text("x")
 
     def break_down(_file):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setitem(formats._READERS, "code", break_down)
+    origin = open_origin("spec.sources[a]", "a", files(f"{folder}/*"), None, "")
     with pytest.raises(RetryableError, match=r"spec.sources\[a\]: .*a.py: .*Input/output error"):
-        make()
+        list(origin.items())
 
 
 @pytest.fixture
@@ -170,22 +178,22 @@ def test_a_folder_without_permission_is_an_error_that_names_it(ordinary_user):
     (ordinary_user / "a.py").write_text("x")
     (ordinary_user / "closed").mkdir(mode=0)
     with pytest.raises(DataError, match=r"files.urls\[0\] .*: no permission to read .*/closed; make files"):
-        list_files("a", files(f"{ordinary_user}/**/*.py"))
-    assert len(list_files("a", files(f"{ordinary_user}/*.py"))) == 1
+        list_files("spec.sources[a]", files(f"{ordinary_user}/**/*.py"))
+    assert len(list_files("spec.sources[a]", files(f"{ordinary_user}/*.py"))) == 1
 
 
 def test_a_file_without_permission_is_a_fault_that_names_it(ordinary_user):
     (ordinary_user / "a.py").touch(mode=0)
     fault = only_fault(ordinary_user)
     assert (fault.path, fault.problem) == (f"{ordinary_user}/a.py", "Permission denied")
-    assert "readable for group 10001" in unreadable("a", fault).message
+    assert "readable for group 10001" in unreadable("spec.sources[a]", fault).message
 
 
 def test_patterns_match_as_documented_each_file_once_in_order(folder):
     for name in ("b.py", "a.py", "x/c.py", "x/y/d.py", ".git/e.py", "x/f.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
-    found = lambda *urls: [f.url.removeprefix(f"{folder}/") for f in list_files("a", files(*urls))]  # noqa: E731
+    found = lambda *urls: [f.url.removeprefix(f"{folder}/") for f in list_files("spec.sources[a]", files(*urls))]  # noqa: E731
     assert found(f"{folder}/*.py") == ["a.py", "b.py"]
     assert found(f"{folder}/**/*.py", f"{folder}/a.py") == ["a.py", "b.py", "x/c.py", "x/y/d.py"]
     assert found(f"{folder}/*/[cf].*") == ["x/c.py", "x/f.txt"]
@@ -198,7 +206,7 @@ def test_a_claim_is_read_where_it_is_mounted_and_named_as_a_claim(folder, monkey
     (folder / "data" / "x").mkdir(parents=True)
     (folder / "data" / "x" / "a.py").write_text("x")
     for url in ("claim://data/**/*.py", "claim://data/x/a.py"):
-        assert [f.url for f in list_files("a", files(url))] == ["claim://data/x/a.py"]
+        assert [f.url for f in list_files("spec.sources[a]", files(url))] == ["claim://data/x/a.py"]
 
 
 def test_links_and_names_that_are_no_text_are_read(folder, tmp_path):
@@ -209,7 +217,7 @@ def test_links_and_names_that_are_no_text_are_read(folder, tmp_path):
     (folder / "deep" / os.fsdecode(b"\xff.py")).write_text("y")
     (tmp_path / "link").symlink_to(folder)
     spec = files(f"{tmp_path}/link/**/*.py")
-    found = list_files("a", spec)
+    found = list_files("spec.sources[a]", spec)
     assert [f.url.removeprefix(f"{tmp_path}/link/deep/") for f in found] == ["\\xff.py", "a.py", "b.py"]
     assert [item for file in found for item in read_file(file, spec)] == [(1, "y"), (1, "x"), (1, "x")]
 
@@ -218,12 +226,12 @@ def test_remote_stores_are_read_through_fsspec():
     store = fsspec.filesystem("memory")
     store.pipe({"/in/b.txt": b"b", "/in/a/c.txt": b"c"})
     spec = files("memory://in/**/*.txt")
-    found = list_files("a", spec)
+    found = list_files("spec.sources[a]", spec)
     assert [file.url for file in found] == ["memory:///in/a/c.txt", "memory:///in/b.txt"]
     assert [item for file in found for item in read_file(file, spec)] == [(1, "c"), (1, "b")]
     before = fingerprint(found)
     store.pipe({"/in/b.txt": b"longer"})
-    assert fingerprint(list_files("a", spec)) != before
+    assert fingerprint(list_files("spec.sources[a]", spec)) != before
     store.rm("/in", recursive=True)
 
 
@@ -241,7 +249,7 @@ def test_remote_stores_are_read_through_fsspec():
 )
 def test_a_source_that_is_not_there_is_named(folder, url, error, reason):
     with pytest.raises(error) as raised:
-        list_files("a", files(url.format(folder)))
+        list_files("spec.sources[a]", files(url.format(folder)))
     assert raised.value.reason is reason
     assert "spec.sources[a].files.urls[0]" in raised.value.message
     assert url.format(folder) in raised.value.message
@@ -249,16 +257,16 @@ def test_a_source_that_is_not_there_is_named(folder, url, error, reason):
 
 def test_an_unknown_encoding_is_a_spec_error(folder):
     with pytest.raises(SpecError, match=r"spec.sources\[a\].files.encoding: 'utf-9'"):
-        list_files("a", files(f"{folder}/*", encoding="utf-9"))
+        list_files("spec.sources[a]", files(f"{folder}/*", encoding="utf-9"))
 
 
 def test_the_fingerprint_follows_content_and_name_but_not_time(folder):
     (folder / "a.py").write_text("x")
-    prints = [fingerprint(list_files("a", files(f"{folder}/*")))]
+    prints = [fingerprint(list_files("spec.sources[a]", files(f"{folder}/*")))]
     os.utime(folder / "a.py", (1, 1))
-    assert fingerprint(list_files("a", files(f"{folder}/*"))) == prints[0]
+    assert fingerprint(list_files("spec.sources[a]", files(f"{folder}/*"))) == prints[0]
     (folder / "a.py").write_text("y")
-    prints.append(fingerprint(list_files("a", files(f"{folder}/*"))))
+    prints.append(fingerprint(list_files("spec.sources[a]", files(f"{folder}/*"))))
     (folder / "a.py").rename(folder / "b.py")
-    prints.append(fingerprint(list_files("a", files(f"{folder}/*"))))
+    prints.append(fingerprint(list_files("spec.sources[a]", files(f"{folder}/*"))))
     assert len(set(prints)) == 3

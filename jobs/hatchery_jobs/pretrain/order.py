@@ -1,0 +1,130 @@
+"""Which row is at which position of the run: pure functions of the seed, found in the same time at any position."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hatchery_jobs.pretrain.rows import Tokens
+
+FEISTEL_ROUNDS: Final = 6
+"""Rounds of the permutation; four mix well, two more cost nothing beside a training step."""
+
+BLOCK: Final = 1024
+"""Positions of a block of the mixture: within each, every corpus has exactly its share."""
+
+
+class SequenceOrder:
+    """A permutation of all sequences for every epoch, without memory: a keyed Feistel network on the sequence's number.
+
+    Numbers beyond `sequences` are put through the network again until one is below (cycle walking), which keeps it a
+    permutation. Any position is found in the same time, so resuming at step 10^6 costs as much as at step 10.
+    """
+
+    def __init__(self, seed: int, sequences: int) -> None:
+        """An order of `sequences` sequences."""
+        if sequences < 1:
+            raise ValueError("an order needs at least one sequence")
+        self.sequences: Final = sequences
+        self._seed = np.uint64(seed)
+        self._half_bits = np.uint64(max(1, ((sequences - 1).bit_length() + 1) // 2))
+        self._mask = np.uint64((1 << int(self._half_bits)) - 1)
+
+    def __call__(self, positions: Sequence[int] | Tokens | range) -> Tokens:
+        """Numbers of the sequences at positions of the run; position 0 begins the first epoch."""
+        where = np.asarray(positions, dtype=np.int64)
+        keys = mix(self._seed + mix((where // self.sequences).astype(np.uint64)))
+        numbers = self._permute((where % self.sequences).astype(np.uint64), keys)
+        while (beyond := numbers >= self.sequences).any():
+            numbers[beyond] = self._permute(numbers[beyond], keys[beyond])
+        return numbers.astype(np.int64)
+
+    def _permute(self, numbers: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        left, right = numbers >> self._half_bits, numbers & self._mask
+        for round_number in range(FEISTEL_ROUNDS):
+            mixed = mix(keys + right * np.uint64(FEISTEL_ROUNDS) + np.uint64(round_number))
+            left, right = right, left ^ (mixed & self._mask)
+        return (left << self._half_bits) | right
+
+
+class Turns:
+    """Whose turn it is: a pattern of `BLOCK` positions, the same in each block, with the exact share of each corpus."""
+
+    def __init__(self, seed: int, weights: Sequence[float]) -> None:
+        """Turns of corpora by weight."""
+        self._quotas = quotas(weights)
+        pattern = np.repeat(np.arange(len(weights)), self._quotas)
+        self._pattern = pattern[SequenceOrder(seed, BLOCK)(range(BLOCK))]
+        counts = np.cumsum(self._pattern == np.arange(len(weights))[:, None], axis=1)
+        self._before = counts[self._pattern, np.arange(BLOCK)] - 1
+
+    def __call__(self, positions: Tokens) -> tuple[Tokens, Tokens]:
+        """Corpus at each position, and how often it was visited before."""
+        blocks, within = np.divmod(positions, BLOCK)
+        corpora = self._pattern[within]
+        return corpora, blocks * self._quotas[corpora] + self._before[within]
+
+
+class Mixture:
+    """The order of the rows of several corpora, numbered one corpus after the other.
+
+    Without weights all rows are one permutation for every epoch. With weights, the corpora take turns; within a corpus
+    each of its epochs is a permutation of its own, so a small corpus with a great weight is seen more often than a
+    large one, but never a row twice before all once.
+    """
+
+    def __init__(self, seed: int, rows: Sequence[int], weights: Sequence[float] | None = None) -> None:
+        """An order of corpora with `rows` rows each.
+
+        Raises:
+            ValueError: there is nothing to order, or not one weight for each corpus.
+        """
+        if weights is not None and len(weights) != len(rows):
+            raise ValueError(f"{len(weights)} weights for {len(rows)} corpora")
+        self._firsts = np.cumsum([0, *rows[:-1]], dtype=np.int64)
+        self._turns = None if weights is None else Turns(seed, weights)
+        groups = [sum(rows)] if weights is None else rows
+        self._orders = [SequenceOrder(derived_seed(seed, n), count) for n, count in enumerate(groups)]
+
+    def __call__(self, positions: Sequence[int] | Tokens | range) -> Tokens:
+        """Numbers of the rows at positions of the run."""
+        where = np.asarray(positions, dtype=np.int64)
+        if self._turns is None:
+            return self._orders[0](where)
+        corpora, visits = self._turns(where)
+        numbers = np.empty(len(where), dtype=np.int64)
+        for corpus in np.unique(corpora).tolist():
+            here = corpora == corpus
+            numbers[here] = self._firsts[corpus] + self._orders[corpus](visits[here])
+        return numbers
+
+
+def derived_seed(seed: int, number: int) -> int:
+    """Seed of the order within corpus or block `number`; the first keeps its own, so that a weight changes
+    nothing for a corpus alone.
+    """
+    if not number:
+        return seed
+    return int(mix(np.uint64((seed + int(mix(np.uint64(number)))) % 2**64)))
+
+
+def quotas(weights: Sequence[float]) -> Tokens:
+    """Positions of each corpus in a block, by the method of the largest remainder; no corpus is left without any."""
+    exact = np.asarray(weights, dtype=np.float64) / sum(weights) * BLOCK
+    shares = np.floor(exact).astype(np.int64)
+    first = np.argsort(shares - exact, kind="stable")
+    shares[first[: BLOCK - int(shares.sum())]] += 1
+    while (without := shares == 0).any():
+        shares[np.argmax(without)] = 1
+        shares[np.argmax(shares)] -= 1
+    return shares
+
+
+def mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finalizer of SplitMix64: a bijection of 64 bits in which every input bit moves every output bit."""
+    with np.errstate(over="ignore"):
+        z = numbers + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))

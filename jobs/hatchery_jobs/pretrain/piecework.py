@@ -1,0 +1,216 @@
+"""The work of the encode stage: which piece each part of the corpora becomes, and how pods share making them."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hatchery_api.conditions import Reason
+from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_jobs.context import Context
+from hatchery_jobs.errors import Interrupted, RetryableError
+from hatchery_jobs.logs import log
+from hatchery_jobs.pretrain.encoder import FastEncoder, FileEncoder, NotEqual, fast_encoder, utf8_bytes
+from hatchery_jobs.pretrain.index import (
+    CorpusIndex,
+    Packing,
+    Shard,
+    Split,
+    TokenIndex,
+    fingerprint,
+    summed,
+    token_type,
+)
+from hatchery_jobs.pretrain.parts import Corpus, Part, validation_only
+from hatchery_jobs.pretrain.pieces import Piece, Pieces
+from hatchery_jobs.pretrain.shards import ShardWriter
+from hatchery_jobs.pretrain.vocabulary import Vocabulary, load_vocabulary
+
+CODE_VERSION: Final = "2"
+"""Raised whenever equal inputs would give other shards."""
+
+Tokens = NDArray[np.uint32]
+"""Token ids of documents, one after the other."""
+
+TextToDocuments = Callable[[str], Iterable[str]]
+"""What is encoded of a text: the text itself, or the texts of the pairs found in it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What decides the tokens, beside the text."""
+
+    vocabulary: Vocabulary
+    tokenizer_digest: str
+    packing: Packing
+    row_tokens: int | None
+    """Tokens in a packed row; None: not packed."""
+    task: str | None
+    """How pairs are found; None: no pairs."""
+    streamed: bool
+    """Whether only the validation split is encoded."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The part of the spec in it."""
+        return {
+            "packing": self.packing,
+            "rowTokens": self.row_tokens,
+            "task": self.task,
+            "streamed": self.streamed,
+        }
+
+    def key(self, part: Part) -> str:
+        """Key of the piece a part becomes."""
+        canonical = json.dumps([CODE_VERSION, part.digest, self.tokenizer_digest, self.facts], sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def make_plan(context: Context[PretrainRunSpec]) -> Plan:
+    """What the spec says about tokens."""
+    spec = context.job.spec
+    seq2seq = spec.objective.seq2seq
+    task = seq2seq.task if spec.objective.type == "seq2seq" and seq2seq else None
+    task = None if task == "spanCorruption" else task
+    return Plan(
+        vocabulary=load_vocabulary(context.input("tokenizer")),
+        tokenizer_digest=context.job.input("tokenizer").digest,
+        packing="pairs" if task else spec.data.packing,
+        row_tokens=spec.data.sequence_length if spec.data.packing == "bestFit" else None,
+        task=task,
+        streamed=spec.data.loading == "streaming",
+    )
+
+
+def text_to_documents(task: str | None) -> TextToDocuments | None:
+    """What is encoded of a text; None: the text itself."""
+    if task is None:
+        return None
+    from hatchery_jobs.pretrain.pairs import mine_pairs
+
+    turn = 1 if task == "commentToCode" else -1
+    return lambda text: (side for pair in mine_pairs(text) for side in pair[::turn])
+
+
+@dataclass
+class Work:
+    """Parts to encode and pieces they become."""
+
+    context: Context[PretrainRunSpec]
+    plan: Plan
+    corpora: list[Corpus]
+    pieces: Pieces
+    done: dict[str, Piece] = field(default_factory=dict)
+    """Pieces that are complete, by key."""
+
+    def __post_init__(self) -> None:
+        if self.plan.streamed:
+            self.corpora = [validation_only(corpus) for corpus in self.corpora]
+        self._parts = {self.plan.key(part): part for corpus in self.corpora for part in corpus.parts}
+        self._expected = {key: part.documents for key, part in self._parts.items()}
+        self._fast = fast_encoder(self.plan.vocabulary.tokenizer)
+        self._documents = text_to_documents(self.plan.task)
+
+    def encode(self, pod: int, pods: int) -> None:
+        """Makes this pod's share of the pieces, then those that are still missing; afterwards all are complete."""
+        keys = list(self._parts)
+        for key in keys[pod::pods]:
+            self._complete(key, alone=True)
+        # begin where others are furthest from
+        for key in [*keys[pod:], *keys[:pod]]:
+            self._complete(key, alone=False)
+
+    def assemble(self, folder: Path) -> TokenIndex:
+        """Puts all shards into the artifact's folder; what they are."""
+        indices = []
+        for number, corpus in enumerate(self.corpora):
+            shards: dict[Split, list[Shard]] = {split: [] for split in get_args(Split)}
+            for part in corpus.parts:
+                key = self.plan.key(part)
+                names = {s: f"{number}-{s}-{len(shards[s]):05d}" for s in self.done[key].shards}
+                for split, shard in self._copied(key, folder, names).items():
+                    shards[split].append(shard)
+            splits = {split: summed(some, self.plan.row_tokens) for split, some in shards.items()}
+            named = CorpusIndex(name=corpus.name, digest=corpus.digest, revision=corpus.revision, splits=splits)
+            indices.append(named)
+        return TokenIndex(
+            dtype=token_type(self.plan.vocabulary.size),
+            vocab_size=self.plan.vocabulary.size,
+            eos_id=self.plan.vocabulary.eos_id,
+            packing=self.plan.packing,
+            row_tokens=self.plan.row_tokens,
+            streamed=self.plan.streamed,
+            fingerprint=fingerprint([s for c in indices for split in c.splits.values() for s in split.shards]),
+            corpora=indices,
+        )
+
+    def _copied(self, key: str, folder: Path, names: dict[Split, str]) -> dict[Split, Shard]:
+        """The shards of a piece under new names in a folder; a damaged piece is made again, once."""
+        for _ in range(2):
+            copied = {
+                split: self.pieces.copy(key, self.done[key], split, folder, name) for split, name in names.items()
+            }
+            whole = {split: shard for split, shard in copied.items() if shard is not None}
+            if len(whole) == len(copied):
+                return whole
+            log("damaged-piece", key=key)
+            self.pieces.discard(key)
+            del self.done[key]
+            self._complete(key, alone=True)
+        raise RetryableError(
+            Reason.STORAGE_ERROR,
+            f"piece {key} of the tokens changes while it is read; check the health of the volume in spec.storage",
+        )
+
+    def _complete(self, key: str, *, alone: bool) -> None:
+        if key in self.done:
+            return
+        piece = self.pieces.find(key)
+        while piece is None:
+            piece = self._encode(key, alone=alone) or self.pieces.find(key)
+        self.done[key] = piece
+        self._report(0)
+
+    def _encode(self, key: str, *, alone: bool) -> Piece | None:
+        """A piece made of a part; None when another pod has made it meanwhile."""
+        for fast in [self._fast, None] if self._fast else [None]:
+            try:
+                with self.pieces.making(key) as folder:
+                    writers: dict[Split, ShardWriter] = {}
+                    for split, tokens, lengths, text_bytes in self._encoded(key, fast):
+                        if not alone and self.pieces.find(key) is not None:
+                            return None
+                        if split not in writers:
+                            size = self.plan.vocabulary.size
+                            writers[split] = ShardWriter(folder, split, size, self.plan.row_tokens)
+                        writers[split].write(tokens, lengths, text_bytes)
+                    return self.pieces.keep(key, folder, {split: w.close() for split, w in writers.items()})
+            except NotEqual:
+                log("slow-encoding", key=key, why="the fast encoder gives other ids for this tokenizer and text")
+        raise AssertionError("the tokenizer itself is always equal")
+
+    def _encoded(self, key: str, fast: FastEncoder | None) -> Iterator[tuple[Split, Tokens, NDArray[np.int64], int]]:
+        """Tokens, lengths of documents and bytes of text of each batch of a part."""
+        encoder = FileEncoder(self.plan.vocabulary.tokenizer, fast, int(key[:8], 16))
+        eos = np.asarray([self.plan.vocabulary.eos_id], dtype=np.uint32)
+        done = 0
+        for split, read in self._parts[key].batches():
+            if self.context.stop.is_set():
+                finished = sum(self._expected[key] for key in self.done)
+                raise Interrupted(f"asked to end after {finished + done} documents; finished files are kept")
+            texts = read if self._documents is None else [d for text in read for d in self._documents(text)]
+            ids = encoder.encode(texts)
+            lengths = np.asarray([len(some) + 1 for some in ids], dtype=np.int64)
+            ends = [x for some in ids for x in (some, eos)]
+            yield split, np.concatenate(ends) if ends else eos[:0], lengths, sum(map(utf8_bytes, texts))
+            done += len(read)
+            self._report(done)
+
+    def _report(self, current: int) -> None:
+        done = current + sum(self._expected[key] for key in self.done)
+        self.context.progress.update(done, max(done, sum(self._expected.values())), "documents")

@@ -1,0 +1,1 @@
+"""Where text comes from: files and datasets, read document by document."""
