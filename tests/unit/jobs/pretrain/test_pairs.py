@@ -251,9 +251,9 @@ def test_the_same_pair_is_given_once():
 
 
 def test_the_standard_library_has_thousands_of_sound_pairs():
-    texts = [path.read_text(errors="replace") for path in sorted(LIBRARY.glob("[a-p]*.py"))]
+    texts = [path.read_text(errors="replace") for path in sorted(LIBRARY.glob("[a-g]*.py"))]
     found = [mine_pairs(text) for text in texts]
-    assert sum(map(len, found)) > 1_500
+    assert sum(map(len, found)) > 700
     for comment, code in (pair for pairs in found for pair in pairs):
         assert 0 < len(comment) <= LONGEST_COMMENT_CHARS
         assert len(code) <= LONGEST_CODE_CHARS
