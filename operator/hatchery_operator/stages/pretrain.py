@@ -2,7 +2,7 @@
 
 from hatchery_api.base import parse_duration
 from hatchery_api.pretrain import PretrainRunSpec
-from hatchery_operator.stages.shape import Need, Shape, Stage
+from hatchery_operator.stages.shape import Need, Shape, Stage, first_token
 
 ENCODE, TRAIN = "encode", "train"
 
@@ -23,16 +23,19 @@ def _encode_shape(_: PretrainRunSpec) -> Shape:
 
 
 def _train_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
-    return Need("tokens", name=ENCODE), _tokenizer(spec)
+    run = spec.model.from_.pretrain_ref if spec.model.from_ else None
+    model = (Need("model", "PretrainRun", run.name),) if run else ()
+    return (Need("tokens", name=ENCODE), _tokenizer(spec), *model)
 
 
 def _train_shape(spec: PretrainRunSpec) -> Shape:
+    pulled = spec.model.from_.hub if spec.model.from_ else None
     return Shape(
         nodes=spec.parallelism.nodes,
         processes=spec.parallelism.processes_per_node,
         most_workers=spec.batch.sequences // spec.batch.per_device,
         grace_seconds=parse_duration(spec.checkpoint.grace_period),
-        token=spec.hub.token_secret if spec.hub else None,
+        token=first_token(spec.hub.token_secret if spec.hub else None, pulled.token_secret if pulled else None),
     )
 
 
