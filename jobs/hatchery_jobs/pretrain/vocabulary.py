@@ -8,6 +8,7 @@ from typing import Any, Final
 from tokenizers import Tokenizer
 
 from hatchery_api.conditions import Reason
+from hatchery_api.tokenizer import SENTINEL
 from hatchery_jobs.errors import DataError
 
 TOKENIZER_FILES: Final = (
@@ -21,10 +22,6 @@ TOKENIZER_FILES: Final = (
     "chat_template.jinja",
 )
 """Files that AutoTokenizer may read; those a tokenizer has go into the model's folder too."""
-
-
-SENTINEL: Final = "<extra_id_{}>"
-"""Text of the sentinel with a number: what stands for a corrupted span, with the names of T5."""
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.support.objective_feeds import SPECIAL, ListFeed, objective_spec, small_vocabulary
 
 from hatchery_jobs.pretrain.model import build_model
 from hatchery_jobs.pretrain.objectives.batch import IGNORED
 from hatchery_jobs.pretrain.objectives.build import build_objective
 from hatchery_jobs.pretrain.shape import Shape
-from tests.support.objective_feeds import SPECIAL, ListFeed, objective_spec, small_vocabulary
 
 CPU = torch.device("cpu")
 SHAPE = Shape(
@@ -59,9 +59,7 @@ def test_the_loss_is_the_sum_of_the_surprise_of_each_label():
     model = build_model(SHAPE, SPECIAL, seed=1)
     batch = objective.training(0, 3)
     surprise = -torch.log_softmax(model(input_ids=torch.from_numpy(tokens[:, :-1])).logits, dim=-1)
-    expected = sum(
-        surprise[b, t, tokens[b, t + 1]].item() for b in range(3) for t in range(32) if learnt[b, t]
-    )
+    expected = sum(surprise[b, t, tokens[b, t + 1]].item() for b in range(3) for t in range(32) if learnt[b, t])
     assert objective.loss(model, batch).item() == pytest.approx(expected, rel=1e-6)
 
 

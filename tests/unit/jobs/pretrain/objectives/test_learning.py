@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from tests.support.objective_feeds import SPECIAL, ListFeed, library_rows, objective_spec, small_vocabulary
 
 from hatchery_jobs.pretrain.model import build_model
 from hatchery_jobs.pretrain.objectives.batch import IGNORED, Objective
 from hatchery_jobs.pretrain.objectives.build import build_objective
 from hatchery_jobs.pretrain.objectives.lengths import row_tokens
 from hatchery_jobs.pretrain.shape import resolve_shape
-from tests.support.objective_feeds import SPECIAL, ListFeed, library_rows, objective_spec, small_vocabulary
 
 
 def unigram_entropy(objective: Objective, train: np.ndarray) -> float:

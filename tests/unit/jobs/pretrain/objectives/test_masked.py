@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from tests.support.objective_feeds import SPECIAL, ListFeed, library_rows, objective_spec, small_vocabulary
 from tokenizers import Tokenizer, decoders, models
 
 from hatchery_jobs.errors import DataError
@@ -17,7 +18,6 @@ from hatchery_jobs.pretrain.objectives.lengths import row_tokens
 from hatchery_jobs.pretrain.objectives.words import Words
 from hatchery_jobs.pretrain.shape import resolve_shape
 from hatchery_jobs.pretrain.vocabulary import SpecialIds, Vocabulary
-from tests.support.objective_feeds import SPECIAL, ListFeed, library_rows, objective_spec, small_vocabulary
 
 CPU = torch.device("cpu")
 
@@ -50,7 +50,7 @@ def test_all_the_text_is_used_once():
 
 @pytest.mark.parametrize("probability", [0.15, 0.4])
 def test_labels_are_the_asked_share_and_become_mask_random_and_themselves(probability):
-    objective, rows = masked({"probability": probability})
+    objective, _ = masked({"probability": probability})
     batch = objective.training(0, 400)
     tokens, labels = batch.inputs["input_ids"].numpy(), batch.labels.numpy()
     chosen = labels != IGNORED
@@ -87,7 +87,7 @@ def test_a_row_without_text_has_no_label():
 
 @pytest.mark.parametrize("settings", [{}, {"wholeWord": True}, {"nextSentence": True}])
 def test_a_batch_is_a_function_of_its_positions(settings):
-    objective, rows = masked(settings)
+    objective, _ = masked(settings)
     whole = objective.training(6, 6)
     masked(settings)[0].training(100, 3)
     parts = [masked(settings)[0].training(first, 2) for first in (10, 8, 6)][::-1]
@@ -217,7 +217,12 @@ def test_both_losses_have_the_same_weight():
 @pytest.mark.parametrize("settings", [{"wholeWord": True}, {"nextSentence": True}])
 def test_workers_with_different_numbers_of_labels_have_the_gradient_of_one_batch(settings):
     objective, _ = masked(settings, sequence=32)
-    shape = replace(resolve_shape(objective_spec("masked", 32, settings), small_vocabulary()), width=32, head_width=16, feed_forward=64)
+    shape = replace(
+        resolve_shape(objective_spec("masked", 32, settings), small_vocabulary()),
+        width=32,
+        head_width=16,
+        feed_forward=64,
+    )
 
     def gradient(*parts: tuple[int, int]) -> dict[str, torch.Tensor]:
         model = build_model(shape, SPECIAL, seed=1)

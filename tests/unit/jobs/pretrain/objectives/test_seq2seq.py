@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.objective_feeds import SPECIAL, ListFeed, ListPairs, library_rows, objective_spec, small_vocabulary
 
 from hatchery_api.objective import Seq2seq
 from hatchery_jobs.errors import DataError
@@ -16,7 +17,6 @@ from hatchery_jobs.pretrain.objectives.build import build_objective
 from hatchery_jobs.pretrain.objectives.lengths import learns_pairs, row_tokens, target_tokens
 from hatchery_jobs.pretrain.objectives.spans import Corruption
 from hatchery_jobs.pretrain.shape import resolve_shape
-from tests.support.objective_feeds import SPECIAL, ListFeed, ListPairs, library_rows, objective_spec, small_vocabulary
 
 CPU = torch.device("cpu")
 SENTINELS = np.array(SPECIAL.sentinels)
