@@ -30,7 +30,7 @@ def library_text() -> str:
 
 
 @cache
-def small_vocabulary(size: int = 512) -> Vocabulary:
+def small_vocabulary(size: int = 320) -> Vocabulary:
     """Byte-level BPE over the library's text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -94,6 +94,7 @@ def shape_of_weights(folder: Path, spec: PretrainRunSpec, vocabulary: Vocabulary
             f"spec.model.from: the weights have embeddings for {shape.vocab} tokens, the tokenizer has "
             f"{vocabulary.size}; set spec.tokenizerRef to the tokenizer the weights were trained with",
         )
+    _check_padding(config, spec, vocabulary)
     check_positions(shape, spec.data.sequence_length, "lower it: the weights of spec.model.from decide")
     check_family(spec)
     return shape
@@ -119,6 +120,19 @@ def _check_overrides(spec: PretrainRunSpec) -> None:
             Reason.INVALID_SPEC,
             f"spec.model.overrides: {', '.join(extra)}: the weights of spec.model.from decide the sizes; leave them "
             "out, or leave out spec.model.from",
+        )
+
+
+def _check_padding(config: dict[str, Any], spec: PretrainRunSpec, vocabulary: Vocabulary) -> None:
+    """Encoders do not learn their padding's embedding, RoBERTa counts positions from it, a T5's decoder begins with it."""
+    if spec.objective.type == "causal":
+        return
+    theirs, ours = config.get("pad_token_id"), vocabulary.special.padding()
+    if theirs != ours:
+        raise DataError(
+            Reason.VOCABULARY_MISMATCH,
+            f"spec.model.from: the weights' padding is token {theirs}, the tokenizer's is {ours}; set "
+            "spec.tokenizerRef to the tokenizer the weights were trained with",
         )
 
 

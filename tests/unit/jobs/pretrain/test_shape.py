@@ -1,6 +1,8 @@
 """Sizes of the five families against the models the library builds, and against published numbers."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -185,6 +187,13 @@ def test_weights_that_do_not_fit_are_refused(config, fields, error, message, tmp
         shape_of_weights(_saved(tmp_path, **config), spec("gpt2", **fields), vocabulary())
 
 
+def test_weights_with_another_padding_are_refused(tmp_path):
+    bert = {"model_type": "bert", "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    bert |= {"intermediate_size": 64, "max_position_embeddings": 64, "vocab_size": 300, "pad_token_id": 0}
+    with pytest.raises(DataError, match="the weights' padding is token 0, the tokenizer's is 1"):
+        shape_of_weights(_saved(tmp_path, **bert), spec("bert"), vocabulary())
+
+
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(DataError, match=r"config\.json cannot be read"):
         shape_of_weights(tmp_path, spec("gpt2"), vocabulary())
@@ -221,3 +230,11 @@ def test_the_first_t5_and_an_untied_llama_are_counted_right(tmp_path):
         model.save_pretrained(tmp_path / family)
         shape = shape_of_weights(tmp_path / family, spec(family), vocabulary())
         assert shape.parameters == sum(p.numel() for p in model.parameters()), family
+
+
+def test_all_that_is_known_before_training_needs_no_torch():
+    names = ["shape", "weights", "vocabulary", "pairs", "objectives.lengths", "objectives.spans"]
+    code = "import sys\n" + "".join(f"import hatchery_jobs.pretrain.{name}\n" for name in names)
+    code += "sys.exit(str({'torch', 'transformers'} & set(sys.modules) or ''))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
