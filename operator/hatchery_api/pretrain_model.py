@@ -31,7 +31,7 @@ class ModelOverrides(Model):
     hidden_size: Annotated[int, Field(ge=8, le=65_536)] | None = None
     """Width of the residual stream."""
     feed_forward_size: Annotated[int, Field(ge=8, le=262_144)] | None = None
-    """Width of the feed-forward layers."""
+    """Width of the feed-forward layers; default: in proportion to hiddenSize."""
     max_positions: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
     """Longest sequence the model can see; default: data.sequenceLength."""
     dropout: Dropout | None = None
@@ -75,8 +75,8 @@ class PretrainModel(Model):
     """Family in the transformers library: gpt2 and llama for causal, bert and roberta for masked, t5 for seq2seq."""
 
     size: Literal["tiny", "small", "medium", "large", "xl"] = "small"
-    """Preset of the family; for gpt2: tiny (4 layers, 4 heads, 128 wide), small (12, 12, 768), medium (24, 16, 1024),
-    large (36, 20, 1280), xl (48, 25, 1600)."""
+    """Preset of the family: tiny for tests on CPUs; small to xl for gpt2 124M to 1.6B, for llama 135M to 3.2B
+    (SmolLM, Llama 3.2), for bert and roberta 110M to 1.3B, for t5 60M to 2.8B (version 1.1) parameters."""
 
     overrides: ModelOverrides = ModelOverrides()
     """Sizes that replace those of the preset."""

@@ -1,11 +1,14 @@
 """TokenizerBuild: a tokenizer trained on a corpus, with its quality measured."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
 from hatchery_api.base import Model, Record, ResourceName, Seed, Url, cel, exactly_one
 from hatchery_api.placement import Card, RunSpec
+
+SENTINEL: Final = "<extra_id_{}>"
+"""Text of the sentinel with a number, with the names of T5."""
 
 SpecialToken = Annotated[str, Field(min_length=1, max_length=64)]
 """The text of a special token."""
@@ -101,7 +104,16 @@ class SpecialTokens(Model):
     unk: SpecialToken | None = None
     """Unknown text; byte-level tokenizers need none."""
     pad: SpecialToken | None = None
-    """Padding; default: the same as eos."""
+    """Padding; default: the same as eos. Encoders and encoder-decoders need one of its own."""
+    mask: SpecialToken | None = None
+    """Stands for a hidden token; objective `masked` needs it."""
+    cls: SpecialToken | None = None
+    """Begins a text for an encoder; default there: bos."""
+    sep: SpecialToken | None = None
+    """Ends a text for an encoder; default there: eos. With cls, both are put around every text that is encoded."""
+    sentinels: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Number of tokens `<extra_id_0>`, `<extra_id_1>` and so on, which stand for spans; task `spanCorruption` needs
+    as many as a sequence has spans."""
     extra: Annotated[list[SpecialToken], Field(max_length=64)] = []
     """Further ones."""
 

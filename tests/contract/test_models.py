@@ -168,7 +168,6 @@ UNREAD = {
         ),
         "overrides are passed on whole",
     ),
-    "objective": "has one value so far, causal",
     "packing": "has one value so far, concat",
 }
 """Fields nobody reads by name, and why that is right."""

@@ -1,34 +1,204 @@
-"""The model, from a configuration; the only place that knows names of the transformers library."""
+"""The model, from a configuration or from weights; the only place that knows names of the transformers library."""
+
+from pathlib import Path
+from typing import Any, Final
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+import transformers as hf
+from safetensors import SafetensorError
 
-from hatchery_jobs.pretrain.shape import Shape
+from hatchery_api.conditions import Reason
+from hatchery_jobs.errors import DataError, SpecError
+from hatchery_jobs.pretrain.shape import RELATIVE_POSITIONS, Shape
+from hatchery_jobs.pretrain.vocabulary import SpecialIds
+
+FUSED_GELU: Final = "gelu_pytorch_tanh"
+"""The same function as GPT-2's and T5's gelu_new, as one kernel: a tenth to a third more tokens per second. The other
+families' activations, gelu and silu, are one kernel already."""
+
+KERNELS: Final = {"auto": "sdpa", "sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
+"""`spec.attention` in the library's words."""
+
+FRESH_HEADS: Final = ("bert.pooler.", "cls.seq_relationship.")
+"""Parameters that weights to go on from may lack: a masked model without the next-sentence head."""
 
 
-def gpt2_config(shape: Shape, eos_id: int) -> GPT2Config:
-    """The configuration of a shape."""
-    return GPT2Config(
+def build_model(
+    shape: Shape,
+    special: SpecialIds,
+    seed: int,
+    *,
+    attention: str = "auto",
+    gradient_checkpointing: bool = False,
+    weights: Path | None = None,
+) -> Any:
+    """A model in training mode; fresh weights depend on shape and seed alone.
+
+    Args:
+        shape: its sizes.
+        special: ids that go into its configuration.
+        seed: decides the fresh weights.
+        attention: kernel, as in the spec.
+        gradient_checkpointing: whether activations are computed again in the backward pass.
+        weights: folder of a saved model to go on from.
+
+    Raises:
+        SpecError: the kernel needs a GPU or a library that is not here.
+        DataError: the weights cannot be read or do not fit the family.
+    """
+    torch.manual_seed(seed)
+    model_class, kernel = _class(shape), _kernel(attention)
+    if weights is None:
+        model = model_class._from_config(_config(shape, special), attn_implementation=kernel)  # noqa: SLF001 - no other
+    else:
+        model = _loaded(model_class, weights, shape, kernel)
+    if gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    return model.train()
+
+
+def _class(shape: Shape) -> Any:
+    if shape.next_sentence:
+        return hf.BertForPreTraining
+    return {
+        "gpt2": hf.GPT2LMHeadModel,
+        "llama": hf.LlamaForCausalLM,
+        "bert": hf.BertForMaskedLM,
+        "roberta": hf.RobertaForMaskedLM,
+        "t5": hf.T5ForConditionalGeneration,
+    }[shape.architecture]
+
+
+def _kernel(attention: str) -> str:
+    if attention == "flash" and not (torch.cuda.is_available() and hf.utils.is_flash_attn_2_available()):
+        raise SpecError(
+            Reason.INVALID_SPEC,
+            "spec.attention: flash needs a GPU of NVIDIA and the library flash-attn in the image of the jobs, and one "
+            "of them is not here; take auto, which uses torch's own fused kernel",
+        )
+    return KERNELS[attention]
+
+
+def _config(shape: Shape, special: SpecialIds) -> Any:
+    match shape.architecture:
+        case "gpt2":
+            return _gpt2(shape, special)
+        case "llama":
+            return _llama(shape, special)
+        case "t5":
+            return _t5(shape, special)
+        case _:
+            return _encoder(shape, special)
+
+
+def _gpt2(shape: Shape, special: SpecialIds) -> Any:
+    return hf.GPT2Config(
         vocab_size=shape.vocab,
         n_positions=shape.positions,
         n_embd=shape.width,
         n_layer=shape.layers,
         n_head=shape.heads,
-        # the same function as GPT-2's gelu_new, as one fused kernel: a tenth to a third more tokens per second
-        activation_function="gelu_pytorch_tanh",
+        n_inner=shape.feed_forward,
+        activation_function=FUSED_GELU,
         embd_pdrop=shape.dropout,
         attn_pdrop=shape.dropout,
         resid_pdrop=shape.dropout,
-        bos_token_id=eos_id,
-        eos_token_id=eos_id,
+        bos_token_id=special.eos,  # texts follow the end of another one in training
+        eos_token_id=special.eos,
     )
 
 
-def build_model(shape: Shape, eos_id: int, seed: int, *, gradient_checkpointing: bool = False) -> GPT2LMHeadModel:
-    """A model with fresh weights that depend on shape and seed alone."""
-    torch.manual_seed(seed)
-    config = gpt2_config(shape, eos_id)
-    model = GPT2LMHeadModel._from_config(config, attn_implementation="sdpa")  # noqa: SLF001 - there is no public one
-    if gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    return model.train()
+def _llama(shape: Shape, special: SpecialIds) -> Any:
+    return hf.LlamaConfig(
+        vocab_size=shape.vocab,
+        max_position_embeddings=shape.positions,
+        hidden_size=shape.width,
+        intermediate_size=shape.feed_forward,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        head_dim=shape.head_width,
+        attention_dropout=shape.dropout,
+        tie_word_embeddings=shape.tied,
+        bos_token_id=special.eos,
+        eos_token_id=special.eos,
+    )
+
+
+def _encoder(shape: Shape, special: SpecialIds) -> Any:
+    config, segments = (hf.RobertaConfig, 1) if shape.architecture == "roberta" else (hf.BertConfig, 2)
+    return config(
+        vocab_size=shape.vocab,
+        max_position_embeddings=shape.positions + shape.skipped_positions,
+        hidden_size=shape.width,
+        intermediate_size=shape.feed_forward,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        type_vocab_size=segments,
+        hidden_dropout_prob=shape.dropout,
+        attention_probs_dropout_prob=shape.dropout,
+        bos_token_id=special.cls,
+        eos_token_id=special.sep,
+        pad_token_id=special.padding(),
+    )
+
+
+def _t5(shape: Shape, special: SpecialIds) -> Any:
+    """Version 1.1 with the embedding of the first version: gated layers learn more for their size, and one table for
+    input and output is what a small vocabulary of a corpus of one's own wants.
+    """
+    return hf.T5Config(
+        vocab_size=shape.vocab,
+        n_positions=shape.positions,
+        d_model=shape.width,
+        d_kv=shape.head_width,
+        d_ff=shape.feed_forward,
+        num_layers=shape.layers,
+        num_heads=shape.heads,
+        relative_attention_num_buckets=RELATIVE_POSITIONS,
+        feed_forward_proj=f"gated-{FUSED_GELU}",
+        dropout_rate=shape.dropout,
+        pad_token_id=special.padding(),
+        decoder_start_token_id=special.padding(),
+        eos_token_id=special.eos,
+    )
+
+
+def _loaded(model_class: Any, folder: Path, shape: Shape, kernel: str) -> Any:
+    try:
+        config = hf.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        for name in DROPOUTS[shape.architecture]:
+            setattr(config, name, shape.dropout)
+        model, found = model_class.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation=kernel,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+        raise DataError(
+            Reason.UNREADABLE_INPUT,
+            f"spec.model.from: {folder} cannot be loaded as {model_class.__name__}: {error}; it needs config.json and "
+            "model.safetensors of such a model",
+        ) from error
+    absent = sorted(name for name in found["missing_keys"] if not name.startswith(FRESH_HEADS))
+    if absent:
+        raise DataError(
+            Reason.UNREADABLE_INPUT,
+            f"spec.model.from: {folder} lacks {len(absent)} parameters of {model_class.__name__}, the first is "
+            f"{absent[0]}; they would be random: take a model with the head of this objective",
+        )
+    return model
+
+
+DROPOUTS: Final = {
+    "gpt2": ("embd_pdrop", "attn_pdrop", "resid_pdrop"),
+    "llama": ("attention_dropout",),
+    "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    "roberta": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    "t5": ("dropout_rate",),
+}
+"""Names of the dropout in each family's configuration."""

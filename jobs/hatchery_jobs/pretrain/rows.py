@@ -24,7 +24,8 @@ class Rows:
 
 class Feed(Protocol):
     """Where rows come from. Position p of the run is the same row for any number of workers, before and after a
-    resume."""
+    resume.
+    """
 
     @property
     def validation_rows(self) -> int:
@@ -38,6 +39,28 @@ class Feed(Protocol):
 
     def validation(self, first: int, count: int) -> Rows:
         """Rows of the validation split by number."""
+
+    def close(self) -> None:
+        """Frees what it holds."""
+
+
+class PairFeed(Protocol):
+    """Where pairs of texts come from: a comment and its code, as tokens without anything around them. Position p of
+    the run is the same pair for any number of workers, before and after a resume.
+    """
+
+    @property
+    def validation_rows(self) -> int:
+        """Pairs of the validation split."""
+
+    def begin(self, first: int, count: int) -> None:
+        """All workers say at the same point which positions the next update takes; a store has nothing to do."""
+
+    def pairs(self, first: int, count: int) -> list[tuple[Tokens, Tokens]]:
+        """The pairs at `count` positions from `first` on."""
+
+    def validation_pairs(self, first: int, count: int) -> list[tuple[Tokens, Tokens]]:
+        """Pairs of the validation split by number."""
 
     def close(self) -> None:
         """Frees what it holds."""

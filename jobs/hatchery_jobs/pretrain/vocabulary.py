@@ -3,11 +3,12 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tokenizers import Tokenizer
 
 from hatchery_api.conditions import Reason
+from hatchery_api.tokenizer import SENTINEL
 from hatchery_jobs.errors import DataError
 
 TOKENIZER_FILES: Final = (
@@ -24,6 +25,59 @@ TOKENIZER_FILES: Final = (
 
 
 @dataclass(frozen=True)
+class SpecialIds:
+    """Ids of the special tokens by role; None where the tokenizer has no such role."""
+
+    eos: int
+    """Ends every document."""
+    bos: int | None = None
+    """Begins a text."""
+    pad: int | None = None
+    """Padding."""
+    mask: int | None = None
+    """Stands for a hidden token."""
+    cls: int | None = None
+    """Begins a row of an encoder; where it is missing, bos, as in RoBERTa."""
+    sep: int | None = None
+    """Ends a segment of an encoder; where it is missing, eos, as in RoBERTa."""
+    sentinels: tuple[int, ...] = ()
+    """Ids of `<extra_id_0>`, `<extra_id_1>` and so on, as far as there are any without a gap."""
+    every: frozenset[int] = frozenset()
+    """All special tokens, further ones included: none of them is text."""
+
+    def needed(self, role: str) -> int:
+        """The id of a role that an objective cannot do without.
+
+        Raises:
+            DataError: the tokenizer has none.
+        """
+        number: int | None = getattr(self, role)
+        if number is None:
+            raise DataError(
+                Reason.VOCABULARY_MISMATCH,
+                f"spec.tokenizerRef: the tokenizer has no {role}_token, which this objective needs; set "
+                f"spec.specialTokens.{role} of the TokenizerBuild and build it again",
+            )
+        return number
+
+    def padding(self) -> int:
+        """The id of padding, for models that treat it as nothing: no other role may have it.
+
+        Raises:
+            DataError: there is none, or it is the end of a text too.
+        """
+        number = self.needed("pad")
+        if number in (self.eos, self.bos, self.cls, self.sep, self.mask):
+            raise DataError(
+                Reason.VOCABULARY_MISMATCH,
+                f"spec.tokenizerRef: the pad_token, id {number}, is another special token as well, whose embedding "
+                "would never be learnt; set spec.specialTokens.pad of the TokenizerBuild to a token of its own, for "
+                "example <pad>, and build it again",
+            )
+        return number
+
+
+@dataclass(frozen=True)
 class Vocabulary:
     """A tokenizer and its size."""
 
@@ -33,13 +87,15 @@ class Vocabulary:
     """Tokens, added ones included: what `len` of the loaded tokenizer says."""
     eos_id: int
     """Id of the end-of-text token that ends every document."""
+    special: SpecialIds
+    """All special tokens by their roles."""
 
 
 def load_vocabulary(folder: Path) -> Vocabulary:
     """Reads a tokenizer's folder.
 
     Raises:
-        DataError: it is unreadable, its ids have gaps, or it has no end-of-text token.
+        DataError: it is unreadable, its ids have gaps, or it has no token that ends a document: eos, or sep.
     """
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -58,16 +114,29 @@ def load_vocabulary(folder: Path) -> Vocabulary:
             f"{folder}/tokenizer.json: token id {highest} is not below the vocabulary size {size}; "
             "the ids must be consecutive: build the tokenizer again",
         )
-    return Vocabulary(tokenizer, size, _eos_id(folder, config.get("eos_token"), tokenizer))
+    special = _special_ids(folder, config, tokenizer)
+    return Vocabulary(tokenizer, size, special.eos, special)
 
 
-def _eos_id(folder: Path, eos: str | dict[str, str] | None, tokenizer: Tokenizer) -> int:
-    text = eos["content"] if isinstance(eos, dict) else eos
-    number = None if text is None else tokenizer.token_to_id(text)
-    if number is None:
+def _special_ids(folder: Path, config: dict[str, Any], tokenizer: Tokenizer) -> SpecialIds:
+    ids = {role: _id_of(config.get(f"{role}_token"), tokenizer) for role in ("eos", "bos", "pad", "mask", "cls", "sep")}
+    bos, eos = ids["bos"], ids["eos"]
+    cls, sep = (ids["cls"] if ids["cls"] is not None else bos), (ids["sep"] if ids["sep"] is not None else eos)
+    ends = eos if eos is not None else sep  # BERT's tokenizers end a document with [SEP] and know no other end
+    if ends is None:
         raise DataError(
             Reason.VOCABULARY_MISMATCH,
-            f"{folder}/tokenizer_config.json: eos_token is {text!r}, which is no token of the vocabulary; documents "
-            "are separated by it: build the tokenizer with an end-of-text token",
+            f"{folder}/tokenizer_config.json: eos_token is {config.get('eos_token')!r}, which is no token of the "
+            "vocabulary; documents are separated by it: build the tokenizer with an end-of-text token",
         )
-    return number
+    sentinels: list[int] = []
+    while (number := tokenizer.token_to_id(SENTINEL.format(len(sentinels)))) is not None:
+        sentinels.append(number)
+    every = {n for n, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    every |= {n for n in (*ids.values(), *sentinels) if n is not None}
+    return SpecialIds(ends, bos, ids["pad"], ids["mask"], cls, sep, tuple(sentinels), frozenset(every))
+
+
+def _id_of(role: str | dict[str, str] | None, tokenizer: Tokenizer) -> int | None:
+    text = role["content"] if isinstance(role, dict) else role
+    return None if text is None else tokenizer.token_to_id(text)

@@ -6,7 +6,7 @@ from typing import Final
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from hatchery_api.conditions import Reason
-from hatchery_api.tokenizer import PreTokenizer, SpecialTokens, TokenizerBlocks, TokenizerBuildSpec
+from hatchery_api.tokenizer import SENTINEL, PreTokenizer, SpecialTokens, TokenizerBlocks, TokenizerBuildSpec
 from hatchery_jobs.errors import SpecError
 from hatchery_jobs.tokenizer.words import PROBES
 
@@ -17,12 +17,18 @@ ALPHABET: Final = tuple(sorted(pre_tokenizers.ByteLevel.alphabet()))
 def special_roles(tokens: SpecialTokens) -> dict[str, str]:
     """Special tokens by the role names of transformers, defaults filled in."""
     roles = {"eos_token": tokens.eos, "bos_token": tokens.bos or tokens.eos, "pad_token": tokens.pad or tokens.eos}
-    return roles | ({"unk_token": tokens.unk} if tokens.unk else {})
+    others = {"unk": tokens.unk, "mask": tokens.mask, "cls": tokens.cls, "sep": tokens.sep}
+    return roles | {f"{role}_token": text for role, text in others.items() if text}
+
+
+def further_tokens(tokens: SpecialTokens) -> list[str]:
+    """Special tokens without a role."""
+    return [*(SENTINEL.format(n) for n in range(tokens.sentinels or 0)), *tokens.extra]
 
 
 def special_tokens(tokens: SpecialTokens) -> list[str]:
     """All special tokens, each once; their ids are their places."""
-    return list(dict.fromkeys([*special_roles(tokens).values(), *tokens.extra]))
+    return list(dict.fromkeys([*special_roles(tokens).values(), *further_tokens(tokens)]))
 
 
 def check_size(spec: TokenizerBuildSpec) -> None:
@@ -126,4 +132,16 @@ def trained(tokenizer: Tokenizer, spec: TokenizerBuildSpec, batches: Iterable[Se
         show_progress=False,
     )
     tokenizer.train_from_iterator(iter(batches), trainer=trainer)
+    if spec.special_tokens.cls and spec.special_tokens.sep:
+        _put_around(tokenizer, spec.special_tokens.cls, spec.special_tokens.sep)
     return tokenizer
+
+
+def _put_around(tokenizer: Tokenizer, cls: str, sep: str) -> None:
+    """Makes the tokenizer encode texts and pairs of texts as an encoder has learnt them."""
+    template = processors.TemplateProcessing(
+        single=f"{cls}:0 $A:0 {sep}:0",
+        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
+        special_tokens=[(text, tokenizer.token_to_id(text)) for text in (cls, sep)],
+    )
+    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])

@@ -81,7 +81,8 @@ def _train(context: Context[TokenizerBuildSpec], base: retrain.Base | None, samp
     build.check_size(spec)
     design = build.untrained(spec.build or TokenizerBlocks(), spec.special_tokens.unk)
     texts = _texts(context, sample, "documents read")
-    extra = {"extra_special_tokens": spec.special_tokens.extra} if spec.special_tokens.extra else {}
+    further = build.further_tokens(spec.special_tokens)
+    extra = {"extra_special_tokens": further} if further else {}
     return _Trained(build.trained(design, spec, texts), build.special_roles(spec.special_tokens), extra)
 
 

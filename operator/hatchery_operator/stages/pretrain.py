@@ -37,18 +37,26 @@ def _encode_shape(spec: PretrainRunSpec) -> Shape:
 
 def _train_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
     streamed = _corpora(spec) if spec.data.loading == "streaming" else ()
-    return Need("tokens", name=ENCODE), _tokenizer(spec), *streamed
+    base = spec.model.from_.pretrain_ref if spec.model.from_ else None
+    model = (Need("model", "PretrainRun", base.name),) if base else ()
+    return (Need("tokens", name=ENCODE), _tokenizer(spec), *streamed, *model)
 
 
 def _train_shape(spec: PretrainRunSpec) -> Shape:
     streams = spec.data.loading == "streaming"
+    weights = spec.model.from_.hub if spec.model.from_ else None
+    pulled = (weights, spec.checkpoint.resume_from)
     return Shape(
         nodes=spec.parallelism.nodes,
         processes=spec.parallelism.processes_per_node,
         most_workers=spec.batch.sequences // spec.batch.per_device,
         grace_seconds=parse_duration(spec.checkpoint.grace_period),
         urls=_urls(spec) if streams else (),
-        token=first_token(spec.hub.token_secret if spec.hub else None, _pull_token(spec) if streams else None),
+        token=first_token(
+            spec.hub.token_secret if spec.hub else None,
+            *(source.token_secret for source in pulled if source),
+            _pull_token(spec) if streams else None,
+        ),
         tracking_key=spec.tracking.wandb.secret if spec.tracking.wandb else None,
     )
 

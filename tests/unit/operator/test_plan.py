@@ -650,9 +650,9 @@ def test_a_dependent_starts_with_what_is_ready_and_records_it() -> None:
     assert stage(decided, "train") == ("Waiting", 0)
 
 
-def trained(references: dict[Any, Run]) -> tuple[Run, Plan]:
+def trained(references: dict[Any, Run], one: Run | None = None) -> tuple[Run, Plan]:
     """A PretrainRun whose encode stage is complete, and the plan that completed it."""
-    subject = begun(run("PretrainRun", "model"), references=references)
+    subject = begun(one or run("PretrainRun", "model"), references=references)
     subject = after(subject, decide(subject, references=references, **with_job(subject, ready=1)))
     text = report(artifact=artifact("tokens"), result={"parameters": 7})
     decided = decide(subject, references=references, pods=(ended(0, text),), **with_job(subject, end="Complete"))
@@ -674,6 +674,18 @@ def test_the_next_stage_begins_when_the_first_is_complete() -> None:
     assert '"role":"tokens"' in inputs
     assert "claim://hatchery/team/x/tokens" in inputs
     assert [record.role for record in decided.status.inputs] == ["corpus", "tokenizer"]
+
+
+def test_training_waits_for_the_run_whose_weights_it_goes_on_from() -> None:
+    later_one = run("PretrainRun", "model", model={"from": {"pretrainRef": {"name": "base"}}})
+    subject, _ = trained(REFERENCES, later_one)
+    decided = decide(subject, references=REFERENCES | by_key(run("PretrainRun", "base")))
+    assert said(decided) == ("Unknown", "Waiting")
+    assert "PretrainRun base, which is not ready" in message(decided)
+    decided = decide(subject, references=REFERENCES | by_key(finished("PretrainRun", "base", "m1")))
+    assert stage(decided, "train") == ("Waiting", 1)
+    assert '"role":"model"' in told(decided)
+    assert ("model", "m1") in [(record.role, record.digest) for record in decided.status.inputs]
 
 
 def test_a_retry_uses_the_inputs_of_the_first_attempt_and_turns_stale() -> None:

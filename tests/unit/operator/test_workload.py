@@ -235,6 +235,11 @@ def test_only_pods_that_pull_or_push_get_the_token_and_only_by_reference() -> No
     assert "HF_TOKEN" in environment(work(sources=pulls))
     model = {"hub": {"repo": "o/m", "tokenSecret": {"name": "pull"}}}
     assert "HF_TOKEN" in environment(work("EvalRun", model=model))
+    weights = {"from": {"hub": {"repo": "o/m", "tokenSecret": {"name": "pull"}}}}
+    assert "HF_TOKEN" not in environment(work("PretrainRun", "encode", model=weights))
+    assert "HF_TOKEN" in environment(work("PretrainRun", "train", model=weights))
+    both = container_of(work("PretrainRun", "train", model=weights, hub=hub))["env"]
+    assert [e["valueFrom"]["secretKeyRef"]["name"] for e in both if e["name"] == "HF_TOKEN"] == ["hub"]
 
 
 def test_only_pods_that_train_get_the_key_of_their_tracker_and_only_by_reference() -> None:
@@ -342,3 +347,18 @@ def test_streaming_needs_the_corpora_while_training_and_only_artifacts_are_waite
     stored = PretrainRunSpec.model_validate({**SPECS["PretrainRun"], "corpora": corpora})
     assert [need.role for need in train.needs(stored)] == ["tokens", "tokenizer"]
     assert (train.shape(stored).urls, train.shape(stored).token) == ((), None)
+
+
+@pytest.mark.parametrize(
+    ("weights", "roles"),
+    [
+        ({"pretrainRef": {"name": "base"}}, ["tokens", "tokenizer", "model"]),
+        ({"hub": {"repo": "o/m"}}, ["tokens", "tokenizer"]),
+    ],
+)
+def test_weights_of_another_run_are_an_input_of_training_alone(weights, roles) -> None:
+    spec = PretrainRunSpec.model_validate({**SPECS["PretrainRun"], "model": {"from": weights}})
+    encode, train = STAGES["PretrainRun"]
+    assert "model" not in [need.role for need in encode.needs(spec)]
+    assert [need.role for need in train.needs(spec)] == roles
+    assert [(need.kind, need.name) for need in train.needs(spec)[2:]] == [("PretrainRun", "base")] * (len(roles) - 2)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 
 IGNORED: Final = -100
 """Label of a position that is not learnt: what torch's cross-entropy leaves out."""
@@ -14,7 +15,7 @@ class Batch:
     """One micro-batch on its device; shapes: B rows, T tokens."""
 
     inputs: dict[str, torch.Tensor]
-    """Arguments of the model by name, each (B, T)."""
+    """Arguments of the model by name, each (B, T); those of a decoder have the length of the labels."""
     labels: torch.Tensor
     """(B, T), `IGNORED` where nothing is learnt."""
     targets: int
@@ -44,8 +45,14 @@ class Objective(Protocol):
         """A micro-batch of the validation split, the same each time."""
 
     def loss(self, model: Any, batch: Batch) -> torch.Tensor:
-        """Summed loss in nats over the labels that count; the mean next-sentence loss of a row is weighted like one
-        mean label."""
+        """Summed loss in nats over the labels that count. A row's next-sentence loss is weighted with
+        `nominal_targets`, so that divided by all labels it is one mean beside the other, as in BERT.
+        """
 
     def bits_per_byte(self, loss: float) -> float | None:
         """A validation loss in nats per label as bits per byte of text; None where labels are not all the text."""
+
+
+def summed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Loss in nats over the labels that count; logits (B, T, V), labels (B, T)."""
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")

@@ -70,6 +70,14 @@ def test_roles_default_to_the_end_token() -> None:
     assert special_tokens(tokens) == ["<|endoftext|>", "<pad>", "<unk>", "<x>"]
 
 
+def test_roles_of_encoders_and_sentinels_are_tokens_too() -> None:
+    tokens = SpecialTokens(pad="<pad>", mask="<mask>", cls="<s>", sep="</s>", sentinels=2, extra=["<x>"])
+    assert special_tokens(tokens) == [
+        *("<|endoftext|>", "<pad>", "<mask>", "<s>", "</s>", "<extra_id_0>", "<extra_id_1>", "<x>")
+    ]
+    assert special_roles(tokens)["mask_token"] == "<mask>"
+
+
 def test_every_text_comes_back_whatever_was_trained_on() -> None:
     tokenizer = trained(untrained(TokenizerBlocks(), None), spec(vocabSize=260), [["nothing but letters"]])
     for probe in PROBES:

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 from hatchery_api.conditions import Reason
 from hatchery_api.tokenizer import TokenizerResult
 from hatchery_jobs.errors import DataError, Interrupted
+from hatchery_jobs.pretrain.vocabulary import load_vocabulary
 from hatchery_jobs.tokenizer.train import run
 from hatchery_jobs.tokenizer.words import PROBES, PROGRAM
 
@@ -75,6 +76,23 @@ def test_special_tokens_have_their_roles(make: Callable[..., Any], programs: lis
     assert len(tokenizer) == 600
     assert len(tokenizer("a<fim>b")["input_ids"]) == 3
     assert {"<fim>", "<sep>"} <= set(tokenizer.all_special_tokens)
+
+
+def test_a_tokenizer_for_encoders_and_spans(make: Callable[..., Any], programs: list[str]) -> None:
+    special = {"pad": "<p>", "mask": "<m>", "cls": "[CLS]", "sep": "[SEP]", "sentinels": 3}
+    folder = run(make(SPEC | {"specialTokens": special}, [programs], [programs[:5]])).folder
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    cls, sep, mask = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id
+    encoded = tokenizer("ab", "c", return_token_type_ids=True)
+    assert [n for n in encoded["input_ids"] if n in (cls, sep)] == [cls, sep, sep]
+    assert encoded["input_ids"][0] == cls
+    assert encoded["token_type_ids"] == [0, 0, 0, 1, 1]
+    assert tokenizer.decode(tokenizer(PROBES[3])["input_ids"], skip_special_tokens=True) == PROBES[3]
+    found = load_vocabulary(folder).special
+    assert (found.cls, found.sep, found.mask) == (cls, sep, mask)
+    assert found.pad == tokenizer.pad_token_id
+    assert list(found.sentinels) == tokenizer.convert_tokens_to_ids([f"<extra_id_{n}>" for n in range(3)])
+    assert found.every == set(tokenizer.all_special_ids)
 
 
 def test_a_base_is_retrained_and_named_in_the_key(make: Callable[..., Any], programs: list[str]) -> None:

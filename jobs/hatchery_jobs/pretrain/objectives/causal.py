@@ -1,0 +1,70 @@
+"""The next token."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, summed_cross_entropy
+from hatchery_jobs.pretrain.rows import Feed, Rows
+
+
+@dataclass(frozen=True)
+class Causal:
+    """Each token is predicted from those before it."""
+
+    feed: Feed
+    """Rows of `sequence_tokens` inputs."""
+    device: torch.device
+    """Where batches go."""
+    sequence_tokens: int
+    """Inputs of a row."""
+    tokens_per_byte: float | None = None
+    """Tokens for each byte of the validation split's text, where they are known."""
+
+    @property
+    def nominal_targets(self) -> int:
+        """Labels of a row without padding."""
+        return self.sequence_tokens
+
+    @property
+    def validation_rows(self) -> int:
+        """Rows of the validation split."""
+        return self.feed.validation_rows
+
+    def begin(self, first: int, count: int) -> None:
+        """All workers say at the same point which positions the next update takes."""
+        self.feed.begin(first, count)
+
+    def training(self, first: int, count: int) -> Batch:
+        """The micro-batch at `count` positions of the run from `first` on."""
+        return self._batch(self.feed.training(first, count))
+
+    def validation(self, first: int, count: int) -> Batch:
+        """A micro-batch of the validation split."""
+        return self._batch(self.feed.validation(first, count))
+
+    def _batch(self, rows: Rows) -> Batch:
+        tokens = torch.from_numpy(rows.tokens).to(self.device)
+        labels, targets = tokens[:, 1:], labels_of(rows)
+        if rows.learnt is not None:
+            labels = labels.masked_fill(torch.from_numpy(~rows.learnt).to(self.device), IGNORED)
+        inputs = {"input_ids": tokens[:, :-1]}
+        if rows.positions is not None:
+            # positions that begin again are how the library knows that documents must not see each other
+            inputs["position_ids"] = torch.from_numpy(rows.positions).to(self.device)
+        return Batch(inputs, labels, targets)
+
+    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+        """Summed cross-entropy in nats."""
+        return summed_cross_entropy(model(**batch.inputs, use_cache=False).logits, batch.labels)
+
+    def bits_per_byte(self, loss: float) -> float | None:
+        """A validation loss in nats per token as bits per byte of text."""
+        return None if self.tokens_per_byte is None else loss / math.log(2) * self.tokens_per_byte
+
+
+def labels_of(rows: Rows) -> int:
+    """Targets of rows that count."""
+    return rows.tokens[:, 1:].size if rows.learnt is None else int(rows.learnt.sum())

@@ -1,0 +1,69 @@
+"""Corrupted spans: how many there are in a row, and where; known before torch is imported."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hatchery_api.objective import Seq2seq
+from hatchery_jobs.pretrain.rows import Tokens
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """How many tokens of a row become how many spans, as in T5."""
+
+    row_tokens: int
+    """Tokens of a row of text."""
+    noise_tokens: int
+    """Tokens in corrupted spans."""
+    spans: int
+    """Spans, each a sentinel in the input and in the target."""
+
+    @classmethod
+    def of_row(cls, row_tokens: int, density: float, mean_span_tokens: float) -> "Corruption":
+        """The numbers for a row; something is left of it, and something is corrupted."""
+        noise = min(max(round(row_tokens * density), 1), row_tokens - 1)
+        spans = max(round(noise / mean_span_tokens), 1)
+        return cls(row_tokens, noise, min(spans, noise, row_tokens - noise))
+
+    @classmethod
+    def fitting(cls, spec: Seq2seq, sequence_tokens: int) -> "Corruption":
+        """The longest row whose input and target, each with its end, fit into a sequence."""
+        found = cls.of_row(2, spec.noise_density, spec.mean_span_tokens)
+        for row_tokens in range(3, 2 * sequence_tokens + 1):
+            longer = cls.of_row(row_tokens, spec.noise_density, spec.mean_span_tokens)
+            if max(longer.input_tokens, longer.target_tokens) > sequence_tokens:
+                break
+            found = longer
+        return found
+
+    @property
+    def input_tokens(self) -> int:
+        """What the encoder reads: the rest, a sentinel for each span, the end."""
+        return self.row_tokens - self.noise_tokens + self.spans + 1
+
+    @property
+    def target_tokens(self) -> int:
+        """What the decoder writes: each span after its sentinel, the end."""
+        return self.noise_tokens + self.spans + 1
+
+    def apply(self, row: Tokens, sentinels: Tokens, eos: int, draw: np.random.Generator) -> tuple[Tokens, Tokens]:
+        """Input and target of a row: spans at random places, a piece of text before each of them."""
+        kept = _segments(self.row_tokens - self.noise_tokens, self.spans, draw)
+        noise = _segments(self.noise_tokens, self.spans, draw)
+        source: list[Tokens] = []
+        target: list[Tokens] = []
+        start = 0
+        for number in range(self.spans):
+            begins, ends = start + kept[number], start + kept[number] + noise[number]
+            source += [row[start:begins], sentinels[number : number + 1]]
+            target += [sentinels[number : number + 1], row[begins:ends]]
+            start = ends
+        end = np.array([eos], dtype=np.int64)
+        return np.concatenate([*source, end]), np.concatenate([*target, end])
+
+
+def _segments(items: int, segments: int, draw: np.random.Generator) -> Tokens:
+    """Lengths of segments of at least one item, every division being as likely as any other."""
+    borders = np.sort(draw.permutation(items - 1)[: segments - 1]) + 1
+    return np.diff(borders, prepend=0, append=items)
