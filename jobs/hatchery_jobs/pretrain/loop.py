@@ -29,7 +29,10 @@ from hatchery_jobs.pretrain.orders import Cause, Ending, Failure, WorkOrder, wri
 from hatchery_jobs.pretrain.schedule import learning_rate
 from hatchery_jobs.pretrain.state import Times, Update
 from hatchery_jobs.pretrain.team import local_rank
-from hatchery_jobs.pretrain.trainer import Trainer, prepare, result
+from hatchery_jobs.pretrain.prepare import prepare
+from hatchery_jobs.pretrain.result import result
+from hatchery_jobs.pretrain.samples import write_samples
+from hatchery_jobs.pretrain.trainer import Trainer
 
 
 def train(order: WorkOrder) -> Ending:
@@ -131,7 +134,6 @@ def intervene(run: Trainer, verdict: guard.Verdict) -> None:
         run.state = guard.left_out(run.state, run.state.batch, bad + 1)
     else:  # before the first checkpoint there is nothing to go back to, and the weights are good
         run.state = guard.left_out(run.state, bad, bad + 1)
-    log("intervened", action=verdict.action, step=run.state.step, batch=bad, reason=verdict.message)
     run.recorder.intervened(run.state, verdict.action, verdict.message)
 
 

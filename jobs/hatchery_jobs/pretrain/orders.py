@@ -52,6 +52,10 @@ class WorkOrder(Model):
     """The pod's input."""
     tokens: Path
     """Folder of token shards."""
+    tokenizer: Path
+    """Folder of the tokenizer."""
+    weights: Path | None = None
+    """Folder of the weights to go on from; None: fresh ones."""
     folder: Path
     """Work folder of the artifact, the same on all nodes."""
     signs: Path

@@ -28,7 +28,7 @@ from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.pretrain.team import Team, gather_team
 from hatchery_jobs.pretrain.trainer import Trainer
 from hatchery_jobs.pretrain.vocabulary import Vocabulary, load_vocabulary
-from hatchery_jobs.pretrain.weights import shape_of
+from hatchery_jobs.pretrain.weights import model_shape
 
 COMPILERS = ("cc", "gcc", "clang")
 """Programs one of which torch.compile calls."""
@@ -41,7 +41,7 @@ def prepare(order: WorkOrder) -> Trainer:
     keep_log(order, team.rank, leads=team.leads)
     order.sign(Sign.STARTED).touch()
     vocabulary = load_vocabulary(order.tokenizer)
-    shape = shape_of(spec, vocabulary, order.weights)
+    shape = model_shape(spec, vocabulary, order.weights)
     model, forward, optimizer = _model(spec, team, shape, vocabulary, order.weights)
     checkpoints = Checkpoints(order.folder / CHECKPOINTS, spec.checkpoint.keep_last)
     state = resume(team, checkpoints, model, getattr(optimizer, "optimizer", optimizer))
@@ -80,6 +80,7 @@ def _model(
         gradient_checkpointing=spec.gradient_checkpointing,
         weights=weights,
     ).to(team.device)
+    model.config.architectures = [type(model).__name__]  # sharding gives the class another name
     if team.is_sharded:
         shard(model, team.device, team.size, spec.precision)
     optimizer = build_optimizer(model, spec.optimizer, spec.schedule.peak_lr)

@@ -1,5 +1,6 @@
 """A run as a worker holds it: made from the newest checkpoint, saved into the next one."""
 
+import shutil
 import time
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import torch
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.pretrain import guard
-from hatchery_jobs.pretrain.checkpoint import Checkpoints
+from hatchery_jobs.pretrain.checkpoint import WEIGHTS, Checkpoints
 from hatchery_jobs.pretrain.checkpoint_writer import CheckpointWriter
 from hatchery_jobs.pretrain.objectives.batch import Objective
 from hatchery_jobs.pretrain.orders import WorkOrder
@@ -176,7 +177,11 @@ class Trainer(AbstractContextManager["Trainer"]):
             self.recorder.checkpoint_failed(self.state, error)
 
     def finish(self) -> None:
-        """Waits until all is saved, and gives the Hub some time."""
+        """Waits until all is saved, writes the model, and gives the Hub some time."""
         self.save(wait=True)
+        if self.team.leads:
+            # the weights are those of the last checkpoint, whole also where workers hold parts
+            self.model.config.save_pretrained(self.order.folder)
+            shutil.copyfile(self.checkpoints.path(self.state.step) / WEIGHTS, self.order.folder / WEIGHTS)
         if self.publisher is not None:
             self.publisher.finish(CATCH_UP_SECONDS)

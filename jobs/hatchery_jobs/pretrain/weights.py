@@ -9,7 +9,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_jobs.context import Context
 from hatchery_jobs.errors import DataError, SpecError
-from hatchery_jobs.pretrain.shape import Shape, asks_for_next_sentence, check_family, check_positions
+from hatchery_jobs.pretrain.shape import Shape, asks_for_next_sentence, check_family, check_positions, resolve_shape
 from hatchery_jobs.pretrain.vocabulary import Vocabulary
 from hatchery_jobs.pull import Snapshot, find_snapshot
 
@@ -64,6 +64,11 @@ def find_weights(context: Context[PretrainRunSpec]) -> Weights | None:
     endpoint = source.hub.endpoint or context.job.hub.endpoint
     snapshot = find_snapshot(source.hub.repo, source.hub.revision, endpoint, HUB_FIELD)
     return Weights(snapshot.commit, snapshot)
+
+
+def model_shape(spec: PretrainRunSpec, vocabulary: Vocabulary, weights: Path | None) -> Shape:
+    """The sizes of the model that is trained: the spec's, or those of the weights."""
+    return resolve_shape(spec, vocabulary) if weights is None else shape_of_weights(weights, spec, vocabulary)
 
 
 def shape_of_weights(folder: Path, spec: PretrainRunSpec, vocabulary: Vocabulary) -> Shape:

@@ -1,0 +1,29 @@
+"""Opens the feed that a spec asks for: a store, or text while training."""
+
+from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_jobs.context import Context
+from hatchery_jobs.pretrain.data import TokenStore
+from hatchery_jobs.pretrain.feed import StoreFeed, store_feed
+from hatchery_jobs.pretrain.objectives.lengths import row_tokens
+from hatchery_jobs.pretrain.orders import WorkOrder
+from hatchery_jobs.pretrain.stream_feed import StreamFeed, stream_feed
+from hatchery_jobs.pretrain.team import Team
+from hatchery_jobs.pretrain.vocabulary import Vocabulary
+from hatchery_jobs.progress import Progress
+
+
+def open_feed(order: WorkOrder, vocabulary: Vocabulary, team: Team) -> tuple[StoreFeed | StreamFeed, float | None]:
+    """The feed, and the tokens for each byte of the validation split's text."""
+    spec = order.job.spec
+    store = TokenStore(order.tokens, row_tokens(spec))
+    if spec.data.loading == "mmap":
+        return store_feed(spec, store), tokens_per_byte(store)
+    context: Context[PretrainRunSpec] = Context(order.job, Progress(order.job.stage), order.signs)
+    folder = order.folder / "streams" if team.leads else None
+    return stream_feed(context, store, vocabulary, team.told_by_lead, folder), tokens_per_byte(store)
+
+
+def tokens_per_byte(store: TokenStore) -> float | None:
+    """Tokens for each byte of the validation split's text."""
+    split = store.index.splits["validation"]
+    return split.tokens / split.text_bytes if split.text_bytes else None
