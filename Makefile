@@ -96,8 +96,9 @@ bench-corpus: setup ## corpus kernels against the published algorithms
 	$(BIN)/python -m tests.bench.corpus
 
 .PHONY: bench-pretrain
-bench-pretrain: setup ## the training loop against HF Trainer and a bare loop
+bench-pretrain: setup ## the training loop against HF Trainer and a bare loop, encoding against datasets.map
 	$(BIN)/python -m tests.bench.pretrain
+	$(BIN)/python -m tests.bench.encode
 
 .PHONY: bench-operator
 bench-operator: setup ## the operator against Kubeflow's training-operator on one API server (8 min, once 3 more to build it)

@@ -64,9 +64,9 @@ class TokenStore:
         return [part.document(number) for part, number in self._find(self._document_ends[split], split, where)]
 
     def pairs(self, split: Split, numbers: Sequence[int] | Tokens) -> list[tuple[Tokens, Tokens]]:
-        """Source and target of pairs by number, each with its end-of-text token."""
-        both = self.documents(split, (np.asarray(numbers, dtype=np.int64)[:, None] * 2 + [0, 1]).ravel())
-        return list(zip(both[::2], both[1::2], strict=True))
+        """Comment and code of pairs by number, without end-of-text tokens."""
+        both = self.documents(split, (np.asarray(numbers, dtype=np.int64)[:, None] * 2 + np.arange(2)).ravel())
+        return [(comment[:-1], code[:-1]) for comment, code in zip(both[::2], both[1::2], strict=True)]
 
     def _find(self, ends: Tokens, split: Split, numbers: Tokens) -> Iterator[tuple["_Part", int]]:
         corpora = np.searchsorted(ends, numbers, side="right")

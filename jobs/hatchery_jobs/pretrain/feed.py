@@ -12,7 +12,7 @@ from hatchery_jobs.pretrain.rows import Rows, Tokens
 
 
 class StoreFeed:
-    """Rows of a store, shuffled over all of it; reading any position costs the same."""
+    """Rows or pairs of a store, shuffled over all of it; reading any position costs the same."""
 
     def __init__(
         self, store: TokenStore, seed: int, weights: Sequence[float] | None = None, *, positions: bool = False
@@ -45,12 +45,12 @@ class StoreFeed:
         """Rows of the validation split by number."""
         return self.store.rows("validation", range(first, first + count), positions=self._positions)
 
-    def training_pairs(self, first: int, count: int) -> list[tuple[Tokens, Tokens]]:
-        """Source and target at `count` positions from `first` on, of a store of pairs."""
+    def pairs(self, first: int, count: int) -> list[tuple[Tokens, Tokens]]:
+        """Comment and code at `count` positions from `first` on, of a store of pairs."""
         return self.store.pairs("train", self.order(range(first, first + count)))
 
     def validation_pairs(self, first: int, count: int) -> list[tuple[Tokens, Tokens]]:
-        """Source and target of the validation split by number, of a store of pairs."""
+        """Comment and code of the validation split by number, of a store of pairs."""
         return self.store.pairs("validation", range(first, first + count))
 
     def close(self) -> None:

@@ -106,7 +106,8 @@ def derived_seed(seed: int, number: int) -> int:
     """
     if not number:
         return seed
-    return int(mix(np.uint64((seed + int(mix(np.uint64(number)))) % 2**64)))
+    both = np.asarray([seed % 2**64, number], dtype=np.uint64)
+    return int(mix(both[:1] + mix(both[1:]))[0])
 
 
 def quotas(weights: Sequence[float]) -> Tokens:

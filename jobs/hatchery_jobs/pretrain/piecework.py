@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -38,7 +39,7 @@ Tokens = NDArray[np.uint32]
 """Token ids of documents, one after the other."""
 
 TextToDocuments = Callable[[str], Iterable[str]]
-"""What is encoded of a text: the text itself, or the texts of the pairs found in it."""
+"""What is encoded of a text: the text itself, or comment and code of each pair in it."""
 
 
 @dataclass(frozen=True)
@@ -50,20 +51,13 @@ class Plan:
     packing: Packing
     row_tokens: int | None
     """Tokens in a packed row; None: not packed."""
-    task: str | None
-    """How pairs are found; None: no pairs."""
     streamed: bool
     """Whether only the validation split is encoded."""
 
     @property
     def facts(self) -> dict[str, Any]:
         """The part of the spec in it."""
-        return {
-            "packing": self.packing,
-            "rowTokens": self.row_tokens,
-            "task": self.task,
-            "streamed": self.streamed,
-        }
+        return {"packing": self.packing, "rowTokens": self.row_tokens, "streamed": self.streamed}
 
     def key(self, part: Part) -> str:
         """Key of the piece a part becomes."""
@@ -75,26 +69,23 @@ def make_plan(context: Context[PretrainRunSpec]) -> Plan:
     """What the spec says about tokens."""
     spec = context.job.spec
     seq2seq = spec.objective.seq2seq
-    task = seq2seq.task if spec.objective.type == "seq2seq" and seq2seq else None
-    task = None if task == "spanCorruption" else task
+    learns_pairs = seq2seq is not None and seq2seq.task != "spanCorruption"
     return Plan(
         vocabulary=load_vocabulary(context.input("tokenizer")),
         tokenizer_digest=context.job.input("tokenizer").digest,
-        packing="pairs" if task else spec.data.packing,
+        packing="pairs" if learns_pairs else spec.data.packing,
         row_tokens=spec.data.sequence_length if spec.data.packing == "bestFit" else None,
-        task=task,
         streamed=spec.data.loading == "streaming",
     )
 
 
-def text_to_documents(task: str | None) -> TextToDocuments | None:
+def text_to_documents(packing: Packing) -> TextToDocuments | None:
     """What is encoded of a text; None: the text itself."""
-    if task is None:
+    if packing != "pairs":
         return None
     from hatchery_jobs.pretrain.pairs import mine_pairs
 
-    turn = 1 if task == "commentToCode" else -1
-    return lambda text: (side for pair in mine_pairs(text) for side in pair[::turn])
+    return lambda text: chain.from_iterable(mine_pairs(text))
 
 
 @dataclass
@@ -114,7 +105,7 @@ class Work:
         self._parts = {self.plan.key(part): part for corpus in self.corpora for part in corpus.parts}
         self._expected = {key: part.documents for key, part in self._parts.items()}
         self._fast = fast_encoder(self.plan.vocabulary.tokenizer)
-        self._documents = text_to_documents(self.plan.task)
+        self._documents = text_to_documents(self.plan.packing)
 
     def encode(self, pod: int, pods: int) -> None:
         """Makes this pod's share of the pieces, then those that are still missing; afterwards all are complete."""

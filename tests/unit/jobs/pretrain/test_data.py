@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.support.tokens import EOS, write_store
 
 from hatchery_jobs.pretrain.data import stream_positions
+from hatchery_jobs.pretrain.feed import StoreFeed
 from hatchery_jobs.pretrain.index import token_type
 
 SETTINGS = settings(max_examples=40, deadline=None)
@@ -66,9 +67,11 @@ def test_pairs_are_two_documents_each(tmp_path):
     store = write_store(tmp_path, [{"train": shards[:1]}, {"train": shards[1:]}], packing="pairs")
     assert store.counts("train") == [2, 1]
     found = store.pairs("train", [2, 0, 1])
-    assert [[x.tolist() for x in pair] for pair in found] == [
-        [[*source, EOS], [*target, EOS]] for source, target in (pairs[2], pairs[0], pairs[1])
-    ]
+    assert [[x.tolist() for x in pair] for pair in found] == [pairs[2], pairs[0], pairs[1]]
+    feed = StoreFeed(store, 1)
+    assert feed.validation_rows == 0
+    seen = [tuple(map(tuple, pair)) for pair in feed.pairs(3, 3)]
+    assert sorted(seen) == sorted(tuple(map(tuple, pair)) for pair in pairs)
 
 
 def test_the_index_counts_all(tmp_path):
