@@ -129,7 +129,7 @@ def _check_overrides(spec: PretrainRunSpec) -> None:
 
 
 def _check_padding(config: dict[str, Any], spec: PretrainRunSpec, vocabulary: Vocabulary) -> None:
-    """Encoders do not learn their padding's embedding, RoBERTa counts positions from it, a T5's decoder begins with it."""
+    """Encoders never learn their padding, RoBERTa counts positions from it, and a T5's decoder begins with it."""
     if spec.objective.type == "causal":
         return
     theirs, ours = config.get("pad_token_id"), vocabulary.special.padding()

@@ -210,7 +210,7 @@ def test_the_first_t5_and_an_untied_llama_are_counted_right(tmp_path):
         (
             "t5",
             hf.T5ForConditionalGeneration(
-                hf.T5Config(vocab_size=300, d_model=32, d_ff=64, d_kv=8, num_layers=1, num_heads=2)
+                hf.T5Config(vocab_size=300, pad_token_id=1, d_model=32, d_ff=64, d_kv=8, num_layers=1, num_heads=2)
             ),
         ),
         (
