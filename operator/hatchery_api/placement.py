@@ -165,7 +165,18 @@ class RunSpec(Model):
 
 
 OPERATIONAL_FIELDS = frozenset(
-    {"suspend", "ttlSecondsAfterFinished", "retry", "image", "placement", "storage", "hub", "parallelism", "encode", "tracking"}
+    {
+        "suspend",
+        "ttlSecondsAfterFinished",
+        "retry",
+        "image",
+        "placement",
+        "storage",
+        "hub",
+        "parallelism",
+        "encode",
+        "tracking",
+    }
 )
 """Wire names of the fields that do not change what an artifact contains, and so are no part of its key."""
 

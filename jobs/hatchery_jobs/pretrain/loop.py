@@ -24,14 +24,13 @@ from hatchery_api.contract import ExitCode
 from hatchery_jobs.errors import JobError
 from hatchery_jobs.logs import bind, guard_streams, log, redact
 from hatchery_jobs.pretrain import guard, watchdog
-from hatchery_jobs.pretrain.measure import measure, measure_is_due
+from hatchery_jobs.pretrain.measure import measure, measure_is_due, sample
 from hatchery_jobs.pretrain.orders import Cause, Ending, Failure, WorkOrder, write_ending, write_failure
+from hatchery_jobs.pretrain.prepare import prepare
+from hatchery_jobs.pretrain.result import result
 from hatchery_jobs.pretrain.schedule import learning_rate
 from hatchery_jobs.pretrain.state import Times, Update
 from hatchery_jobs.pretrain.team import local_rank
-from hatchery_jobs.pretrain.prepare import prepare
-from hatchery_jobs.pretrain.result import result
-from hatchery_jobs.pretrain.samples import write_samples
 from hatchery_jobs.pretrain.trainer import Trainer
 
 
@@ -49,6 +48,7 @@ def train(order: WorkOrder) -> Ending:
                         return interrupted(run)
                     run.advance(evaluated_step=step, eval_loss=loss, initial_loss=run.state.initial_loss or loss)
                     run.recorder.measured(run.state, run.objective.bits_per_byte(loss))
+                    sample(run, dog)
                 if step == steps or (step > 0 and step % every == 0):
                     dog.beat("checkpoint")
                     run.save()
@@ -77,7 +77,9 @@ def learn(run: Trainer) -> Update:
         run.step(rate)
     run.optimizer.zero_grad()
     ended = time.monotonic()
-    times = Times(data=data_seconds, compute=passed - began - data_seconds, optimizer=ended - passed, total=ended - began)
+    times = Times(
+        data=data_seconds, compute=passed - began - data_seconds, optimizer=ended - passed, total=ended - began
+    )
     update = Update(loss=loss, norm=norm, rate=rate, targets=targets, times=times, stop=stop)
     if verdict.action == "take":
         run.took(update)

@@ -1,9 +1,11 @@
-"""The loss on the validation split, shared by all workers and the same for any number of them."""
+"""The loss on the validation split, shared by all workers and the same for any number of them; samples of texts."""
 
 import math
 
 import torch
+from transformers import AutoTokenizer
 
+from hatchery_jobs.pretrain.samples import write_samples
 from hatchery_jobs.pretrain.trainer import Trainer
 from hatchery_jobs.pretrain.watchdog import Watchdog
 
@@ -42,3 +44,31 @@ def measure(run: Trainer, dog: Watchdog) -> float | None:
         run.model.train()
     totals = team.total(sums.flatten())
     return math.fsum(totals[:micro_batches]) / max(1.0, math.fsum(totals[micro_batches:]))
+
+
+def sample(run: Trainer, dog: Watchdog) -> None:
+    """Lets the model write after the prompts of the spec; cut short when a pod is asked to end.
+
+    The lead writes; where workers hold parts of the model all do, and ask together.
+    """
+    wanted = run.spec.evaluate.samples
+    if not wanted.prompts or not (run.team.leads or run.is_sharded):
+        return
+
+    def should_stop() -> bool:
+        dog.beat("samples")
+        return run.team.agree_to_stop() if run.is_sharded else run.team.stop_wanted()
+
+    tokenizer = AutoTokenizer.from_pretrained(run.order.tokenizer)
+    texts = write_samples(
+        run.evaluated,
+        tokenizer,
+        wanted.prompts,
+        max_tokens=wanted.max_tokens,
+        temperature=wanted.temperature,
+        seed=run.spec.data.shuffle.seed,
+        step=run.state.step,
+        should_stop=should_stop,
+    )
+    if texts is not None:
+        run.recorder.sampled(run.state, texts)

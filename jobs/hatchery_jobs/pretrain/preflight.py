@@ -1,25 +1,99 @@
 """What can be known to fail before torch is imported and workers are started."""
 
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
 from hatchery_api.conditions import Reason
 from hatchery_api.pretrain import PretrainRunSpec
-from hatchery_jobs.errors import DataError, SpecError
+from hatchery_jobs.errors import DataError, RetryableError, SpecError
 from hatchery_jobs.pretrain.data import TokenStore
-from hatchery_jobs.pretrain.shape import Shape, resolve_shape
+from hatchery_jobs.pretrain.shape import Shape
 from hatchery_jobs.pretrain.vocabulary import Vocabulary
+from hatchery_jobs.pretrain.weights import model_shape
+
+GB: Final = 1e9
+"""Bytes."""
 
 
-def check(spec: PretrainRunSpec, store: TokenStore, vocabulary: Vocabulary, workers: int) -> Shape:
-    """The shape of the model, after everything that can be checked cheaply.
+ADAM_BYTES: Final = 16
+"""Bytes a parameter takes while training: weight, gradient and two moments of 32 bits each."""
+
+CHECKPOINT_BYTES: Final = 12
+"""Bytes of a parameter in a checkpoint: weight and two moments."""
+
+SPARE_CHECKPOINTS: Final = 2
+"""Checkpoints on disk beside those that are kept: the one being written and the one being pushed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take, before anything is started."""
+
+    shape: Shape
+    """The model."""
+    epochs: float
+    """How often each row is learnt from."""
+    state_bytes: int
+    """Weights, gradients and optimizer, over all workers that share them."""
+    checkpoint_bytes: int
+    """One checkpoint."""
+
+    def facts(self) -> dict[str, float]:
+        """The numbers, for the log."""
+        return {
+            "parameters": self.shape.parameters,
+            "epochs": round(self.epochs, 3),
+            "stateBytes": self.state_bytes,
+            "checkpointBytes": self.checkpoint_bytes,
+        }
+
+
+def check(
+    spec: PretrainRunSpec,
+    store: TokenStore,
+    vocabulary: Vocabulary,
+    weights: Path | None,
+    *,
+    workers: int,
+    folder: Path,
+) -> Plan:
+    """The plan of a run, after everything that can be checked cheaply.
 
     Raises:
         SpecError: the spec can never work.
-        DataError: the tokens are too few or of another tokenizer.
+        DataError: the tokens are too few or of another tokenizer, or the weights do not fit.
+        RetryableError: the volume has no room for the checkpoints.
     """
-    shape = resolve_shape(spec.model, spec.data.sequence_length, vocabulary.size)
+    shape = model_shape(spec, vocabulary, weights)
     _check_vocabulary(store, vocabulary)
-    _check_amount(spec, store)
+    if spec.data.loading == "mmap":
+        _check_amount(spec, store)
     _check_batch(spec, workers)
-    return shape
+    rows = store.sequences("train")
+    plan = Plan(
+        shape=shape,
+        epochs=spec.schedule.steps * spec.batch.sequences / rows if rows else 0.0,
+        state_bytes=ADAM_BYTES * shape.parameters,
+        checkpoint_bytes=CHECKPOINT_BYTES * shape.parameters,
+    )
+    _check_space(spec, plan, folder)
+    return plan
+
+
+def _check_space(spec: PretrainRunSpec, plan: Plan, folder: Path) -> None:
+    """Refuses a volume that the checkpoints will fill; what is there of an earlier attempt counts as room."""
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    free = shutil.disk_usage(folder).free + there
+    wanted = (spec.checkpoint.keep_last + SPARE_CHECKPOINTS) * plan.checkpoint_bytes
+    if wanted > free:
+        raise RetryableError(
+            Reason.STORAGE_ERROR,
+            f"{folder}: {spec.checkpoint.keep_last + SPARE_CHECKPOINTS} checkpoints of {plan.shape.parameters:,} "
+            f"parameters take {wanted / GB:.1f} GB, the volume has {free / GB:.1f} GB left; make room, take another "
+            "claim in spec.storage, or lower spec.checkpoint.keepLast",
+        )
 
 
 def _check_vocabulary(store: TokenStore, vocabulary: Vocabulary) -> None:

@@ -18,6 +18,7 @@ from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.pretrain_result import PretrainResult
 from hatchery_jobs.pretrain import timeline
 from hatchery_jobs.pretrain.charts import STYLE, Chart, Line, Mark, label
+from hatchery_jobs.pretrain.index import TokenIndex
 from hatchery_jobs.pretrain.samples import Sample
 from hatchery_jobs.pretrain.summary import FAMILIES, CurveLines, corpora, measurements, numbers, task
 

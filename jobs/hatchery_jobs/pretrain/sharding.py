@@ -4,8 +4,8 @@ FSDP2 is torch's own `fully_shard` rather than Accelerate's plugin around it, wh
 what the tests run.
 """
 
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch

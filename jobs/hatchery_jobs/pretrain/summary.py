@@ -5,6 +5,7 @@ from typing import Final
 
 from hatchery_api.pretrain import PretrainRunSpec, TrainingCorpus
 from hatchery_api.pretrain_result import PretrainResult
+from hatchery_jobs.pretrain.index import TokenIndex
 
 MEASURED_ROWS: Final = 10
 """Rows of the table of measurements; the whole curve is a file beside it."""

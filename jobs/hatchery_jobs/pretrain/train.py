@@ -14,13 +14,17 @@ from hatchery_jobs.artifacts import Draft, storage_errors, write_atomically
 from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.errors import Interrupted, RetryableError
 from hatchery_jobs.logs import log
-from hatchery_jobs.pretrain.card import model_card
-from hatchery_jobs.pretrain.curve import CURVE, read_curve
+from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.data import TokenStore
+from hatchery_jobs.pretrain.index import TokenIndex
 from hatchery_jobs.pretrain.launch import Gang, run_workers
-from hatchery_jobs.pretrain.orders import CHECKPOINTS, WorkOrder
+from hatchery_jobs.pretrain.objectives.lengths import row_tokens
+from hatchery_jobs.pretrain.orders import CHECKPOINTS, MICRO_BATCH, WorkOrder
+from hatchery_jobs.pretrain.pages import write_pages
 from hatchery_jobs.pretrain.preflight import check
+from hatchery_jobs.pretrain.resume import fetch_checkpoint
 from hatchery_jobs.pretrain.vocabulary import TOKENIZER_FILES, load_vocabulary
+from hatchery_jobs.pretrain.weights import find_weights
 
 CODE_VERSION: Final = "1"
 """Raised whenever equal inputs would give another model."""
@@ -31,7 +35,10 @@ RESULT: Final = "result.json"
 MODEL_FILES: Final = ("config.json", "model.safetensors")
 """What the lead worker writes when training is done."""
 
-TIMED: Final = frozenset({"tokensPerSecond", "lastCheckpoint", "resumedFrom"})
+PASSING: Final = (CHECKPOINTS, MICRO_BATCH, "outbox", "streams")
+"""What is in the work folder only while the run is on."""
+
+TIMED: Final = frozenset({"tokensPerSecond", "lastCheckpoint", "resumedFrom", "mfu", "goodput"})
 """Wire names of results that differ between equal runs, and so are no part of the artifact."""
 
 FIRST_NODE_SECONDS: Final = 600.0
@@ -48,37 +55,49 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
         Interrupted: the pod was asked to end; a checkpoint is saved.
     """
     spec = context.job.spec
-    draft = context.draft(CODE_VERSION)
+    found_weights = find_weights(context)
+    draft = context.draft(CODE_VERSION, found_weights.sources if found_weights else None)
     gang = Gang.from_environment(spec.parallelism, os.environ)
     if (found := draft.existing()) is not None:
         return Outcome(*found, _stored_result(found[1]), cached=True)
     tokens, tokenizer = context.input("tokens"), context.input("tokenizer")
-    store = TokenStore(tokens, spec.data.sequence_length)
-    shape = check(spec, store, load_vocabulary(tokenizer), gang.workers)
-    log("preflight", parameters=shape.parameters, workers=gang.workers, sequences=store.sequences("train"))
+    weights = found_weights.folder(context) if found_weights else None
+    store = TokenStore(tokens, row_tokens(spec))
+    plan = check(spec, store, load_vocabulary(tokenizer), weights, workers=gang.workers, folder=draft.folder)
+    log("preflight", workers=gang.workers, rows=store.sequences("train"), **plan.facts())
     if (draft.folder / RESULT).exists():  # trained, but the pod ended before the artifact was complete
         return _commit(draft, _stored_result(draft.folder))
     order = WorkOrder(
         job=context.job,
         tokens=tokens,
+        tokenizer=tokenizer,
+        weights=weights,
         folder=draft.folder,
         signs=context.scratch / "workers",
         first_node=gang.index == 0,
         metrics_port=int(os.environ.get("HATCHERY_METRICS_PORT", METRICS_PORT)),
     )
+    if order.first_node and spec.checkpoint.resume_from:
+        checkpoints = Checkpoints(draft.folder / CHECKPOINTS, spec.checkpoint.keep_last)
+        fetch_checkpoint(spec.checkpoint.resume_from, checkpoints, context.job.hub.endpoint)
     result = run_workers(order, gang, context.stop).result
     if not order.first_node:
         return _others_outcome(context, draft, result)
-    _finish(context, draft.folder, tokenizer, result)
+    _finish(context, draft.folder, tokenizer, store.index, result)
     return _commit(draft, result)
 
 
 def _commit(draft: Draft, result: PretrainResult) -> Outcome:
-    shutil.rmtree(draft.folder / CHECKPOINTS, ignore_errors=True)
+    for name in PASSING:
+        path = draft.folder / name
+        shutil.rmtree(path, ignore_errors=True)
+        path.unlink(missing_ok=True)
     return Outcome(*draft.commit(), result)
 
 
-def _finish(context: Context[PretrainRunSpec], folder: Path, tokenizer: Path, result: PretrainResult) -> None:
+def _finish(
+    context: Context[PretrainRunSpec], folder: Path, tokenizer: Path, index: TokenIndex, result: PretrainResult
+) -> None:
     """Completes the model's folder; the result comes last, and says that nothing is missing."""
     absent = [name for name in MODEL_FILES if not (folder / name).is_file()]
     if absent:
@@ -88,9 +107,7 @@ def _finish(context: Context[PretrainRunSpec], folder: Path, tokenizer: Path, re
             if (tokenizer / name).is_file():
                 shutil.copyfile(tokenizer / name, folder / name)
         lasting = PretrainResult.model_validate({k: v for k, v in result.wire().items() if k not in TIMED})
-        index = TokenStore(context.input("tokens"), context.job.spec.data.sequence_length).index
-        card = model_card(context.job, index, lasting, read_curve(folder / CURVE))
-        write_atomically(folder / "README.md", card.encode())
+        write_pages(folder, context.job, index, lasting, result)
         write_atomically(folder / RESULT, (json.dumps(lasting.wire(), indent=1) + "\n").encode())
 
 

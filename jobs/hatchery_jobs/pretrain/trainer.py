@@ -96,7 +96,7 @@ class Trainer(AbstractContextManager["Trainer"]):
     def clip(self, factor: float) -> float:
         """Multiplies the gradients by a factor, clips them, and returns their norm before clipping."""
         if factor != 1.0:
-            torch._foreach_mul_([p.grad for p in self.model.parameters() if p.grad is not None], factor)  # noqa: SLF001
+            torch._foreach_mul_([p.grad for p in self.model.parameters() if p.grad is not None], factor)
         norm = self.team.accelerator.clip_grad_norm_(self.model.parameters(), self.spec.optimizer.clip_norm)
         return float(whole(norm))
 

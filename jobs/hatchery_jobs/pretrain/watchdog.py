@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Self
 
 FIRST_FACTOR: Final = 10.0
 """Patience before the first update, in timeouts: compiling and filling caches take their time."""
@@ -41,7 +41,7 @@ class Watchdog:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
-    def __enter__(self) -> "Watchdog":
+    def __enter__(self) -> Self:
         self._last = self._clock()
         self._thread.start()
         return self

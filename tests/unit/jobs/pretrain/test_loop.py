@@ -19,7 +19,8 @@ from hatchery_jobs.errors import SpecError
 from hatchery_jobs.pretrain import loop
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
-from hatchery_jobs.pretrain.data import SequenceOrder, TokenStore
+from hatchery_jobs.pretrain.data import TokenStore
+from hatchery_jobs.pretrain.order import SequenceOrder
 from hatchery_jobs.pretrain.orders import CHECKPOINTS, Sign, WorkOrder
 from hatchery_jobs.pretrain.team import Team
 from hatchery_jobs.progress import REGISTRY
@@ -38,7 +39,13 @@ def orders(bench, inputs, tmp_path):
         folder.mkdir(exist_ok=True)
         signs.mkdir(exist_ok=True)
         return WorkOrder(
-            job=context.job, tokens=context.input("tokens"), folder=folder, signs=signs, first_node=True, metrics_port=0
+            job=context.job,
+            tokens=context.input("tokens"),
+            tokenizer=context.input("tokenizer"),
+            folder=folder,
+            signs=signs,
+            first_node=True,
+            metrics_port=0,
         )
 
     return make
