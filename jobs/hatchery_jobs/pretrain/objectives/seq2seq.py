@@ -1,6 +1,6 @@
 """Another text: spans that sentinels stand for, or the other half of a pair of comment and code."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,7 @@ class SpanCorruption(_EncoderDecoder):
     ids: Ids
     """End and padding."""
     padding: Padding
-    """All rows are equally long; this is about multiples."""
+    """To the next multiple; all rows are equally long."""
     device: torch.device
     """Where batches go."""
     seed: int
@@ -121,7 +121,8 @@ class SpanCorruption(_EncoderDecoder):
                 f"spans, the tokenizer has {len(sentinels)} sentinel tokens <extra_id_0>, <extra_id_1> and so on; set "
                 f"spec.specialTokens.sentinels of the TokenizerBuild to {corruption.spans} or more and build it again",
             )
-        return cls(feed, corruption, sentinels, Ids.of(vocabulary), padding, device, seed)
+        one_length = replace(padding, dynamic=True)  # all rows are equally long, and far shorter where they are targets
+        return cls(feed, corruption, sentinels, Ids.of(vocabulary), one_length, device, seed)
 
     @property
     def nominal_targets(self) -> int:

@@ -141,6 +141,15 @@ def test_the_decoder_reads_the_target_one_step_late():
     assert torch.equal(batch.inputs["decoder_input_ids"], model.prepare_decoder_input_ids_from_labels(batch.labels))
 
 
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_shapes_of_spans_never_change_and_targets_are_short(dynamic):
+    objective, _ = corruption(64, dynamicPadding=dynamic)
+    shapes = {
+        (b.inputs["input_ids"].shape, b.labels.shape) for b in (objective.training(n, 4) for n in range(0, 40, 4))
+    }
+    assert shapes == {((4, 64), (4, 16))}
+
+
 def test_too_few_sentinels_are_refused():
     with pytest.raises(DataError, match=r"has 57 corrupted spans.*has 16 sentinel.*sentinels of .* to 57 or more"):
         corruption(1024)
