@@ -19,6 +19,7 @@ from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.errors import DataError
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.index import INDEX, SplitIndex, TokenIndex
+from hatchery_jobs.pretrain.objectives.lengths import row_tokens
 from hatchery_jobs.pretrain.parts import corpora, corpus_role, open_sources
 from hatchery_jobs.pretrain.pieces import Pieces
 from hatchery_jobs.pretrain.piecework import CODE_VERSION, Work, make_plan
@@ -39,14 +40,15 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
     spec = context.job.spec
     plan, sources = make_plan(context), open_sources(context.job)
     draft = context.draft(CODE_VERSION, {corpus_role(n): c.digest for n, c in sources.items()}, plan.facts)
-    shape = resolve_shape(spec.model, spec.data.sequence_length, plan.vocabulary.size)
+    # weights to go on from are an input of training alone, and decide the sizes
+    parameters = None if spec.model.from_ else resolve_shape(spec, plan.vocabulary).parameters
     result = PretrainResult(
-        parameters=shape.parameters,
+        parameters=parameters,
         tokens_per_step=spec.batch.sequences * spec.data.sequence_length,
         steps=spec.schedule.steps,
     )
     if (found := draft.existing()) is not None:
-        check_length(TokenStore(found[1], spec.data.sequence_length), spec.data.sequence_length)
+        check_length(TokenStore(found[1], row_tokens(spec)), row_tokens(spec))
         return Outcome(*found, result, cached=True)
     parent = context.job.output.root.rstrip("/").rpartition("/")[0]
     owner = f"{context.job.uid}-{_pod()}"
@@ -59,7 +61,7 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
         own.folder.mkdir(parents=True)
         index = work.assemble(own.folder)
         write_atomically(own.folder / INDEX, (index.model_dump_json(by_alias=True, indent=1) + "\n").encode())
-    check_length(TokenStore(own.folder, spec.data.sequence_length), spec.data.sequence_length)
+    check_length(TokenStore(own.folder, row_tokens(spec)), row_tokens(spec))
     artifact, folder = own.commit()
     with suppress(OSError):  # other pods are still at it
         draft.folder.rmdir()
