@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hatchery_api.status import Artifact, InputRecord
 from hatchery_jobs.artifacts import open_draft
 from hatchery_jobs.context import Context
 from hatchery_jobs.pretrain import encode
+from hatchery_jobs.pretrain.orders import WorkOrder
 from hatchery_jobs.progress import Progress
 
 VOCABULARY = 300
@@ -127,6 +129,28 @@ def inputs(shared_bench: Bench) -> list[InputRecord]:
         digest=_digest(shared_bench.root / "words" / "key"),
     )
     return [tokens, tokenizer]
+
+
+@pytest.fixture
+def orders(bench: Bench, inputs: list[InputRecord], tmp_path: Path) -> Callable[..., WorkOrder]:
+    """Makes the order of a run by name; the inputs are those of all tests unless others are given."""
+
+    def make(name: str, given: list[InputRecord] = inputs, **changes) -> WorkOrder:
+        context = bench.context("train", given, name, **changes)
+        folder, signs = tmp_path / name, tmp_path / f"{name}-signs"
+        folder.mkdir(exist_ok=True)
+        signs.mkdir(exist_ok=True)
+        return WorkOrder(
+            job=context.job,
+            tokens=context.input("tokens"),
+            tokenizer=context.input("tokenizer"),
+            folder=folder,
+            signs=signs,
+            first_node=True,
+            metrics_port=0,
+        )
+
+    return make
 
 
 def _digest(folder: Path) -> str:

@@ -18,14 +18,14 @@ def main(path: Path) -> int:
     order = WorkOrder.model_validate_json(path.read_bytes())
     learn = loop.learn
 
-    def learn_when_asked(run, step):
-        if step == int(os.environ[PAUSE_STEP]):
+    def learn_when_asked(run):
+        if run.state.step == int(os.environ[PAUSE_STEP]):
             never = threading.Event()
             for _ in range(PATIENCE_SECONDS * 20):
                 if order.sign(Sign.STOP).exists():
                     break
                 never.wait(0.05)
-        return learn(run, step)
+        return learn(run)
 
     loop.learn = learn_when_asked
     return loop.main(path)

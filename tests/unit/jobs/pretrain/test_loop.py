@@ -13,6 +13,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
+from tests.support.training_loop import train
+
 from hatchery_api import __version__
 from hatchery_api.conditions import Reason
 from hatchery_jobs.errors import SpecError
@@ -29,32 +31,6 @@ from hatchery_jobs.progress import REGISTRY
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
-
-
-@pytest.fixture
-def orders(bench, inputs, tmp_path):
-    def make(name, **changes):
-        context = bench.context("train", inputs, name, **changes)
-        folder, signs = tmp_path / name, tmp_path / f"{name}-signs"
-        folder.mkdir(exist_ok=True)
-        signs.mkdir(exist_ok=True)
-        return WorkOrder(
-            job=context.job,
-            tokens=context.input("tokens"),
-            tokenizer=context.input("tokenizer"),
-            folder=folder,
-            signs=signs,
-            first_node=True,
-            metrics_port=0,
-        )
-
-    return make
-
-
-def train(order):
-    for state in (AcceleratorState, GradientState, PartialState):
-        state._reset_state()
-    return loop.train(order)
 
 
 def outcome(order):
@@ -158,7 +134,8 @@ def plain_loop(order, steps, warmup, peak):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     index = json.loads((order.tokens / "index.json").read_text())
-    tokens = torch.from_numpy(np.fromfile(order.tokens / "train-00000.bin", index["dtype"]).astype(np.int64))
+    [shard] = order.tokens.rglob("*train*.tokens")
+    tokens = torch.from_numpy(np.fromfile(shard, index["dtype"]).astype(np.int64))
     torch.manual_seed(1)
     sizes = {"n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}
     none = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
@@ -205,7 +182,7 @@ def test_the_evaluation_is_the_mean_over_every_whole_sequence(orders):
 
     model = AutoModelForCausalLM.from_pretrained(order.folder).eval()
     store = TokenStore(order.tokens, 32)
-    rows = torch.from_numpy(store.rows("validation", range(store.sequences("validation"))))
+    rows = torch.from_numpy(store.rows("validation", range(store.sequences("validation"))).tokens)
     with torch.no_grad():
         logits = model(rows[:, :-1]).logits
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten()).item()
@@ -227,7 +204,7 @@ def test_evaluation_can_be_limited_or_left_out(orders):
 
 def test_a_loss_that_is_no_number_ends_the_run_with_the_step(orders):
     order = orders("hot", schedule={"steps": 12, "warmupSteps": 0, "peakLr": 1.0}, optimizer={"clipNorm": 1e30})
-    with pytest.raises(SpecError, match=r"update \d+ of 12: loss nan") as e:
+    with pytest.raises(SpecError, match=r"update \d+ of 12, batch \d+: loss nan") as e:
         poisoned(order)
     assert e.value.reason == Reason.NON_FINITE_LOSS
 
@@ -236,11 +213,11 @@ def poisoned(order):
     """Trains with one weight that is no number from update 3 on."""
     learn = loop.learn
 
-    def poison(run, step):
-        if step == 2:
+    def poison(run):
+        if run.state.step == 2:
             with torch.no_grad():
-                run.module.transformer.ln_f.weight[0] = math.nan
-        return learn(run, step)
+                run.model.transformer.ln_f.weight[0] = math.nan
+        return learn(run)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "learn", poison)

@@ -22,6 +22,9 @@ def schedule(**changes):
         ("cosine", 100, 0.1),
         ("linear", 9 + 91 // 7, 0.1 + 0.9 * 6 / 7),
         ("linear", 100, 0.1),
+        ("wsd", 89, 1.0),  # the last of the stable part: a tenth of 101 updates are 11
+        ("wsd", 90, 0.1 + 0.9 * 10 / 11),
+        ("wsd", 100, 0.1),
         ("constant", 50, 1.0),
         ("constant", 100, 1.0),
     ],
@@ -45,6 +48,13 @@ def test_a_run_of_one_update():
 
 
 def test_it_never_rises_after_the_warmup():
-    for kind in ("cosine", "linear", "constant"):
+    for kind in ("cosine", "linear", "constant", "wsd"):
         rates = [learning_rate(step, schedule(type=kind)) for step in range(9, 101)]
         assert rates == sorted(rates, reverse=True)
+
+
+def test_a_longer_wsd_run_begins_like_a_shorter_one():
+    short, long = schedule(type="wsd", decay_steps=20), schedule(type="wsd", decay_steps=20, steps=500)
+    assert [learning_rate(n, short) for n in range(81)] == [learning_rate(n, long) for n in range(81)]
+    assert learning_rate(90, short) == pytest.approx(0.1 + 0.9 * (1 - 10 / 20))
+    assert learning_rate(90, long) == 1.0

@@ -1,0 +1,28 @@
+"""The worker of the loop, asked to end at a step: 5 when it began at the start, else 5 steps later."""
+
+import sys
+from pathlib import Path
+
+from hatchery_jobs.pretrain import loop
+from hatchery_jobs.pretrain.orders import Sign, WorkOrder
+
+STEPS = 5
+
+
+def main(path: Path) -> int:
+    """Entry point of a worker."""
+    order = WorkOrder.model_validate_json(path.read_bytes())
+    learn, first = loop.learn, []
+
+    def learn_until(run):
+        first[:] = first or [run.state.step]
+        if run.state.step == first[0] + STEPS - 1:
+            order.sign(Sign.STOP).touch()
+        return learn(run)
+
+    loop.learn = learn_until
+    return loop.main(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,42 @@
+"""The training loop run by tests: in this process, or by several workers as torchrun starts them."""
+
+import os
+import socket
+import subprocess
+import sys
+
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from hatchery_jobs.pretrain import loop
+from hatchery_jobs.pretrain.orders import Ending, WorkOrder, read_ending
+
+PATIENCE_SECONDS = 200
+
+
+def train(order: WorkOrder) -> Ending:
+    """Trains with one worker in this process, which may have trained before."""
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+    return loop.train(order)
+
+
+def train_together(order: WorkOrder, workers: int, module: str = "hatchery_jobs.pretrain.loop") -> Ending | None:
+    """Trains with several workers, one thread each."""
+    path = order.signs / "order.json"
+    path.write_text(order.model_dump_json(by_alias=True))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(workers), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", module, str(path)],
+            env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(workers)
+    ]
+    try:
+        assert [process.wait(timeout=PATIENCE_SECONDS) for process in processes] == [0] * workers
+    finally:
+        for process in processes:
+            process.kill()
+    return read_ending(order.signs)
