@@ -14,7 +14,7 @@ from hatchery_jobs.pretrain.packing import pack
 
 
 class ShardWriter:
-    """Writes one shard, which is complete when `close` has said what is in it; memory grows by eight bytes a document."""
+    """Writes one shard, which is complete when `close` says what is in it; memory grows by eight bytes a document."""
 
     def __init__(self, folder: Path, name: str, vocab_size: int, row_tokens: int | None) -> None:
         """A shard in a folder, packed into rows of `row_tokens` unless that is None."""
