@@ -92,12 +92,13 @@ def check_length(store: TokenStore, sequence_tokens: int) -> None:
 
 
 def _too_little(index: TokenIndex, which: str, split: SplitIndex, sequence_tokens: int) -> DataError:
-    remedy = "the sources of the CorpusBuild" if "train" in which else "split.validation of the CorpusBuild"
+    more = "raise split.validation of the CorpusBuild or spec.data.validationShare"
+    remedy = "add text to its sources" if "train" in which else more
     if index.packing == "pairs":
-        message = f"{which} split has no pair of a comment and its code: raise {remedy}"
+        message = f"{which} split has no pair of a comment and its code: {remedy}"
     else:
         message = (
             f"{which} split has {split.tokens} tokens in {split.documents} documents; one sequence takes "
-            f"{sequence_tokens + 1}: raise {remedy} or lower spec.data.sequenceLength"
+            f"{sequence_tokens + 1}: {remedy}, or lower spec.data.sequenceLength"
         )
     return DataError(Reason.NOT_ENOUGH_TEXT, message)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
 from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_jobs.artifacts import storage_errors
 from hatchery_jobs.context import Context
 from hatchery_jobs.errors import Interrupted, RetryableError
 from hatchery_jobs.logs import log
@@ -61,7 +63,8 @@ class Plan:
 
     def key(self, part: Part) -> str:
         """Key of the piece a part becomes."""
-        canonical = json.dumps([CODE_VERSION, part.digest, self.tokenizer_digest, self.facts], sort_keys=True)
+        facts = [CODE_VERSION, part.digest, self.tokenizer_digest, self.packing, self.row_tokens]
+        canonical = json.dumps(facts)
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
@@ -104,12 +107,14 @@ class Work:
             self.corpora = [validation_only(corpus) for corpus in self.corpora]
         self._parts = {self.plan.key(part): part for corpus in self.corpora for part in corpus.parts}
         self._expected = {key: part.documents for key, part in self._parts.items()}
+        self._read = 0
+        self._pods = 1
         self._fast = fast_encoder(self.plan.vocabulary.tokenizer)
         self._documents = text_to_documents(self.plan.packing)
 
     def encode(self, pod: int, pods: int) -> None:
         """Makes this pod's share of the pieces, then those that are still missing; afterwards all are complete."""
-        keys = list(self._parts)
+        keys, self._pods = list(self._parts), pods
         for key in keys[pod::pods]:
             self._complete(key, alone=True)
         # begin where others are furthest from
@@ -165,22 +170,26 @@ class Work:
         while piece is None:
             piece = self._encode(key, alone=alone) or self.pieces.find(key)
         self.done[key] = piece
+        self._read += self._expected[key] or sum(shard.documents for shard in piece.shards.values())
         self._report(0)
 
     def _encode(self, key: str, *, alone: bool) -> Piece | None:
         """A piece made of a part; None when another pod has made it meanwhile."""
         for fast in [self._fast, None] if self._fast else [None]:
             try:
-                with self.pieces.making(key) as folder:
+                with self.pieces.making(key) as folder, ExitStack() as opened:
                     writers: dict[Split, ShardWriter] = {}
                     for split, tokens, lengths, text_bytes in self._encoded(key, fast):
                         if not alone and self.pieces.find(key) is not None:
                             return None
-                        if split not in writers:
-                            size = self.plan.vocabulary.size
-                            writers[split] = ShardWriter(folder, split, size, self.plan.row_tokens)
-                        writers[split].write(tokens, lengths, text_bytes)
-                    return self.pieces.keep(key, folder, {split: w.close() for split, w in writers.items()})
+                        with storage_errors(str(folder)):
+                            if split not in writers:
+                                size, rows = self.plan.vocabulary.size, self.plan.row_tokens
+                                writers[split] = opened.enter_context(ShardWriter(folder, split, size, rows))
+                            writers[split].write(tokens, lengths, text_bytes)
+                    with storage_errors(str(folder)):
+                        shards = {split: writer.close() for split, writer in writers.items()}
+                    return self.pieces.keep(key, folder, shards)
             except NotEqual:
                 log("slow-encoding", key=key, why="the fast encoder gives other ids for this tokenizer and text")
         raise AssertionError("the tokenizer itself is always equal")
@@ -192,8 +201,7 @@ class Work:
         done = 0
         for split, read in self._parts[key].batches():
             if self.context.stop.is_set():
-                finished = sum(self._expected[key] for key in self.done)
-                raise Interrupted(f"asked to end after {finished + done} documents; finished files are kept")
+                raise Interrupted(f"asked to end after {self._read + done} documents; finished files are kept")
             texts = read if self._documents is None else [d for text in read for d in self._documents(text)]
             ids = encoder.encode(texts)
             lengths = np.asarray([len(some) + 1 for some in ids], dtype=np.int64)
@@ -203,5 +211,7 @@ class Work:
             self._report(done)
 
     def _report(self, current: int) -> None:
-        done = current + sum(self._expected[key] for key in self.done)
-        self.context.progress.update(done, max(done, sum(self._expected.values())), "documents")
+        """Says how far all pods are, taking their shares to be equal."""
+        total = sum(self._expected.values())
+        done = (self._read + current) * self._pods
+        self.context.progress.update(min(done, total) if total else done, max(total, 1), "documents")

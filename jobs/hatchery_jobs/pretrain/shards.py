@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from hatchery_jobs.pretrain.packing import pack
 
 
 class ShardWriter:
-    """Writes one shard; memory grows by eight bytes a document."""
+    """Writes one shard, which is complete when `close` says what is in it; memory grows by eight bytes a document."""
 
     def __init__(self, folder: Path, name: str, vocab_size: int, row_tokens: int | None) -> None:
         """A shard in a folder, packed into rows of `row_tokens` unless that is None."""
@@ -24,6 +25,12 @@ class ShardWriter:
         self._lengths: list[NDArray[np.int64]] = []
         self._text_bytes = 0
         self._stream = (folder / f"{name}.tokens").open("wb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
 
     def write(self, tokens: NDArray[np.uint32], lengths: NDArray[np.int64], text_bytes: int) -> None:
         """Appends documents, which lie in `tokens` one after the other, each with its end-of-text token."""

@@ -25,6 +25,9 @@ from hatchery_jobs.pretrain.vocabulary import Vocabulary
 BLOCKS_AHEAD: Final = 2
 """Blocks of rows that are read before they are needed."""
 
+CLOSE_SECONDS: Final = 5.0
+"""Longest wait for the reading to end: a worker must save its state in the time that is left."""
+
 Broadcast = Callable[[Tokens | None], Tokens]
 """A collective: the lead gives rows and all get them."""
 
@@ -134,24 +137,26 @@ class _Ahead:
 
     def __init__(self, items: Iterator[NDArray[np.uint32]]) -> None:
         self._queue: queue.Queue[NDArray[np.uint32] | Exception] = queue.Queue(BLOCKS_AHEAD)
+        self._error: Exception | None = None
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(items,), daemon=True)
         self._thread.start()
 
     def next(self) -> NDArray[np.uint32]:
         """The next item; an error of the iterator is raised here."""
-        item = self._queue.get()
+        item = self._error or self._queue.get()
         if isinstance(item, Exception):
+            self._error = item
             raise item
         return item
 
     def close(self) -> None:
-        """Ends the thread at its next item."""
+        """Ends the thread at its next item; one that waits for a network is left behind."""
         self._is_closed.set()
         with suppress(queue.Empty):
             while True:
                 self._queue.get_nowait()
-        self._thread.join()
+        self._thread.join(CLOSE_SECONDS)
 
     def _run(self, items: Iterator[NDArray[np.uint32]]) -> None:
         try:

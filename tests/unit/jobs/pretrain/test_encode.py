@@ -1,8 +1,11 @@
 """The encode stage."""
 
+import errno
 import sys
 import types
+from dataclasses import replace
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,9 +14,9 @@ from tests.support.texts import documents
 from tokenizers import Tokenizer
 
 from hatchery_api.conditions import Reason
-from hatchery_api.contract import ExitCode
+from hatchery_api.contract import ExitCode, Output
 from hatchery_jobs.artifacts import verify
-from hatchery_jobs.errors import DataError, Interrupted, SpecError
+from hatchery_jobs.errors import DataError, Interrupted, RetryableError, SpecError
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.encoder import FastEncoder, FileEncoder
@@ -21,6 +24,7 @@ from hatchery_jobs.pretrain.index import INDEX, TokenIndex
 from hatchery_jobs.pretrain.parts import corpora
 from hatchery_jobs.pretrain.pieces import Pieces
 from hatchery_jobs.pretrain.piecework import Work
+from hatchery_jobs.pretrain.shards import ShardWriter
 from hatchery_jobs.pretrain.vocabulary import load_vocabulary
 
 
@@ -325,3 +329,48 @@ def test_a_file_the_fast_encoder_gets_wrong_is_encoded_by_the_tokenizer(bench, m
     monkeypatch.setattr(FastEncoder, "encode", wrong)
     assert encode.run(bench.context("encode", inputs)).artifact.digest == clean.artifact.digest
     assert len(calls) == 6
+
+
+def test_a_full_disk_says_where_and_leaves_nothing_behind(bench, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ShardWriter, "write", full)
+    with pytest.raises(
+        RetryableError, match=r"_pieces/.*: No space left on device; check the volume's free space"
+    ) as e:
+        encode.run(bench.context("encode", many_files(bench)))
+    assert e.value.reason == Reason.STORAGE_ERROR
+    assert not list((bench.root / "_pieces").iterdir())
+
+
+def test_progress_counts_all_documents(bench):
+    context = bench.context("encode", many_files(bench))
+    said = []
+    context.progress.send = said.append
+    context.progress.update = lambda done, total, unit: said.append((done, total, unit))
+    encode.run(context)
+    assert said == sorted(said)
+    assert said[-1] == (110, 110, "documents")
+
+
+def test_objects_of_a_store_are_put_and_found_again(bench):
+    """The same in an object store, where nothing is renamed and a marker comes last."""
+    inputs = many_files(bench)
+    local = encode.run(bench.context("encode", inputs, "elsewhere/local"))
+    context = bench.context("encode", inputs)
+    job = context.job.model_copy(update={"output": Output(root="memory://bucket/runs/a")})
+    remote = encode.run(replace(context, job=job))
+    assert remote.artifact.digest == local.artifact.digest
+    assert remote.artifact.uri == f"memory://bucket/runs/a/{remote.artifact.key}"
+    other = job.model_copy(update={"output": Output(root="memory://bucket/runs/b")})
+    scratch = bench.root / "fresh"
+    scratch.mkdir()
+    store = fsspec.filesystem("memory")
+    marker = next(path for path in store.find("/bucket/runs/_pieces") if path.endswith("piece.json"))
+    data = next(path for path in store.find(marker.rpartition("/")[0]) if path.endswith(".tokens"))
+    store.pipe_file(
+        data, b"\0" + store.cat_file(data)[1:] if store.cat_file(data)[0] else b"\1" + store.cat_file(data)[1:]
+    )
+    again = encode.run(replace(context, job=other, scratch=scratch))  # made again, for it is damaged
+    assert again.artifact.digest == local.artifact.digest
