@@ -5,7 +5,7 @@ from hatchery_jobs.context import Context
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.feed import StoreFeed, store_feed
 from hatchery_jobs.pretrain.objectives.lengths import row_tokens
-from hatchery_jobs.pretrain.orders import WorkOrder
+from hatchery_jobs.pretrain.orders import STREAMS, WorkOrder
 from hatchery_jobs.pretrain.stream_feed import StreamFeed, stream_feed
 from hatchery_jobs.pretrain.team import Team
 from hatchery_jobs.pretrain.vocabulary import Vocabulary
@@ -19,7 +19,9 @@ def open_feed(order: WorkOrder, vocabulary: Vocabulary, team: Team) -> tuple[Sto
     if spec.data.loading == "mmap":
         return store_feed(spec, store), tokens_per_byte(store)
     context: Context[PretrainRunSpec] = Context(order.job, Progress(order.job.stage), order.signs)
-    folder = order.folder / "streams" if team.leads else None
+    folder = order.folder / STREAMS if team.leads else None
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
     return stream_feed(context, store, vocabulary, team.told_by_lead, folder), tokens_per_byte(store)
 
 

@@ -19,6 +19,12 @@ from hatchery_jobs.errors import DataError, JobError, RetryableError, SpecError
 CHECKPOINTS: Final = "checkpoints"
 """Folder of the checkpoints in the work folder; no part of the artifact."""
 
+OUTBOX: Final = "outbox"
+"""Folder of checkpoints that wait to be pushed, in the work folder."""
+
+STREAMS: Final = "streams"
+"""Folder of the milestones of streams in the work folder."""
+
 MICRO_BATCH: Final = "micro-batch.json"
 """File of the micro-batch that fits, in the work folder."""
 

@@ -17,7 +17,7 @@ from hatchery_jobs.pretrain.model import build_model
 from hatchery_jobs.pretrain.objectives.build import build_objective
 from hatchery_jobs.pretrain.objectives.lengths import target_tokens
 from hatchery_jobs.pretrain.optimizer import build_optimizer
-from hatchery_jobs.pretrain.orders import CHECKPOINTS, Sign, WorkOrder
+from hatchery_jobs.pretrain.orders import CHECKPOINTS, OUTBOX, Sign, WorkOrder
 from hatchery_jobs.pretrain.publisher import Publisher, is_wanted
 from hatchery_jobs.pretrain.record import Recorder, Silence, keep_log
 from hatchery_jobs.pretrain.setup import Setup
@@ -117,7 +117,7 @@ def _publisher(order: WorkOrder, model: Any) -> Publisher:
     for path in order.tokenizer.iterdir():
         if path.is_file() and path.name.startswith(("tokenizer", "special_tokens", "added_tokens", "vocab", "merges")):
             shutil.copyfile(path, files / path.name)
-    return Publisher(order.job, files, order.folder / "outbox")
+    return Publisher(order.job, files, order.folder / OUTBOX)
 
 
 def resume(team: Team, checkpoints: Checkpoints, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> RunState:

@@ -9,20 +9,18 @@ from typing import Final
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import METRICS_PORT
 from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.pretrain_model import HubRevisionSource
 from hatchery_api.pretrain_result import PretrainResult
 from hatchery_jobs.artifacts import Draft, storage_errors, write_atomically
 from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.errors import Interrupted, RetryableError
 from hatchery_jobs.logs import log
-from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.index import TokenIndex
 from hatchery_jobs.pretrain.launch import Gang, run_workers
 from hatchery_jobs.pretrain.objectives.lengths import row_tokens
-from hatchery_jobs.pretrain.orders import CHECKPOINTS, MICRO_BATCH, WorkOrder
-from hatchery_jobs.pretrain.pages import write_pages
+from hatchery_jobs.pretrain.orders import CHECKPOINTS, MICRO_BATCH, OUTBOX, STREAMS, WorkOrder
 from hatchery_jobs.pretrain.preflight import check
-from hatchery_jobs.pretrain.resume import fetch_checkpoint
 from hatchery_jobs.pretrain.vocabulary import TOKENIZER_FILES, load_vocabulary
 from hatchery_jobs.pretrain.weights import find_weights
 
@@ -35,7 +33,7 @@ RESULT: Final = "result.json"
 MODEL_FILES: Final = ("config.json", "model.safetensors")
 """What the lead worker writes when training is done."""
 
-PASSING: Final = (CHECKPOINTS, MICRO_BATCH, "outbox", "streams")
+PASSING: Final = (CHECKPOINTS, MICRO_BATCH, OUTBOX, STREAMS)
 """What is in the work folder only while the run is on."""
 
 TIMED: Final = frozenset({"tokensPerSecond", "lastCheckpoint", "resumedFrom", "mfu", "goodput"})
@@ -78,13 +76,21 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
         metrics_port=int(os.environ.get("HATCHERY_METRICS_PORT", METRICS_PORT)),
     )
     if order.first_node and spec.checkpoint.resume_from:
-        checkpoints = Checkpoints(draft.folder / CHECKPOINTS, spec.checkpoint.keep_last)
-        fetch_checkpoint(spec.checkpoint.resume_from, checkpoints, context.job.hub.endpoint)
+        _fetch(context, spec.checkpoint.resume_from, draft.folder)
     result = run_workers(order, gang, context.stop).result
     if not order.first_node:
         return _others_outcome(context, draft, result)
     _finish(context, draft.folder, tokenizer, store.index, result)
     return _commit(draft, result)
+
+
+def _fetch(context: Context[PretrainRunSpec], source: HubRevisionSource, folder: Path) -> None:
+    """Starts from a pushed checkpoint where the run has none."""
+    from hatchery_jobs.pretrain.checkpoint import Checkpoints
+    from hatchery_jobs.pretrain.resume import fetch_checkpoint
+
+    checkpoints = Checkpoints(folder / CHECKPOINTS, context.job.spec.checkpoint.keep_last)
+    fetch_checkpoint(source, checkpoints, context.job.hub.endpoint)
 
 
 def _commit(draft: Draft, result: PretrainResult) -> Outcome:
@@ -99,6 +105,8 @@ def _finish(
     context: Context[PretrainRunSpec], folder: Path, tokenizer: Path, index: TokenIndex, result: PretrainResult
 ) -> None:
     """Completes the model's folder; the result comes last, and says that nothing is missing."""
+    from hatchery_jobs.pretrain.pages import write_pages
+
     absent = [name for name in MODEL_FILES if not (folder / name).is_file()]
     if absent:
         raise RetryableError(Reason.ATTEMPT_FAILED, f"{folder}: training is done but {', '.join(absent)} is not there")

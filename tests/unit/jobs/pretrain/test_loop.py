@@ -11,8 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
-
 from tests.support.training_loop import train
 
 from hatchery_api import __version__
@@ -23,7 +21,7 @@ from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.order import SequenceOrder
-from hatchery_jobs.pretrain.orders import CHECKPOINTS, Sign, WorkOrder
+from hatchery_jobs.pretrain.orders import CHECKPOINTS, Sign
 from hatchery_jobs.pretrain.team import Team
 from hatchery_jobs.progress import REGISTRY
 

@@ -14,7 +14,7 @@ from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.pretrain_result import Loss, PretrainResult
 from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain import timeline
-from hatchery_jobs.pretrain.data import CorpusSource, SplitIndex, TokenIndex
+from hatchery_jobs.pretrain.index import CorpusIndex, Shard, SplitIndex, TokenIndex
 from hatchery_jobs.pretrain.pages import write_pages
 from hatchery_jobs.pretrain.samples import Sample, store_samples
 from hatchery_jobs.pretrain.state import Times
@@ -27,17 +27,24 @@ LASTING = PretrainResult(
     bits_per_byte=0.62,
 )  # fmt: skip
 TIMED = LASTING.model_copy(update={"tokens_per_second": 39_012.0, "mfu": 0.414, "goodput": 0.93})
+
+
+def corpus(name, digest, *splits):
+    """A corpus with one shard a split: documents, tokens and bytes of text."""
+    made = {}
+    for split, (documents, tokens, text_bytes) in zip(("train", "validation"), splits, strict=True):
+        numbers = {"documents": documents, "tokens": tokens, "text_bytes": text_bytes}
+        made[split] = SplitIndex(**numbers, shards=[Shard(name=f"{name}-{split}", digest="", **numbers)])
+    return CorpusIndex(name=name, digest=digest * 32, splits=made)
+
+
 INDEX = TokenIndex(
     dtype="uint16",
     vocab_size=32_768,
     eos_id=0,
-    splits={
-        "train": SplitIndex(documents=1234, tokens=5120, text_bytes=20_000, shards=[]),
-        "validation": SplitIndex(documents=12, tokens=640, text_bytes=2500, shards=[]),
-    },
     corpora=[
-        CorpusSource(name="code", digest="cd" * 32, documents=1000),
-        CorpusSource(name="docs", digest="ef" * 32, documents=234),
+        corpus("code", "cd", (1000, 4000, 16_000), (10, 600, 2400)),
+        corpus("docs", "ef", (234, 1120, 4000), (2, 40, 100)),
     ],
 )
 
