@@ -2,7 +2,7 @@
 
 from hatchery_api.base import parse_duration
 from hatchery_api.pretrain import PretrainRunSpec
-from hatchery_operator.stages.shape import Need, Shape, Stage
+from hatchery_operator.stages.shape import Need, Shape, Stage, first_token
 
 ENCODE, TRAIN = "encode", "train"
 
@@ -27,12 +27,13 @@ def _train_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
 
 
 def _train_shape(spec: PretrainRunSpec) -> Shape:
+    resume, weights = spec.checkpoint.resume_from, spec.model.from_.hub if spec.model.from_ else None
     return Shape(
         nodes=spec.parallelism.nodes,
         processes=spec.parallelism.processes_per_node,
         most_workers=spec.batch.sequences // spec.batch.per_device,
         grace_seconds=parse_duration(spec.checkpoint.grace_period),
-        token=spec.hub.token_secret if spec.hub else None,
+        token=first_token(*(source.token_secret for source in (spec.hub, resume, weights) if source)),
     )
 
 
