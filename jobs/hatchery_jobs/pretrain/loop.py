@@ -196,7 +196,7 @@ def main(path: Path) -> int:
     try:
         end = train(order)
     except Exception as error:  # noqa: BLE001 - torchrun would lose it; the launcher decides
-        log("error", rank=local_rank(), trace=traceback.format_exc())
+        log("error", level="error", rank=local_rank(), trace=traceback.format_exc())
         failure = failure_of(error)
         if failure.cause == Cause.MEMORY:
             smaller_micro_batch(order)  # before the others can notice, so that all read the same

@@ -15,9 +15,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hatchery_api.contract import JobInput
 from hatchery_api.pretrain import PretrainRunSpec
@@ -226,9 +226,9 @@ class Publisher:
         self._push(staged.folder / "state", beside, "model", message, tag=state_tag(tag), **where)
         return self._push(staged.folder / "model", self._hub, "model", message, tag=tag, **where)
 
-    def _set(self, **changes: object) -> None:
+    def _set(self, **changes: Any) -> None:
         with self._wake:
-            self.published = Published(**{**vars(self.published), **changes})  # type: ignore[arg-type]
+            self.published = replace(self.published, **changes)
             self._wake.notify_all()
 
 

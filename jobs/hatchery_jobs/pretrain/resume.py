@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,19 +31,6 @@ _SHORTEST_COMMIT: Final = 7
 """Digits of an abbreviated commit."""
 
 
-@dataclass(frozen=True)
-class Tags:
-    """The two names of a pushed checkpoint."""
-
-    weights: str
-    """Tag of the weights."""
-
-    @property
-    def state(self) -> str:
-        """Tag of optimizer and `RunState`."""
-        return state_tag(self.weights)
-
-
 def fetch_checkpoint(source: HubRevisionSource, checkpoints: Checkpoints, endpoint: str) -> Path | None:
     """Makes a pushed checkpoint the newest one of a run that has none.
 
@@ -67,22 +53,22 @@ def fetch_checkpoint(source: HubRevisionSource, checkpoints: Checkpoints, endpoi
     if checkpoints.newest() is not None:
         return None
     endpoint = source.endpoint or endpoint
-    tags = _find(source, endpoint)
+    tag = _find(source, endpoint)
     folder = checkpoints.folder / FETCHED
     with storage_errors(str(folder)):
         try:
-            manifest = _download(source, tags, endpoint, folder)
+            manifest = _download(source, tag, endpoint, folder)
             # the curve of the losses up to here stayed on the other volume
             state = manifest.state.model_copy(update={"curve_bytes": 0})
             installed = checkpoints.install(state, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    log("checkpoint-fetched", repo=source.repo, tag=tags.weights, step=state.step)
+    log("checkpoint-fetched", repo=source.repo, tag=tag, step=state.step)
     return installed
 
 
-def _find(source: HubRevisionSource, endpoint: str) -> Tags:
-    """The checkpoint that a branch, tag or commit means."""
+def _find(source: HubRevisionSource, endpoint: str) -> str:
+    """The tag of the weights of the checkpoint that a branch, tag or commit means."""
     from huggingface_hub import HfApi
 
     where = f"{FIELD}: {source.repo} at {source.revision} on {endpoint}"
@@ -91,7 +77,7 @@ def _find(source: HubRevisionSource, endpoint: str) -> Tags:
     commits = {ref.name: ref.target_commit for ref in refs.tags}
     complete = {name: commit for name, commit in commits.items() if state_tag(name) in commits}
     if source.revision in complete:
-        return Tags(source.revision)
+        return source.revision
     if any(ref.name == source.revision for ref in refs.branches):
         found = _newest_of_branch(source.revision, complete, commits, refs)
     elif source.revision in commits:
@@ -112,7 +98,7 @@ def _find(source: HubRevisionSource, endpoint: str) -> Tags:
             f"branch {state_branch(source.revision)}); only runs with spec.checkpoint.pushEvery push it. Name a "
             "revision that has it, or start anew from the weights with spec.model.from.hub",
         )
-    return Tags(found)
+    return found
 
 
 def _newest_of_branch(branch: str, complete: dict[str, str], commits: dict[str, str], refs: "GitRefs") -> str | None:
@@ -124,10 +110,10 @@ def _newest_of_branch(branch: str, complete: dict[str, str], commits: dict[str, 
     return steps[max(at_head or steps)] if steps else None
 
 
-def _download(source: HubRevisionSource, tags: Tags, endpoint: str, folder: Path) -> Manifest:
+def _download(source: HubRevisionSource, tag: str, endpoint: str, folder: Path) -> Manifest:
     """The manifest and, in the folder, the files it vouches for."""
-    state = find_snapshot(source.repo, tags.state, endpoint, FIELD)
-    weights = find_snapshot(source.repo, tags.weights, endpoint, FIELD)
+    state = find_snapshot(source.repo, state_tag(tag), endpoint, FIELD)
+    weights = find_snapshot(source.repo, tag, endpoint, FIELD)
     wrong = ""
     for _ in range(DOWNLOADS):
         shutil.rmtree(folder, ignore_errors=True)
@@ -145,6 +131,6 @@ def _download(source: HubRevisionSource, tags: Tags, endpoint: str, folder: Path
         wrong = f"{changed[0]} is not the file that was pushed"
     raise DataError(
         Reason.ARTIFACT_CORRUPT,
-        f"{FIELD}: {source.repo} at {tags.weights} with {tags.state} on {endpoint} is no complete checkpoint: {wrong}; "
+        f"{FIELD}: {source.repo} at {tag} with {state_tag(tag)} on {endpoint} is no complete checkpoint: {wrong}; "
         "name another revision, for example an earlier step-N",
     )

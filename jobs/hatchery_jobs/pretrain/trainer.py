@@ -54,6 +54,7 @@ class Trainer(AbstractContextManager["Trainer"]):
     publisher: Publisher | None = None
     """Of the lead, where checkpoints are pushed."""
     closing: ExitStack = field(default_factory=ExitStack)
+    _is_reserved: bool = False
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -65,6 +66,9 @@ class Trainer(AbstractContextManager["Trainer"]):
                 asynchronous=self.spec.checkpoint.asynchronous,
             )  # fmt: skip
             self.closing.callback(self.writer.close)
+            if self.publisher is not None and self.state.checkpoint_step is not None:
+                # what an earlier pod did not get to push
+                self.publisher.offer(self.state, self.checkpoints.path(self.state.checkpoint_step))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -120,6 +124,9 @@ class Trainer(AbstractContextManager["Trainer"]):
             }
         )
         self.recorder.updated(self.state, update)
+        if self.writer is not None and not self._is_reserved:
+            self._is_reserved = True  # only now the optimizer has its state
+            self.writer.reserve(gather(self.model, self._bare_optimizer))
 
     def save(self, *, wait: bool = False) -> None:
         """Saves this step unless it is saved; `wait` returns only when it is durable.
@@ -161,6 +168,8 @@ class Trainer(AbstractContextManager["Trainer"]):
         newest = self.team.told_by_lead(self.checkpoints.newest() if self.team.leads else None)
         if newest is None:
             return False
+        if self.team.leads:
+            self.checkpoints.discard_after(newest.step)
         apply(self.checkpoints.load(newest.step), self.model, self._bare_optimizer)
         kept = ("skipped", "interventions", "resumed_from", "wall_seconds")
         self.state = newest.model_copy(

@@ -44,8 +44,7 @@ def _train_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
 
 def _train_shape(spec: PretrainRunSpec) -> Shape:
     streams = spec.data.loading == "streaming"
-    weights = spec.model.from_.hub if spec.model.from_ else None
-    pulled = (weights, spec.checkpoint.resume_from)
+    resume, weights = spec.checkpoint.resume_from, spec.model.from_.hub if spec.model.from_ else None
     return Shape(
         nodes=spec.parallelism.nodes,
         processes=spec.parallelism.processes_per_node,
@@ -53,8 +52,7 @@ def _train_shape(spec: PretrainRunSpec) -> Shape:
         grace_seconds=parse_duration(spec.checkpoint.grace_period),
         urls=_urls(spec) if streams else (),
         token=first_token(
-            spec.hub.token_secret if spec.hub else None,
-            *(source.token_secret for source in pulled if source),
+            *(source.token_secret for source in (spec.hub, resume, weights) if source),
             _pull_token(spec) if streams else None,
         ),
         tracking_key=spec.tracking.wandb.secret if spec.tracking.wandb else None,

@@ -252,6 +252,21 @@ def test_only_pods_that_train_get_the_key_of_their_tracker_and_only_by_reference
     assert entry == {"name": "WANDB_API_KEY", "valueFrom": {"secretKeyRef": {"name": "tracking", "key": "k"}}}
 
 
+def test_a_pod_that_trains_gets_the_token_that_may_write_or_else_one_that_may_read() -> None:
+    def secret(**spec: Any) -> str:
+        [entry] = [e for e in container_of(work("PretrainRun", "train", **spec))["env"] if e["name"] == "HF_TOKEN"]
+        return str(entry["valueFrom"]["secretKeyRef"]["name"])
+
+    def source(name: str) -> dict[str, Any]:
+        return {"repo": "o/m", "tokenSecret": {"name": name}}
+
+    resume, weights = {"resumeFrom": source("resume")}, {"from": {"hub": source("weights")}}
+    assert secret(model=weights) == "weights"
+    assert secret(model=weights, checkpoint=resume) == "resume"
+    assert secret(model=weights, checkpoint=resume, hub=source("push")) == "push"
+    assert secret(model=weights, checkpoint={"resumeFrom": {"repo": "o/m"}}, hub={"repo": "o/m"}) == "weights"
+
+
 def test_only_the_public_hub_is_spoken_to_in_its_own_protocol() -> None:
     assert "HF_HUB_DISABLE_XET" not in environment(work())
     own = environment(work(hub={"repo": "o/m", "endpoint": "http://hub.local"}))

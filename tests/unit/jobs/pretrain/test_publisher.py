@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.pretrain_model import HubRevisionSource
 from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.hub import push_folder, push_once
 from hatchery_jobs.pretrain import publisher as module
@@ -29,6 +30,7 @@ from hatchery_jobs.pretrain.publisher import (
     tag_of,
     wait_seconds,
 )
+from hatchery_jobs.pretrain.resume import fetch_checkpoint
 from hatchery_jobs.pretrain.snapshot import Snapshot, gather
 from hatchery_jobs.pretrain.state import RunState
 
@@ -143,7 +145,7 @@ def test_each_checkpoint_is_a_commit_with_a_tag_and_its_state_is_beside_it(start
     assert publisher.finish(PATIENCE_SECONDS)
 
 
-def test_what_is_pushed_is_a_model(start, server, checkpoints, tmp_path):
+def test_what_is_pushed_is_a_model_and_a_run_can_go_on_from_it(start, server, checkpoints, tmp_path):
     model = GPT2LMHeadModel(
         GPT2Config(vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
     )
@@ -156,6 +158,10 @@ def test_what_is_pushed_is_a_model(start, server, checkpoints, tmp_path):
     folder = api.snapshot_download("lab/model", revision="step-3", local_dir=tmp_path / "pulled")
     loaded = AutoModelForCausalLM.from_pretrained(folder)
     assert torch.equal(loaded.transformer.wte.weight, model.transformer.wte.weight)
+    other = Checkpoints(tmp_path / "other", 1)
+    fetch_checkpoint(HubRevisionSource(repo="lab/model"), other, server.url)
+    assert other.newest() == state
+    assert torch.equal(other.load(3).weights["transformer.wte.weight"], model.transformer.wte.weight)
 
 
 def test_a_checkpoint_may_be_removed_while_it_waits(start, api, checkpoints, tmp_path):

@@ -1,6 +1,10 @@
 """One format for every family, for DDP and FSDP, that transformers loads as a model."""
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,12 +24,15 @@ from transformers import (
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.errors import SpecError
+from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.checkpoint_writer import Buffers
-from hatchery_jobs.pretrain.snapshot import Leaves, apply, contribute, gather
+from hatchery_jobs.pretrain.snapshot import Leaves, Snapshot, apply, contribute, gather
+from hatchery_jobs.pretrain.state import RunState
 
+GPT2 = {"vocab_size": 20, "n_positions": 8, "n_head": 2, "bos_token_id": 0, "eos_token_id": 0}
 LLAMA = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 FAMILIES = {
-    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=2)),
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**GPT2, n_embd=8, n_layer=1)),
     "llama": lambda: LlamaForCausalLM(LlamaConfig(vocab_size=20, **LLAMA)),
     "llama-tied": lambda: LlamaForCausalLM(LlamaConfig(vocab_size=20, tie_word_embeddings=True, **LLAMA)),
     "bert": lambda: BertForPreTraining(BertConfig(vocab_size=20, max_position_embeddings=8, **LLAMA)),
@@ -60,7 +67,11 @@ def trained(family, seed=1, updates=2):
 
 
 def same(one, other):
-    pairs = list(zip(Leaves.of(one).tensors(), Leaves.of(other).tensors(), strict=True))
+    def in_order(snapshot):
+        return Snapshot(dict(sorted(snapshot.weights.items())), snapshot.optimizer)
+
+    assert one.weights.keys() == other.weights.keys()
+    pairs = list(zip(*(Leaves.of(in_order(snapshot)).tensors() for snapshot in (one, other)), strict=True))
     return bool(pairs) and all(torch.equal(a, b) for a, b in pairs)
 
 
@@ -120,7 +131,7 @@ def test_before_the_first_update_the_optimizer_stays_untouched():
 
 def test_another_model_is_refused_with_the_first_difference():
     snapshot = copy.deepcopy(gather(*trained("gpt2")))
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=8, n_embd=16, n_layer=2, n_head=2))
+    model = GPT2LMHeadModel(GPT2Config(**GPT2, n_embd=16, n_layer=2))
     with pytest.raises(SpecError, match=r"transformer.h.0.attn.c_attn.bias has shape \(24,\).* \(48,\)") as caught:
         apply(snapshot, model, optimizer_of(model))
     assert caught.value.reason == Reason.INVALID_SPEC
@@ -159,3 +170,56 @@ def test_fsdp_and_ddp_read_each_others_snapshots(alone):
     update(model, optimizer)
     update(plain_model, plain_optimizer)
     assert same(Buffers().copy(gather(model, optimizer)), gather(plain_model, plain_optimizer))
+
+
+TWO_WORKERS = """
+import os, sys
+from pathlib import Path
+import torch
+from torch.distributed.fsdp import fully_shard
+from hatchery_jobs.pretrain.checkpoint import Checkpoints
+from hatchery_jobs.pretrain.checkpoint_writer import CheckpointWriter
+from hatchery_jobs.pretrain.snapshot import apply, contribute, gather
+from hatchery_jobs.pretrain.state import RunState
+
+sys.path.insert(0, sys.argv[1])
+import test_snapshot as t
+
+LEAD, folder = 1, Path(sys.argv[2])
+rank = 0 if (child := os.fork()) else 1
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+torch.manual_seed(9)
+model = t.FAMILIES["gpt2"]().eval()
+mesh = torch.distributed.init_device_mesh("cpu", (2,))
+for block in model.transformer.h:
+    fully_shard(block, mesh=mesh)
+fully_shard(model, mesh=mesh)
+optimizer = t.optimizer_of(model)
+apply(Checkpoints(folder, 2).load(2), model, optimizer)
+t.update(model, optimizer)
+snapshot = gather(model, optimizer)
+if rank == LEAD:
+    writer = CheckpointWriter(Checkpoints(folder, 2), lambda *_: None, lambda *_: None)
+    writer.save(RunState(step=3), snapshot)
+    writer.finish()
+    writer.close()
+else:
+    contribute(snapshot)
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+if rank:
+    os._exit(0)
+sys.exit(os.waitpid(child, 0)[1] != 0)
+"""
+
+
+def test_two_workers_of_fsdp_go_on_from_one_of_ddp_and_back(tmp_path):
+    """The lead is not the first worker: torchrun may give it any rank."""
+    model, optimizer = trained("gpt2")
+    checkpoints = Checkpoints(tmp_path, 2)
+    checkpoints.save(RunState(step=2), Buffers().copy(gather(model, optimizer)))
+    command = [sys.executable, "-c", TWO_WORKERS, str(Path(__file__).parent), str(tmp_path)]
+    subprocess.run(command, env=os.environ, check=True, timeout=240)
+    assert checkpoints.newest() == RunState(step=3)
+    update(model, optimizer)
+    assert same(checkpoints.load(3), gather(model, optimizer))
