@@ -119,6 +119,8 @@ def _pretrain(run: RunView, status: PretrainRunStatus, curve: Points | str | Non
         ("steps", status.step, "{:,}".format),
         ("tokens", status.tokens, "{:,}".format),
         ("tokens/s", status.tokens_per_second, "{:,.0f}".format),
+        ("MFU", status.mfu, "{:.1%}".format),
+        ("goodput", status.goodput, "{:.1%}".format),
         ("loss before", loss.initial if loss else None, "{:.3f}".format),
         ("loss after", loss.eval if loss else None, "{:.3f}".format),
         ("bits per byte", status.bits_per_byte, "{:.3f}".format),
@@ -133,6 +135,11 @@ def _pretrain(run: RunView, status: PretrainRunStatus, curve: Points | str | Non
         )
     if status.resumed_from:
         yield Text(f"resumed at steps {', '.join(map(str, status.resumed_from))}")
+    if status.skipped or status.rollbacks:
+        text = (
+            f"left out by the guard: {status.skipped or 0:,} batches; returns to a checkpoint: {status.rollbacks or 0}"
+        )
+        yield Text(text, style="yellow")
     if isinstance(curve, str):
         yield Text(f"loss curve: {clean(curve)}", style="dim")
     elif curve:

@@ -133,6 +133,10 @@ def pipeline() -> list[Object]:
         initialPerplexity=4000.0,
         bitsPerByte=1.6,
         tokensPerSecond=4100.4,
+        mfu=0.414,
+        goodput=0.93,
+        skipped=3,
+        rollbacks=1,
         resumedFrom=[150],
     )
     evaluation = completed(

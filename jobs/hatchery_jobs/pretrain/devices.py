@@ -59,7 +59,7 @@ TABLE: Final = (
     Peaks(f"{NVIDIA}Tesla V100-PCIE-(16|32)GB", 112.0, None, 14.0, has_bf16=False),
     Peaks(f"{NVIDIA}Tesla V100S-PCIE-32GB", 130.0, None, 16.4, has_bf16=False),
     Peaks(f"{NVIDIA}Tesla T4", 65.0, None, 8.1, has_bf16=False),
-    Peaks(f"{NVIDIA}(A100-(SXM4|PCIE|PG509)-(40|80)GB|A100 80GB PCIe)", 312.0, 156.0, 19.5),
+    Peaks(f"{NVIDIA}(A100-(SXM4|PCIE)-(40|80)GB|A100 80GB PCIe)", 312.0, 156.0, 19.5),
     Peaks(f"{NVIDIA}A30", 165.0, 82.0, 10.3),
     Peaks(f"{NVIDIA}A40", 149.7, 74.8, 37.4),
     Peaks(f"{NVIDIA}A10", 125.0, 62.5, 31.2),

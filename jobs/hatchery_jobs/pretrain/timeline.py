@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -54,16 +55,14 @@ class Timeline:
         """Appends one line."""
         line = json.dumps({"time": round(self._clock(), 3), "event": event, "step": step, **facts}, default=str)
         with self._lock:
+            if self._stream.closed:
+                return
             try:
-                self._stream.write(redact(line) + "\n" if event != UPDATE else line + "\n")
+                self._stream.write((line if event == UPDATE else redact(line)) + "\n")
                 self._stream.flush()
-            except (OSError, ValueError) as error:  # ValueError: closed by the error before
-                self._give_up(error)
-
-    def _give_up(self, error: Exception) -> None:
-        if not self._stream.closed:
-            log("timeline-not-written", error=str(error))
-            self._close()
+            except OSError as error:
+                log("timeline-not-written", error=str(error))
+                self._close()
 
     def close(self) -> None:
         """Closes the file."""
@@ -71,10 +70,8 @@ class Timeline:
             self._close()
 
     def _close(self) -> None:
-        try:
+        with suppress(OSError):  # what a full disk did not take is lost
             self._stream.close()
-        except OSError as error:
-            log("timeline-not-written", error=str(error))
 
 
 def read_timeline(path: Path) -> list[Line]:

@@ -188,7 +188,7 @@ class WeightsAndBiases:
             if not online:
                 raise
             log("wandb-offline", error=str(error))
-            _forget()
+            _end_service()  # it would not let go of a run that it could not begin
             self._run = _begin("offline", settings, {**wanted, "config": config}, folder)
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -208,11 +208,15 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         """Sends what is left, for a bounded time: a server that is away must not keep a pod from ending."""
-        ending = threading.Thread(target=self._run.finish, daemon=True)
+        ending = threading.Thread(target=self._finish, daemon=True)
         ending.start()
         ending.join(FINISH_SECONDS)
         if ending.is_alive():
             log("wandb-not-finished", seconds=FINISH_SECONDS)
+
+    def _finish(self) -> None:
+        self._run.finish()
+        _end_service()  # its files are complete only when it has ended
 
 
 def _settle(cache: Path) -> None:
@@ -221,8 +225,8 @@ def _settle(cache: Path) -> None:
     os.environ.update(places | {"WANDB_ERROR_REPORTING": "false", "WANDB_ARTIFACT_DIR": str(cache)})
 
 
-def _forget() -> None:
-    """Ends the library's own process, which would not let go of a run that it could not begin."""
+def _end_service() -> None:
+    """Ends the library's own process, after what it still has to do."""
     import wandb
 
     wandb.teardown()
