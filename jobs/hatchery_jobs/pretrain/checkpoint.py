@@ -81,11 +81,11 @@ class Checkpoints:
             RetryableError: the store cannot be written or is full; the earlier checkpoints stay.
         """
 
-        def write(folder: Path) -> None:
+        def _write(folder: Path) -> None:
             save_file(snapshot.weights, folder / WEIGHTS, metadata={"format": "pt"})
             torch.save(snapshot.optimizer, folder / OPTIMIZER)
 
-        return self._complete(state, write)
+        return self._complete(state, _write)
 
     def install(self, state: RunState, files: Path) -> Path:
         """Makes a checkpoint of the files of another one; they are moved where that needs no copy.
@@ -94,11 +94,11 @@ class Checkpoints:
             RetryableError: the store cannot be written or is full.
         """
 
-        def write(folder: Path) -> None:
+        def _write(folder: Path) -> None:
             for name in FILES:
                 shutil.move(files / name, folder / name)
 
-        return self._complete(state, write)
+        return self._complete(state, _write)
 
     def _complete(self, state: RunState, write: Callable[[Path], None]) -> Path:
         with storage_errors(str(self.path(state.step))):

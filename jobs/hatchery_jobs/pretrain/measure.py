@@ -55,7 +55,7 @@ def sample(run: Trainer, dog: Watchdog) -> None:
     if not wanted.prompts or not (run.team.leads or run.is_sharded):
         return
 
-    def should_stop() -> bool:
+    def _asked() -> bool:
         dog.beat("samples")
         return run.team.agree_to_stop() if run.is_sharded else run.team.stop_wanted()
 
@@ -68,7 +68,7 @@ def sample(run: Trainer, dog: Watchdog) -> None:
         temperature=wanted.temperature,
         seed=run.spec.data.shuffle.seed,
         step=run.state.step,
-        should_stop=should_stop,
+        should_stop=_asked,
     )
     if texts is not None:
         run.recorder.sampled(run.state, texts)

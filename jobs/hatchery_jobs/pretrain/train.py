@@ -62,7 +62,7 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
     weights = found_weights.folder(context) if found_weights else None
     store = TokenStore(tokens, row_tokens(spec))
     plan = check(spec, store, load_vocabulary(tokenizer), weights, workers=gang.workers, folder=draft.folder)
-    log("preflight", workers=gang.workers, rows=store.sequences("train"), **plan.facts())
+    log("preflight", workers=gang.workers, rows=store.sequences("train"), plan=plan.facts())
     if (draft.folder / RESULT).exists():  # trained, but the pod ended before the artifact was complete
         return _commit(draft, _stored_result(draft.folder))
     order = WorkOrder(

@@ -7,7 +7,6 @@ the stacks of its threads, and the one that is not in a collective is the culpri
 import faulthandler
 import os
 import statistics
-import sys
 import threading
 import time
 from collections import deque
@@ -22,6 +21,9 @@ USUAL_FACTOR: Final = 5.0
 
 REMEMBERED_STEPS: Final = 32
 """Steps the median is taken of."""
+
+STDERR: Final = 2
+"""Descriptor of the error output, whatever was put over it."""
 
 EXIT_CODE: Final = 70
 """Exit code of a worker that was ended: an internal error, as in sysexits.h."""
@@ -75,7 +77,7 @@ class Watchdog:
         while not self._done.wait(min(1.0, self._timeout / 4)):
             said = self.complaint()
             if said is not None:
-                faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+                faulthandler.dump_traceback(STDERR, all_threads=True)
                 self._hung(said)
                 os._exit(EXIT_CODE)
 
