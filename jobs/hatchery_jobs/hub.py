@@ -75,6 +75,25 @@ def push_folder(
     raise AssertionError("the last attempt returns or raises")
 
 
+def check_writable(hub: Hub, repo_type: RepoType, *, endpoint: str | None = None) -> None:
+    """Asks before hours of work whether the token may write to the repository, which is made if it is missing.
+
+    Raises:
+        SpecError: it may not, or there is no token.
+        RetryableError: the Hub does not answer, which says nothing about the token.
+    """
+    from huggingface_hub import HfApi
+
+    target = Target(hub, repo_type, (endpoint or hub.endpoint or PUBLIC_ENDPOINT).rstrip("/"))
+    secret = _token(target)
+    with _quiet_client(target.endpoint), _problems(target):
+        api = HfApi(endpoint=target.endpoint, token=secret, library_name="hatchery")
+        place: dict[str, Any] = {"repo_id": hub.repo, "repo_type": repo_type}
+        api.create_repo(**place, private=hub.private, exist_ok=True)
+        api.auth_check(**place, write=True)
+        _check_visibility(target, private=bool(api.repo_info(**place).private))
+
+
 def push_once(
     local_folder: Path,
     hub: Hub,
@@ -93,23 +112,34 @@ def push_once(
         RetryableError: the Hub was away, overloaded or changed under our hands.
     """
     target = Target(hub, repo_type, (endpoint or hub.endpoint or PUBLIC_ENDPOINT).rstrip("/"))
-    secret = token or os.environ.get("HF_TOKEN", "").strip()
+    secret = token or _token(target)
+    with _quiet_client(target.endpoint), _problems(target):
+        revision = _commit(local_folder, target, message, secret)
+        if tag is not None:
+            _point(tag, revision.revision, target, secret)
+    return revision
+
+
+def _token(target: Target) -> str:
+    secret = os.environ.get("HF_TOKEN", "").strip()
     if not secret:
         raise SpecError(
             Reason.HUB_UNAUTHORIZED,
             f"Cannot push to the {target.name}: there is no token. Put one that may write into a Secret and name it in "
             "spec.hub.tokenSecret.",
         )
-    with _quiet_client(target.endpoint):
-        try:
-            revision = _commit(local_folder, target, message, secret)
-            if tag is not None:
-                _point(tag, revision.revision, target, secret)
-        except client_errors() as error:
-            if (problem := translated(error, target)) is None:
-                raise
-            raise problem from error
-    return revision
+    return secret
+
+
+@contextmanager
+def _problems(target: Target) -> Iterator[None]:
+    """Turns the client's errors into ours where the Hub is the reason."""
+    try:
+        yield
+    except client_errors() as error:
+        if (problem := translated(error, target)) is None:
+            raise
+        raise problem from error
 
 
 def _commit(folder: Path, target: Target, message: str, token: str) -> HubRevision:

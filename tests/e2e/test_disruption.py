@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from huggingface_hub import HfApi
 from kubernetes import client
+from tests.support.installation import TOKEN_SECRET
 from tests.support.kube import condition
 
 LABEL = "hatchery.dev/name"
@@ -20,33 +22,36 @@ def resource(kind, namespace, name, **spec):
     return {"apiVersion": "hatchery.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
 
 
-def pretrain_run(namespace):
+def pretrain_run(namespace, hub, name="model", nodes=2):
+    push = {"repo": f"e2e/{namespace}-{name}", "tokenSecret": {"name": TOKEN_SECRET}, "endpoint": hub.endpoint}
     return resource(
         "PretrainRun",
         namespace,
-        "model",
+        name,
+        hub=push,
         corpora=[{"corpusRef": {"name": "corpus"}}],
         tokenizerRef={"name": "tokenizer"},
         model={"size": "tiny", "overrides": {"layers": 1, "heads": 2, "hiddenSize": 32}},
         data={"sequenceLength": 64},
         schedule={"steps": STEPS, "warmupSteps": 5, "peakLr": 3e-3},
-        batch={"sequences": 8, "perDevice": 2},
-        parallelism={"nodes": 2},
-        checkpoint={"everySteps": 200, "gracePeriod": f"{GRACE_SECONDS}s"},
+        # two micro-batches: their sum is the same to the last bit on one worker and on two
+        batch={"sequences": 8, "perDevice": 4},
+        parallelism={"nodes": nodes},
+        checkpoint={"everySteps": 200, "gracePeriod": f"{GRACE_SECONDS}s", "pushEvery": False},
         evaluate={"everySteps": 10_000, "batches": 2},
         placement={"resources": SMALL},
     )
 
 
 @pytest.fixture(scope="module")
-def training(kube, namespace) -> Callable[[str, Callable[[Any], object]], Any]:
+def training(kube, namespace, hub) -> Callable[[str, Callable[[Any], object]], Any]:
     """A run that trains in two pods; gives a function that waits for the run."""
     library = "/opt/hatchery/python-stdlib"
     sources = [{"name": "stdlib", "files": {"urls": [f"{library}/{p}/**/*.py" for p in ("json", "asyncio", "email")]}}]
     kube.apply(
         resource("CorpusBuild", namespace, "corpus", sources=sources, split={"validation": 0.1}),
         resource("TokenizerBuild", namespace, "tokenizer", corpusRef={"name": "corpus"}, build={}, vocabSize=512),
-        pretrain_run(namespace),
+        pretrain_run(namespace, hub),
     )
 
     def wait(what: str, until: Callable[[Any], object]) -> Any:
@@ -84,6 +89,12 @@ def change(kube, namespace, **spec):
     )
 
 
+def weights(hub, repo) -> str:
+    """sha256 of a pushed model's parameters."""
+    [file] = HfApi(endpoint=hub.url, token=hub.token).get_paths_info(repo, "model.safetensors")
+    return file.lfs.sha256
+
+
 def uncharged(run) -> bool:
     status = run["status"]
     return (status["attempts"], status["failures"]) == (2, 0)
@@ -114,11 +125,22 @@ def test_a_run_outlasts_suspension_resize_and_eviction_without_a_charge(kube, na
     evicted = training("the eviction is counted", lambda run: run["status"]["disruptions"] > lost)
     assert uncharged(evicted)
 
+    before, lost = step(evicted), evicted["status"]["disruptions"]
+    training("met again", goes_on(before))
+    [victim] = [pod.metadata.name for pod in pods(kube, namespace) if pod.metadata.name.startswith(f"{TRAIN}-0-")]
+    kube.core.delete_namespaced_pod(victim, namespace, grace_period_seconds=0)  # SIGKILL: nothing is saved
+    training("the kill is counted", lambda run: run["status"]["disruptions"] > lost)
+
     final = kube.wait_succeeded("PretrainRun", namespace, "model", 400)
     assert uncharged(final)
     # pods that are lost before they met have saved nothing, so the last resume may be from where the one before began
     assert len(final["status"]["resumedFrom"]) >= 3
     assert final["status"]["resumedFrom"] == sorted(final["status"]["resumedFrom"])
+
+    kube.apply(pretrain_run(namespace, hub, "undisturbed", nodes=1))
+    undisturbed = kube.wait_succeeded("PretrainRun", namespace, "undisturbed", 400)
+    assert final["status"]["loss"] == undisturbed["status"]["loss"]
+    assert weights(hub, f"e2e/{namespace}-model") == weights(hub, f"e2e/{namespace}-undisturbed")
 
 
 @pytest.fixture

@@ -8,12 +8,14 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import METRICS_PORT
+from hatchery_api.placement import Hub
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.pretrain_model import HubRevisionSource
 from hatchery_api.pretrain_result import PretrainResult
 from hatchery_jobs.artifacts import Draft, storage_errors, write_atomically
 from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.errors import Interrupted, RetryableError
+from hatchery_jobs.hub import check_writable
 from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.index import TokenIndex
@@ -75,6 +77,8 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
         first_node=gang.index == 0,
         metrics_port=int(os.environ.get("HATCHERY_METRICS_PORT", METRICS_PORT)),
     )
+    if order.first_node and spec.hub:
+        _check_hub(context, spec.hub)
     if order.first_node and spec.checkpoint.resume_from:
         _fetch(context, spec.checkpoint.resume_from, draft.folder)
     result = run_workers(order, gang, context.stop).result
@@ -82,6 +86,14 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
         return _others_outcome(context, draft, result)
     _finish(context, draft.folder, tokenizer, store.index, result)
     return _commit(draft, result)
+
+
+def _check_hub(context: Context[PretrainRunSpec], hub: Hub) -> None:
+    """Refuses a token that may not push, before anything is computed; a Hub that is away is caught up with later."""
+    try:
+        check_writable(hub, "model", endpoint=context.job.hub.endpoint)
+    except RetryableError as error:
+        log("hub-away", message=error.message)
 
 
 def _fetch(context: Context[PretrainRunSpec], source: HubRevisionSource, folder: Path) -> None:

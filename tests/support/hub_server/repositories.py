@@ -87,6 +87,13 @@ def check_access(hub: Hub, request: Request) -> Response:
     return answer({})
 
 
+@route("GET", rf"{API}/auth-check/write", Access.WRITE)
+def check_write_access(hub: Hub, request: Request) -> Response:
+    """Says nothing when the caller may write to the repository."""
+    hub.repo(request)
+    return answer({})
+
+
 @route("GET", API)
 @route("GET", rf"{API}/revision/(?P<revision>[^/]+)")
 def repo_info(hub: Hub, request: Request) -> Response:

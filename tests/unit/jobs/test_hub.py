@@ -17,7 +17,7 @@ from hatchery_api.contract import ExitCode
 from hatchery_api.placement import Hub
 from hatchery_jobs import hub as module
 from hatchery_jobs.errors import DataError, JobError, RetryableError, SpecError
-from hatchery_jobs.hub import ATTEMPTS, push_folder
+from hatchery_jobs.hub import ATTEMPTS, check_writable, push_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use .content=:DeprecationWarning")
 MODEL = Hub(repo="lab/model")
@@ -330,3 +330,34 @@ def test_the_pushed_folder_comes_back_byte_for_byte(push, api, folder, tmp_path)
     copy = Path(api.snapshot_download("lab/model", revision=push().revision, cache_dir=tmp_path / "cache"))
     for file in (path for path in folder.rglob("*") if path.is_file()):
         assert (copy / file.relative_to(folder)).read_bytes() == file.read_bytes()
+
+
+def test_a_token_that_may_write_passes_and_makes_the_repository(server, api):
+    check_writable(MODEL, "model", endpoint=server.url)
+    check_writable(MODEL, "model", endpoint=server.url)
+    assert api.repo_info("lab/model").private
+
+
+@pytest.mark.parametrize(
+    ("token", "repo", "reason"),
+    [
+        ("reader", "lab/model", Reason.HUB_UNAUTHORIZED),
+        ("writer", "elsewhere/model", Reason.HUB_UNAUTHORIZED),
+        ("", "lab/model", Reason.HUB_UNAUTHORIZED),
+    ],
+)
+def test_a_token_that_may_not_write_is_refused_before_anything_is_computed(
+    server, api, monkeypatch, token, repo, reason
+):
+    api.create_repo("lab/model", private=True)
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(SpecError) as caught:
+        check_writable(Hub(repo=repo), "model", endpoint=server.url)
+    assert caught.value.reason == reason
+
+
+def test_a_hub_that_is_away_says_nothing_about_the_token(tmp_path):
+    with HubServer(tmp_path / "hub", tokens=("writer",)) as running:
+        gone = running.url
+    with pytest.raises(RetryableError):
+        check_writable(MODEL, "model", endpoint=gone)

@@ -19,7 +19,8 @@ from hatchery_jobs.errors import Interrupted, RetryableError, SpecError
 from hatchery_jobs.pretrain import launch, loop, train
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.launch import Gang
-from hatchery_jobs.pretrain.orders import Ending, Failure, Sign, WorkOrder, write_ending, write_failure
+from hatchery_jobs.pretrain.loop import smaller_micro_batch
+from hatchery_jobs.pretrain.orders import Cause, Ending, Failure, Sign, WorkOrder, write_ending, write_failure
 
 TIMEOUT_SECONDS = 200
 WORKER, PAUSING = loop.__name__, pausing_worker.__name__
@@ -178,7 +179,14 @@ def unused_port():
 @pytest.fixture
 def order(bench, inputs):
     context = bench.context("train", inputs, checkpoint={"gracePeriod": "6s"})
-    return WorkOrder(job=context.job, tokens=bench.root, folder=bench.root, signs=bench.root / "signs", first_node=True)
+    return WorkOrder(
+        job=context.job,
+        tokens=bench.root,
+        folder=bench.root,
+        tokenizer=bench.root,
+        signs=bench.root / "signs",
+        first_node=True,
+    )
 
 
 def script(gang_launches, order, monkeypatch):
@@ -216,16 +224,44 @@ GANG = Gang(nodes=2, processes=1, index=1, endpoint="run-0.run:29500", rendezvou
 
 
 def test_lost_peers_are_waited_for(order, monkeypatch):
-    script([[started, peer_interrupted], [], [started, fails(peer_lost=True)], [started, done]], order, monkeypatch)
+    script([[started, peer_interrupted], [], [started, fails(cause=Cause.PEER)], [started, done]], order, monkeypatch)
     assert launch.run_workers(order, GANG, threading.Event()).result.step == 7
 
 
 def test_an_error_of_a_worker_itself_ends_the_run(order, monkeypatch):
     own = fails("NonFiniteLoss", ExitCode.SPEC_ERROR, rank=1)
-    script([[started, fails(peer_lost=True), own]], order, monkeypatch)
+    script([[started, fails(cause=Cause.PEER), own]], order, monkeypatch)
     with pytest.raises(SpecError, match="worker 1") as e:
         launch.run_workers(order, GANG, threading.Event())
     assert e.value.reason == "NonFiniteLoss"
+
+
+def test_workers_that_hang_are_started_again_but_not_for_ever(order, monkeypatch):
+    hangs = [started, fails("NoProgress", cause=Cause.HUNG)]
+    script([hangs, hangs, [started, done]], order, monkeypatch)
+    assert launch.run_workers(order, GANG, threading.Event()).result.step == 7
+    script([hangs] * launch.HANGS, order, monkeypatch)
+    with pytest.raises(RetryableError) as e:
+        launch.run_workers(order, GANG, threading.Event())
+    assert e.value.reason == "NoProgress"
+
+
+def test_a_device_that_is_too_small_gets_half_the_rows_and_all_pods_know(order, monkeypatch):
+    def too_small(rank):
+        def leave(order):
+            smaller_micro_batch(order)
+            fails("OutOfMemory", cause=Cause.MEMORY, rank=rank)(order)
+
+        return leave
+
+    assert order.micro_batch() == 2
+    script([[started, too_small(1)], [started, done]], order, monkeypatch)
+    assert launch.run_workers(order, GANG, threading.Event()).result.step == 7
+    assert order.micro_batch() == 1
+    script([[started, too_small(0)]], order, monkeypatch)  # one row cannot be halved
+    with pytest.raises(RetryableError) as e:
+        launch.run_workers(order, GANG, threading.Event())
+    assert e.value.reason == "OutOfMemory"
 
 
 def test_pods_that_never_meet_give_up(order, monkeypatch):
