@@ -100,7 +100,9 @@ def uncharged(run) -> bool:
     return (status["attempts"], status["failures"]) == (2, 0)
 
 
-def test_a_run_outlasts_suspension_resize_and_eviction_without_a_charge(kube, namespace, training) -> None:
+def test_a_run_outlasts_suspension_resize_eviction_and_a_kill_uncharged_and_unchanged(
+    kube, namespace, hub, training
+) -> None:
     before = step(training("it trains", goes_on(0)))
 
     begun = datetime.now(UTC)
