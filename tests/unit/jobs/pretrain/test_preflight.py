@@ -1,5 +1,8 @@
 """Everything that is refused before a worker starts."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 
 from hatchery_api.conditions import Reason
@@ -8,7 +11,6 @@ from hatchery_jobs.errors import JobError
 from hatchery_jobs.pretrain import train
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.preflight import check
-from hatchery_jobs.pretrain.shape import PRESETS, Shape
 from hatchery_jobs.pretrain.vocabulary import load_vocabulary
 
 
@@ -17,6 +19,12 @@ def facts(shared_bench, inputs):
     context = shared_bench.context("train", inputs)
     tokens, tokenizer = context.input("tokens"), context.input("tokenizer")
     return shared_bench, inputs, TokenStore(tokens, 32), load_vocabulary(tokenizer)
+
+
+def plan(context, store, vocabulary, workers):
+    empty = context.scratch / "work"
+    empty.mkdir(exist_ok=True)
+    return check(context.job.spec, store, vocabulary, None, workers=workers, folder=empty)
 
 
 @pytest.mark.parametrize(
@@ -32,21 +40,33 @@ def facts(shared_bench, inputs):
 def test_refused(facts, changes, workers, reason, code, words):
     bench, inputs, store, vocabulary = facts
     with pytest.raises(JobError, match=words) as e:
-        check(bench.context("train", inputs, **changes).job.spec, store, vocabulary, workers)
+        plan(bench.context("train", inputs, **changes), store, vocabulary, workers)
     assert (e.value.reason, e.value.exit_code) == (reason, code)
 
 
 def test_tokens_of_another_tokenizer_are_refused(facts):
     bench, inputs, store, vocabulary = facts
-    other = type(vocabulary)(vocabulary.tokenizer, vocabulary.size + 1, vocabulary.eos_id)
+    other = replace(vocabulary, size=vocabulary.size + 1)
     with pytest.raises(JobError, match="different tokenizers") as e:
-        check(bench.context("train", inputs).job.spec, store, other, 1)
+        plan(bench.context("train", inputs), store, other, 1)
     assert (e.value.reason, e.value.exit_code) == (Reason.VOCABULARY_MISMATCH, ExitCode.DATA_ERROR)
 
 
-def test_what_fits_passes(facts):
+def test_what_fits_is_counted(facts):
     bench, inputs, store, vocabulary = facts
-    assert check(bench.context("train", inputs).job.spec, store, vocabulary, 2).parameters > 30_000
+    found = plan(bench.context("train", inputs), store, vocabulary, 2)
+    assert found.shape.parameters > 30_000
+    assert found.checkpoint_bytes == 12 * found.shape.parameters
+    assert found.epochs == pytest.approx(12 * 4 / store.sequences("train"))
+
+
+def test_a_volume_without_room_for_the_checkpoints_is_refused(facts, monkeypatch):
+    bench, inputs, store, vocabulary = facts
+    usage = shutil.disk_usage(bench.root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
+    with pytest.raises(JobError, match=r"4 checkpoints of [\d,]+ parameters take .*keepLast") as e:
+        plan(bench.context("train", inputs), store, vocabulary, 1)
+    assert (e.value.reason, e.value.exit_code) == (Reason.STORAGE_ERROR, ExitCode.RETRY)
 
 
 def test_the_stage_checks_before_it_starts_anything(bench, inputs, monkeypatch):
@@ -54,12 +74,3 @@ def test_the_stage_checks_before_it_starts_anything(bench, inputs, monkeypatch):
     monkeypatch.setattr("subprocess.Popen", None)
     with pytest.raises(JobError, match="64 workers"):
         train.run(bench.context("train", inputs))
-
-
-def test_parameters_of_the_presets_are_the_known_ones():
-    counts = {
-        name: Shape(layers, heads, width, 1024, 50_257, 0.0).parameters
-        for name, (layers, heads, width) in PRESETS.items()
-        if name != "tiny"
-    }
-    assert counts == {"small": 124_439_808, "medium": 354_823_168, "large": 774_030_080, "xl": 1_557_611_200}
