@@ -18,7 +18,7 @@ class LossSpike(Model):
 
     action: Literal["stop", "skip", "rollback"] = "rollback"
     """`stop` ends the run; `skip` leaves the batch out; `rollback` goes back to the newest checkpoint and leaves out
-    the batches since."""
+    the batches since, or skips where there is none."""
 
 
 class Guard(Model):
@@ -34,5 +34,5 @@ class Guard(Model):
     """Batches skipped and roll-backs together, after which the run ends."""
 
     stall_timeout: Duration = "10m"
-    """Time without an update after which workers leave a stack dump and are started again; ten times as long before
-    the first update."""
+    """Time in which nothing is done, and five usual steps at least, after which workers write the stacks of their
+    threads to the log and are started again; ten times as long before the first update."""

@@ -14,10 +14,10 @@ class Masked(Model):
     """Share of the tokens that are predicted."""
 
     whole_word: bool = False
-    """Choose all tokens of a word or none."""
+    """Choose all tokens of a word or none of them."""
 
     next_sentence: bool = False
-    """Learn also whether two segments follow each other: half do, half are from elsewhere."""
+    """Also learn whether two segments follow each other (bert): half do, half are from elsewhere."""
 
 
 class Seq2seq(Model):
@@ -25,13 +25,13 @@ class Seq2seq(Model):
 
     task: Literal["spanCorruption", "commentToCode", "codeToComment"] = "spanCorruption"
     """`spanCorruption`: restore spans that sentinel tokens replace; the others: pairs of a comment and its code,
-    found in the corpus."""
+    found in the corpus: docstrings of Python, comments above code elsewhere."""
 
     noise_density: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Share of the tokens in corrupted spans."""
+    """Share of the tokens in corrupted spans; spanCorruption alone."""
 
     mean_span_tokens: Annotated[float, Field(ge=1, le=64)] = 3.0
-    """Mean length of a corrupted span."""
+    """Mean length of a corrupted span, in tokens; spanCorruption alone."""
 
 
 class Objective(Model):
@@ -45,10 +45,10 @@ class Objective(Model):
     )
 
     type: Literal["causal", "masked", "seq2seq"] = "causal"
-    """`causal`: the next token; `masked`: hidden tokens; `seq2seq`: another text."""
+    """`causal`: the next token (gpt2, llama); `masked`: hidden tokens (bert, roberta); `seq2seq`: another text (t5)."""
 
     masked: Masked | None = None
     """Settings of `masked`; default: 15 % of single tokens."""
 
-    seq2seq: Seq2seq | None = None
+    seq2seq: Annotated[Seq2seq | None, Field(alias="seq2seq")] = None
     """Settings of `seq2seq`; default: spanCorruption."""

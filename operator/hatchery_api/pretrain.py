@@ -57,7 +57,7 @@ class Encode(Model):
     """The stage that turns text into tokens, once."""
 
     parallelism: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Pods."""
+    """Pods that share the files of the corpora."""
 
 
 class Shuffle(Model):
@@ -74,20 +74,20 @@ class PretrainData(Model):
     """How documents become sequences."""
 
     sequence_length: Annotated[int, Field(ge=8, le=1_048_576)] = 1024
-    """Tokens in a sequence."""
+    """Tokens in a sequence, those the objective adds included; of seq2seq the longest input and the longest target."""
 
     packing: Literal["concat", "bestFit"] = "concat"
     """`concat`: documents are joined with the end-of-text token and cut; no padding. `bestFit`: documents that fit into
     a sequence are never cut; the rest of a sequence is padding."""
 
     document_mask: bool = False
-    """Documents of one sequence do not see each other."""
+    """Documents of one sequence do not see each other; for causal."""
 
     dynamic_padding: bool = True
-    """Pad to the longest sequence of a batch (masked pairs, seq2seq), not to sequenceLength."""
+    """Pad pairs (seq2seq) to the longest text of a forward pass, not to sequenceLength."""
 
     pad_to_multiple_of: Annotated[int, Field(ge=1, le=1024)] = 8
-    """Padded lengths are multiples of this."""
+    """Padded lengths of seq2seq are multiples of this, at most sequenceLength."""
 
     loading: Literal["mmap", "streaming"] = "mmap"
     """`mmap`: text is encoded once and tokens are read from memory-mapped files. `streaming`: text is read and encoded
@@ -119,10 +119,10 @@ class Schedule(Model):
     """Optimizer steps of the whole run."""
 
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps in which the rate rises linearly from 0 to peakLr."""
+    """Steps in which the rate rises in equal parts; the last of them has peakLr."""
 
     type: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
-    """Course after the warm-up, down to minLr; constant stays, wsd stays until decaySteps before the end."""
+    """Course after the warm-up, down to minLr; constant stays at peakLr, wsd stays until decaySteps before the end."""
 
     decay_steps: Annotated[int, Field(ge=1)] | None = None
     """Last steps, in which wsd falls linearly to minLr; default: a tenth of steps."""
@@ -131,7 +131,7 @@ class Schedule(Model):
     """Highest learning rate."""
 
     min_lr: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Learning rate at the last step."""
+    """Learning rate at the last step; constant has none."""
 
 
 class Optimizer(Model):
@@ -164,7 +164,7 @@ class Batch(Model):
     """Sequences in one optimizer step over all workers; gradient accumulation is derived."""
 
     per_device: Annotated[int, Field(ge=1, le=65_536)] = 12
-    """Sequences in one forward pass of one process."""
+    """Sequences in one forward pass of one process; halved by itself where a device's memory does not suffice."""
 
 
 class Parallelism(Model):
@@ -187,16 +187,17 @@ class Checkpoint(Model):
     """Optimizer steps between checkpoints; a termination signal makes one at once."""
 
     keep_last: Annotated[int, Field(ge=1, le=1000)] = 2
-    """Checkpoints kept."""
+    """Newest checkpoints that stay; the volume needs room for two more."""
 
     asynchronous: Annotated[bool, Field(alias="async")] = True
     """Write while training goes on; it waits only for the copy in memory."""
 
     push_every: bool = True
-    """With spec.hub: push every checkpoint in the background, as commit `step N` and tag `step-N`."""
+    """With spec.hub: push each checkpoint in the background, its model as commit `step N` with tag `step-N`, its
+    optimizer and position to the branch `<hub.revision>-state`."""
 
     resume_from: HubRevisionSource | None = None
-    """A pushed checkpoint to start from: weights, optimizer and position, where there is no newer one."""
+    """A pushed checkpoint to start from, with optimizer and position, while this run has none of its own."""
 
     grace_period: Duration = "120s"
     """Time a pod has to checkpoint after a termination signal."""
@@ -222,7 +223,7 @@ class PretrainEvaluate(Model):
     """Optimizer steps between measurements."""
 
     batches: Annotated[int, Field(ge=-1)] = -1
-    """Batches of `batch.sequences` at most; -1 for all."""
+    """Batches of `batch.sequences` at most; -1 for all, 0 for no measurement."""
 
     samples: Samples = Samples()
     """Texts written at each measurement."""
@@ -290,7 +291,7 @@ class PretrainRunSpec(RunSpec):
     """Global and per-process batch."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the forward and backward pass."""
+    """Arithmetic of the forward and backward pass; weights and optimizer stay fp32. fp16 needs GPUs and ddp."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
@@ -299,7 +300,7 @@ class PretrainRunSpec(RunSpec):
     """torch.compile; auto: on GPUs, where the shapes never change."""
 
     attention: Literal["auto", "sdpa", "flash", "eager"] = "auto"
-    """Kernel of the attention; auto: sdpa."""
+    """Kernel of the attention; auto: sdpa. flash needs NVIDIA GPUs, 16 bits, and flash-attn in spec.image."""
 
     parallelism: Parallelism = Parallelism()
     """Workers."""

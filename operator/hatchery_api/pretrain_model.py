@@ -35,7 +35,7 @@ class ModelOverrides(Model):
     max_positions: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
     """Longest sequence the model can see; default: data.sequenceLength."""
     dropout: Dropout | None = None
-    """Dropout of embeddings, attention and residuals; 0 suits pretraining in less than one epoch."""
+    """Dropout of embeddings, attention and residuals (llama: attention); default: 0, which suits a single epoch."""
 
 
 class HubRevisionSource(Model):
@@ -59,9 +59,9 @@ class Weights(Model):
     model_config = ConfigDict(json_schema_extra=cel(exactly_one("pretrainRef", "hub")))
 
     pretrain_ref: Ref | None = None
-    """A PretrainRun in the same namespace."""
+    """A PretrainRun in the same namespace, whose finished model is waited for."""
     hub: HubRevisionSource | None = None
-    """A model on the Hub."""
+    """A model on the Hub, in safetensors."""
 
 
 class PretrainModel(Model):
@@ -82,7 +82,7 @@ class PretrainModel(Model):
     """Sizes that replace those of the preset."""
 
     from_: Annotated[Weights | None, Field(alias="from")] = None
-    """Weights to go on from; they decide the sizes."""
+    """Weights to go on from, with a new optimizer from step 0; they decide the sizes."""
 
     init_seed: Seed = 1
     """Seed of the initial weights."""

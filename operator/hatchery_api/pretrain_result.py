@@ -33,13 +33,13 @@ class PretrainResult(Record):
     parameters: int | None = None
     """Trainable parameters."""
     tokens_per_step: int | None = None
-    """Tokens in one optimizer step."""
+    """Tokens in one optimizer step: batch.sequences times data.sequenceLength."""
     step: int | None = None
     """Optimizer steps done."""
     steps: int | None = None
     """Optimizer steps of the whole run."""
     tokens: int | None = None
-    """Training tokens consumed."""
+    """Training tokens consumed, over all steps done."""
     loss: Loss | None = None
     """Cross-entropy."""
     perplexity: float | None = None
@@ -49,7 +49,7 @@ class PretrainResult(Record):
     bits_per_byte: float | None = None
     """Validation loss in bits per byte of text: comparable between tokenizers."""
     tokens_per_second: float | None = None
-    """Over all workers, without evaluation and checkpoints."""
+    """Speed over all workers and steps, without evaluation and checkpoints."""
     last_checkpoint: LastCheckpoint | None = None
     """The newest complete checkpoint."""
     resumed_from: Annotated[list[int], Field(max_length=64)] | None = None
@@ -63,4 +63,4 @@ class PretrainResult(Record):
     rollbacks: int | None = None
     """Returns to an earlier checkpoint."""
     micro_batch: int | None = None
-    """Sequences in one forward pass, where memory did not suffice for batch.perDevice."""
+    """Sequences in one forward pass of a process, where memory did not suffice for batch.perDevice."""

@@ -12,16 +12,16 @@ class WandB(Model):
     """Weights & Biases."""
 
     project: Annotated[str, Field(min_length=1, max_length=128)]
-    """Project."""
+    """Project the run appears in."""
 
     entity: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    """User or team; default: the key's."""
+    """User or team; default: that of the key."""
 
     mode: Literal["auto", "online", "offline"] = "auto"
     """`auto`: online with a key, else offline, to be synced later from the artifact."""
 
     base_url: Url | None = None
-    """A server of one's own."""
+    """URL of a server of your own; default: the public one."""
 
     secret: SecretKey | None = None
     """Secret with the API key."""
@@ -31,7 +31,7 @@ class Tracking(Model):
     """Where metrics are logged beside Prometheus."""
 
     tensorboard: bool = True
-    """Writes TensorBoard event files into the artifact."""
+    """Writes TensorBoard event files into `run/tensorboard` of the artifact."""
 
     wandb: WandB | None = None
     """Logs to Weights & Biases."""

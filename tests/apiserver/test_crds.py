@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+from tests.support.guide import examples
 
 from hatchery_api.kinds import BY_KIND, KINDS
 from hatchery_api.placement import MUTABLE_FIELDS
+from hatchery_api.pretrain import PretrainRunSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUP_PATH = "/apis/hatchery.dev/v1alpha1/namespaces/default"
@@ -140,6 +143,86 @@ INVALID = [
     ("PretrainRun", {"precision": "int8"}, "spec.precision", '"bf16"'),
     ("PretrainRun", {"checkpoint": {"gracePeriod": "2 minutes"}}, "spec.checkpoint.gracePeriod", "for example 90s"),
     ("PretrainRun", {"corpora": []}, "spec.corpora", "at least 1 item"),
+    ("PretrainRun", {"corpora.0": {}}, "spec.corpora[0]", "exactly one of corpusRef, hub, files"),
+    ("PretrainRun", {"corpora.0.hub": {"dataset": "a/b"}}, "spec.corpora[0]", "exactly one of corpusRef, hub, files"),
+    ("PretrainRun", {"corpora.0.weight": 0}, "spec.corpora[0].weight", "greater than 0"),
+    (
+        "PretrainRun",
+        {"corpora": [{"corpusRef": {"name": "a"}, "weight": 2}, {"corpusRef": {"name": "b"}}]},
+        "spec",
+        "give every corpus a weight or none",
+    ),
+    ("PretrainRun", {"model": {"architecture": "bert"}}, "spec", "gpt2 or llama for causal"),
+    (
+        "PretrainRun",
+        {"objective": {"type": "masked"}, "model": {"architecture": "t5"}},
+        "spec",
+        "bert or roberta for masked",
+    ),
+    ("PretrainRun", {"objective": {"type": "seq2seq"}}, "spec", "t5 for seq2seq"),
+    ("PretrainRun", {"objective": {"masked": {}}}, "spec.objective", "masked belongs to type masked"),
+    ("PretrainRun", {"objective": {"seq2seq": {}}}, "spec.objective", "seq2seq belongs to type seq2seq"),
+    (
+        "PretrainRun",
+        {"objective": {"type": "masked", "masked": {"probability": 1}}, "model": {"architecture": "bert"}},
+        "spec.objective.masked.probability",
+        "less than 1",
+    ),
+    (
+        "PretrainRun",
+        {"objective": {"type": "seq2seq", "seq2seq": {"task": "translate"}}, "model": {"architecture": "t5"}},
+        "spec.objective.seq2seq.task",
+        '"spanCorruption"',
+    ),
+    (
+        "PretrainRun",
+        {
+            "objective": {"type": "masked"},
+            "model": {"architecture": "roberta"},
+            "data": {"packing": "bestFit"},
+        },
+        "spec",
+        "data.packing bestFit belongs to objective causal",
+    ),
+    (
+        "PretrainRun",
+        {"data": {"loading": "streaming", "packing": "bestFit"}},
+        "spec",
+        "data.loading streaming belongs to objective causal with packing concat",
+    ),
+    (
+        "PretrainRun",
+        {"objective": {"type": "seq2seq"}, "model": {"architecture": "t5"}, "data": {"loading": "streaming"}},
+        "spec",
+        "data.loading streaming belongs to objective causal with packing concat",
+    ),
+    ("PretrainRun", {"data": {"validationShare": 1}}, "spec.data.validationShare", "less than 1"),
+    ("PretrainRun", {"data": {"shuffle": {"bufferRows": 0}}}, "spec.data.shuffle.bufferRows", "or equal to 1"),
+    ("PretrainRun", {"schedule.decaySteps": 10}, "spec.schedule", "decaySteps belongs to type wsd"),
+    (
+        "PretrainRun",
+        {"schedule": {"steps": 100, "type": "wsd", "warmupSteps": 60, "decaySteps": 50}},
+        "spec.schedule",
+        "warmupSteps and decaySteps together must not be above steps",
+    ),
+    ("PretrainRun", {"guard": {"lossSpike": {"factor": 1}}}, "spec.guard.lossSpike.factor", "greater than 1"),
+    ("PretrainRun", {"guard": {"lossSpike": {"window": 7}}}, "spec.guard.lossSpike.window", "or equal to 8"),
+    ("PretrainRun", {"guard": {"nonFinite": "ignore"}}, "spec.guard.nonFinite", '"rollback"'),
+    ("PretrainRun", {"guard": {"stallTimeout": "never"}}, "spec.guard.stallTimeout", "for example 90s"),
+    (
+        "PretrainRun",
+        {"model": {"from": {"pretrainRef": {"name": "a"}, "hub": {"repo": "a/b"}}}},
+        "spec.model.from",
+        "exactly one of pretrainRef, hub",
+    ),
+    ("PretrainRun", {"model": {"from": {}}}, "spec.model.from", "exactly one of pretrainRef, hub"),
+    ("PretrainRun", {"checkpoint": {"resumeFrom": {}}}, "spec.checkpoint.resumeFrom.repo", "Required value"),
+    ("PretrainRun", {"checkpoint": {"keepLast": 0}}, "spec.checkpoint.keepLast", "or equal to 1"),
+    ("PretrainRun", {"parallelism": {"strategy": "zero"}}, "spec.parallelism.strategy", '"fsdp"'),
+    ("PretrainRun", {"compile": "maybe"}, "spec.compile", '"always"'),
+    ("PretrainRun", {"attention": "linear"}, "spec.attention", '"eager"'),
+    ("PretrainRun", {"tracking": {"wandb": {}}}, "spec.tracking.wandb.project", "Required value"),
+    ("PretrainRun", {"evaluate": {"samples": {"prompts": [""]}}}, "spec.evaluate.samples.prompts[0]", "at least 1"),
     ("EvalRun", {"model": {}}, "spec.model", "exactly one of pretrainRef, hub"),
     ("EvalRun", {"model.hub": {"repo": "a/b"}}, "spec.model", "exactly one of pretrainRef, hub"),
     ("EvalRun", {"tasks": []}, "spec.tasks", "at least 1 item"),
@@ -251,6 +334,25 @@ def test_an_unknown_field_is_refused_by_name(api, kind, changes, field) -> None:
     status, body = create(api, kind, changed(SPECS[kind], changes))
     assert status == BAD_REQUEST
     assert f'unknown field "{field}"' in body["message"]
+
+
+@pytest.mark.parametrize(
+    "corpus",
+    [{"files": {"urls": ["/data/*.py"], "lines": 1}}, {"hub": {"dataset": "a/b", "lines": 1}}],
+    ids=lambda corpus: next(iter(corpus)),
+)
+def test_a_stranger_in_what_the_definition_does_not_spell_out_is_left_to_the_operator(api, corpus) -> None:
+    spec = changed(SPECS["PretrainRun"], {"corpora": [corpus]})
+    status, body = create(api, "PretrainRun", spec)
+    assert status == CREATED, body
+    with pytest.raises(ValidationError, match="lines"):
+        PretrainRunSpec.model_validate(body["spec"])
+
+
+@pytest.mark.parametrize("spec", examples(), ids=str)
+def test_an_example_of_the_guide_is_accepted(api, spec) -> None:
+    status, body = create(api, "PretrainRun", spec)
+    assert status == CREATED, body
 
 
 @pytest.mark.parametrize("kind", SPECS)
