@@ -6,6 +6,7 @@ import torch
 from transformers import AutoTokenizer
 
 from hatchery_jobs.pretrain.samples import write_samples
+from hatchery_jobs.pretrain.sharding import reshard
 from hatchery_jobs.pretrain.trainer import Trainer
 from hatchery_jobs.pretrain.watchdog import Watchdog
 
@@ -42,6 +43,7 @@ def measure(run: Trainer, dog: Watchdog) -> float | None:
                 sums[0, number], sums[1, number] = loss, batch.targets
     finally:
         run.model.train()
+        reshard(run.model)
     totals = team.total(sums.flatten())
     return math.fsum(totals[:micro_batches]) / max(1.0, math.fsum(totals[micro_batches:]))
 
@@ -70,5 +72,6 @@ def sample(run: Trainer, dog: Watchdog) -> None:
         step=run.state.step,
         should_stop=_asked,
     )
+    reshard(run.model)
     if texts is not None:
         run.recorder.sampled(run.state, texts)

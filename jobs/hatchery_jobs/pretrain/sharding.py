@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from hatchery_api.pretrain import Parallelism
 
@@ -33,6 +33,13 @@ def shard(model: Any, device: torch.device, workers: int, precision: str) -> Non
         if type(module).__name__ in blocks:
             fully_shard(module, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
+
+
+def reshard(model: Any) -> None:
+    """Frees what passes without a backward pass have put together: until then the parameters are not the optimizer's."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 @contextmanager

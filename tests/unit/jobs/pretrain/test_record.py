@@ -42,7 +42,9 @@ def order(tmp_path):
         kind="PretrainRun", namespace="lab", name="run", uid="1", stage="train", attempt=1,
         spec=PretrainRunSpec.model_validate(spec), output=Output(root="/x"), hub=HubTarget(endpoint="http://localhost"),
     )  # fmt: skip
-    return WorkOrder(job=job, tokens=tmp_path, tokenizer=tmp_path, folder=tmp_path, signs=tmp_path, first_node=True, metrics_port=0)
+    return WorkOrder(
+        job=job, tokens=tmp_path, tokenizer=tmp_path, folder=tmp_path, signs=tmp_path, first_node=True, metrics_port=0
+    )
 
 
 def learn(recorder, state, steps):
