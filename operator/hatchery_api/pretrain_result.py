@@ -24,7 +24,7 @@ class LastCheckpoint(Record):
     step: int
     """Optimizer steps done."""
     time: str
-    """When it was complete, RFC 3339."""
+    """When it was taken, RFC 3339."""
 
 
 class PretrainResult(Record):
@@ -54,6 +54,12 @@ class PretrainResult(Record):
     """The newest complete checkpoint."""
     resumed_from: Annotated[list[int], Field(max_length=64)] | None = None
     """Steps the run was resumed at."""
+    epochs: float | None = None
+    """How often each training sequence is learnt from."""
+    state_bytes: int | None = None
+    """Memory of weights, gradients and optimizer."""
+    checkpoint_bytes: int | None = None
+    """Size of one checkpoint."""
     mfu: float | None = None
     """Model FLOPs utilization: share of the devices' peak that went into the model; absent for unknown devices."""
     goodput: float | None = None

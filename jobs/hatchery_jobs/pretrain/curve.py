@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,28 +15,39 @@ class Curve:
 
     def __init__(self, path: Path, keep_bytes: int) -> None:
         """Opens the curve and keeps its first bytes."""
-        path.touch()
-        os.truncate(path, keep_bytes)
-        self._stream = path.open("a")
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._unwritten = b""
+        self.cut(keep_bytes)
 
     def add(self, step: int, **numbers: float) -> None:
-        """Appends one line."""
-        self._stream.write(json.dumps({"step": step, **numbers}) + "\n")
-        self._stream.flush()
+        """Appends one line; on a full disk it is kept in memory until there is room, so that training goes on."""
+        self._unwritten += json.dumps({"step": step, **numbers}).encode() + b"\n"
+        with suppress(OSError):
+            self._write()
 
     def cut(self, keep_bytes: int) -> None:
         """Forgets what came after its first bytes: the run went back to a checkpoint."""
-        self._stream.truncate(keep_bytes)
-        self._stream.seek(keep_bytes)
+        os.ftruncate(self._file, keep_bytes)
+        self._end, self._unwritten = keep_bytes, b""
 
     def sync(self) -> int:
-        """Makes the curve durable; returns its length in bytes."""
-        os.fsync(self._stream.fileno())
-        return self._stream.tell()
+        """Makes the curve durable; returns its length in bytes.
+
+        Raises:
+            OSError: the disk is full or broken.
+        """
+        self._write()
+        os.fsync(self._file)
+        return self._end
 
     def close(self) -> None:
         """Closes the file."""
-        self._stream.close()
+        os.close(self._file)
+
+    def _write(self) -> None:
+        while self._unwritten:
+            written = os.pwrite(self._file, self._unwritten, self._end)
+            self._end, self._unwritten = self._end + written, self._unwritten[written:]
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:

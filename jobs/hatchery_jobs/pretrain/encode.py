@@ -9,12 +9,13 @@ import os
 import shutil
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.pretrain_result import PretrainResult
-from hatchery_jobs.artifacts import storage_errors, write_atomically
+from hatchery_jobs.artifacts import local_path, storage_errors, write_atomically
 from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.errors import DataError
 from hatchery_jobs.pretrain.data import TokenStore
@@ -23,7 +24,9 @@ from hatchery_jobs.pretrain.objectives.lengths import row_tokens
 from hatchery_jobs.pretrain.parts import corpora, corpus_role, open_sources
 from hatchery_jobs.pretrain.pieces import Pieces
 from hatchery_jobs.pretrain.piecework import CODE_VERSION, Work, make_plan
+from hatchery_jobs.pretrain.preflight import check
 from hatchery_jobs.pretrain.shape import resolve_shape
+from hatchery_jobs.pretrain.vocabulary import Vocabulary
 
 PIECES: Final = "_pieces"
 """Folder of encoded parts beside the runs' folders; no run can have this name."""
@@ -40,16 +43,10 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
     spec = context.job.spec
     plan, sources = make_plan(context), open_sources(context.job)
     draft = context.draft(CODE_VERSION, {corpus_role(n): c.digest for n, c in sources.items()}, plan.facts)
-    # weights to go on from are an input of training alone, and decide the sizes
-    parameters = None if spec.model.from_ else resolve_shape(spec, plan.vocabulary).parameters
-    result = PretrainResult(
-        parameters=parameters,
-        tokens_per_step=spec.batch.sequences * spec.data.sequence_length,
-        steps=spec.schedule.steps,
-    )
+    if not spec.model.from_:
+        resolve_shape(spec, plan.vocabulary)
     if (found := draft.existing()) is not None:
-        check_length(TokenStore(found[1], row_tokens(spec)), row_tokens(spec))
-        return Outcome(*found, result, cached=True)
+        return Outcome(*found, planned(context, plan.vocabulary, found[1]), cached=True)
     parent = context.job.output.root.rstrip("/").rpartition("/")[0]
     owner = f"{context.job.uid}-{_pod()}"
     pieces = Pieces(f"{parent}/{PIECES}", context.scratch, owner)
@@ -61,11 +58,36 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
         own.folder.mkdir(parents=True)
         index = work.assemble(own.folder)
         write_atomically(own.folder / INDEX, (index.model_dump_json(by_alias=True, indent=1) + "\n").encode())
-    check_length(TokenStore(own.folder, row_tokens(spec)), row_tokens(spec))
+    result = planned(context, plan.vocabulary, own.folder)
     artifact, folder = own.commit()
     with suppress(OSError):  # other pods are still at it
         draft.folder.rmdir()
     return Outcome(artifact, folder, result)
+
+
+def planned(context: Context[PretrainRunSpec], vocabulary: Vocabulary, tokens: Path) -> PretrainResult:
+    """What training will take, while no device is held yet.
+
+    Raises:
+        JobError: it cannot work.
+    """
+    spec = context.job.spec
+    store = TokenStore(tokens, row_tokens(spec))
+    check_length(store, row_tokens(spec))
+    facts = {"tokens_per_step": spec.batch.sequences * spec.data.sequence_length, "steps": spec.schedule.steps}
+    if spec.model.from_:  # weights are an input of training alone, and decide the sizes
+        return PretrainResult(**facts)
+    processes = spec.parallelism.processes_per_node
+    workers = spec.parallelism.nodes * (1 if processes == "auto" else processes)
+    root = local_path(context.job.output.root)
+    plan = check(spec, store, vocabulary, None, workers=workers, folder=root)
+    return PretrainResult(
+        **facts,
+        parameters=plan.shape.parameters,
+        epochs=plan.epochs or None,
+        checkpoint_bytes=plan.checkpoint_bytes,
+        state_bytes=plan.state_bytes,
+    )
 
 
 def _pod() -> int:

@@ -9,6 +9,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_jobs.errors import DataError, RetryableError, SpecError
 from hatchery_jobs.pretrain.data import TokenStore
+from hatchery_jobs.pretrain.orders import CHECKPOINTS
 from hatchery_jobs.pretrain.shape import Shape
 from hatchery_jobs.pretrain.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.weights import model_shape
@@ -57,9 +58,17 @@ def check(
     weights: Path | None,
     *,
     workers: int,
-    folder: Path,
+    folder: Path | None,
 ) -> Plan:
     """The plan of a run, after everything that can be checked cheaply.
+
+    Args:
+        spec: of the run.
+        store: the tokens.
+        vocabulary: the tokenizer.
+        weights: folder of the weights to go on from; None: fresh ones.
+        workers: processes of the whole run.
+        folder: on the volume of the checkpoints; those that are in it count as room. None: it is not known.
 
     Raises:
         SpecError: the spec can never work.
@@ -78,13 +87,14 @@ def check(
         state_bytes=ADAM_BYTES * shape.parameters,
         checkpoint_bytes=CHECKPOINT_BYTES * shape.parameters,
     )
-    _check_space(spec, plan, folder)
+    if folder is not None:
+        _check_space(spec, plan, folder)
     return plan
 
 
 def _check_space(spec: PretrainRunSpec, plan: Plan, folder: Path) -> None:
-    """Refuses a volume that the checkpoints will fill; what is there of an earlier attempt counts as room."""
-    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Refuses a volume that the checkpoints will fill."""
+    there = sum(path.stat().st_size for path in (folder / CHECKPOINTS).rglob("*") if path.is_file())
     free = shutil.disk_usage(folder).free + there
     wanted = (spec.checkpoint.keep_last + SPARE_CHECKPOINTS) * plan.checkpoint_bytes
     if wanted > free:

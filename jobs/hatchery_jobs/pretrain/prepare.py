@@ -15,7 +15,7 @@ from hatchery_jobs.pretrain.devices import this_device
 from hatchery_jobs.pretrain.feeds import open_feed
 from hatchery_jobs.pretrain.model import build_model
 from hatchery_jobs.pretrain.objectives.build import build_objective
-from hatchery_jobs.pretrain.objectives.lengths import target_tokens
+from hatchery_jobs.pretrain.objectives.lengths import learns_pairs, target_tokens
 from hatchery_jobs.pretrain.optimizer import build_optimizer
 from hatchery_jobs.pretrain.orders import CHECKPOINTS, OUTBOX, Sign, WorkOrder
 from hatchery_jobs.pretrain.publisher import Publisher, is_wanted
@@ -64,7 +64,7 @@ def prepare(order: WorkOrder) -> Trainer:
         checkpoints=checkpoints,
         state=state,
         recorder=recorder,
-        publisher=_publisher(order, model) if team.leads and is_wanted(spec) else None,
+        publisher=_publisher(order, model, recorder) if team.leads and is_wanted(spec) else None,
     )
 
 
@@ -93,7 +93,7 @@ def _model(
 
 def _compiled(spec: PretrainRunSpec, team: Team, model: Any) -> Any:
     """The model, compiled where it pays: on GPUs whose shapes never change; on CPUs it costs more than it brings."""
-    pads = spec.objective.type != "causal" and spec.data.dynamic_padding
+    pads = learns_pairs(spec) and spec.data.dynamic_padding
     has_compiler = any(shutil.which(program) for program in COMPILERS)
     wanted = spec.compile == "always" or (spec.compile == "auto" and team.device.type == "cuda" and not pads)
     log("compile", rank=team.rank, wanted=spec.compile, active=wanted and has_compiler, compiler=has_compiler)
@@ -110,14 +110,14 @@ def _setup(spec: PretrainRunSpec, team: Team, shape: Shape) -> Setup:
     )
 
 
-def _publisher(order: WorkOrder, model: Any) -> Publisher:
+def _publisher(order: WorkOrder, model: Any, recorder: Silence) -> Publisher:
     """The way of checkpoints to the Hub; what makes a model of their weights is written first."""
     files = order.signs / "model"
     model.config.save_pretrained(files)
     for path in order.tokenizer.iterdir():
         if path.is_file() and path.name.startswith(("tokenizer", "special_tokens", "added_tokens", "vocab", "merges")):
             shutil.copyfile(path, files / path.name)
-    return Publisher(order.job, files, order.folder / OUTBOX)
+    return Publisher(order.job, files, order.folder / OUTBOX, told=recorder.pushed)
 
 
 def resume(team: Team, checkpoints: Checkpoints, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> RunState:

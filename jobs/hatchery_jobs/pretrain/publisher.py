@@ -40,6 +40,9 @@ MODEL_FILES: Final = ("config.json", "generation_config.json", "tokenizer*", "sp
 LONGEST_PROBLEM: Final = 2000
 """Characters of an error that are kept."""
 
+Told = Callable[[int, Exception | None], None]
+"""Told the step of a checkpoint, and why it is not on the Hub."""
+
 Push = Callable[..., HubRevision]
 """`push_once`."""
 
@@ -103,7 +106,14 @@ class Published:
 class Publisher:
     """The lead worker's way to the Hub, on a thread of its own."""
 
-    def __init__(self, job: JobInput[PretrainRunSpec], model_files: Path, queue: Path, push: Push = push_once) -> None:
+    def __init__(
+        self,
+        job: JobInput[PretrainRunSpec],
+        model_files: Path,
+        queue: Path,
+        push: Push = push_once,
+        told: Told = lambda _step, _error: None,
+    ) -> None:
         """Starts the thread; what an earlier pod left in the queue is dropped.
 
         Args:
@@ -111,12 +121,13 @@ class Publisher:
             model_files: Folder with config.json, the tokenizer's files and, if there is one, the card README.md.
             queue: Folder on the volume of the checkpoints, for this publisher alone.
             push: Makes one attempt.
+            told: Told how each attempt ended, on the publisher's thread.
         """
         if job.spec.hub is None:
             raise ValueError("there is no spec.hub")
         self._hub = job.spec.hub
         self._endpoint = job.hub.endpoint
-        self._model_files, self._queue, self._push = model_files, queue, push
+        self._model_files, self._queue, self._push, self._told = model_files, queue, push, told
         self._wake = threading.Condition()
         self._waiting: Staged | None = None
         self._on_way: Staged | None = None
@@ -180,16 +191,19 @@ class Publisher:
                 revision = self._push_both(staged)
             except RetryableError as error:
                 failures += 1
+                self._told(staged.step, error)
                 self._postpone(staged, error, failures)
                 continue
             except Exception as error:  # noqa: BLE001 - whatever happens here, training goes on
                 text = error.message if isinstance(error, JobError) else "".join(traceback.format_exception(error))
                 log("push-ended", step=staged.step, message=text)
+                self._told(staged.step, error)
                 self._set(ended=True, problem=redact(text)[-LONGEST_PROBLEM:])
             else:
                 failures = 0
                 self._set(step=staged.step, revision=revision, problem=None)
                 log("pushed", step=staged.step, revision=revision.revision)
+                self._told(staged.step, None)
             shutil.rmtree(staged.folder, ignore_errors=True)
 
     def _take(self) -> Staged | None:

@@ -65,8 +65,8 @@ class Silence(AbstractContextManager["Silence"]):
     def checkpoint_failed(self, state: RunState, error: Exception) -> None:
         """The checkpoint of a state could not be written; training goes on."""
 
-    def pushed(self, state: RunState, error: Exception | None = None) -> None:
-        """The checkpoint of a state is on the Hub, or an error kept it from there."""
+    def pushed(self, step: int, error: Exception | None = None) -> None:
+        """The checkpoint of a step is on the Hub, or an error kept it from there."""
 
     def not_finite(self) -> None:
         """The loss is no number."""
@@ -150,14 +150,12 @@ class Recorder(Silence):
         self._timeline.add(timeline.CHECKPOINT_FAILED, state.step, error=str(error))
         log("checkpoint-failed", step=state.step, error=str(error), level="error")
 
-    def pushed(self, state: RunState, error: Exception | None = None) -> None:
-        """Counts pushes to the Hub."""
+    def pushed(self, step: int, error: Exception | None = None) -> None:
+        """Counts pushes to the Hub, which the publisher logs."""
         if error is None:
-            self._metrics.pushed(state.step)
-            log("pushed", step=state.step)
+            self._metrics.pushed(step)
         else:
             self._metrics.push_failed()
-            log("push-failed", step=state.step, error=str(error), level="error")
 
     def not_finite(self) -> None:
         """Counts a loss that is no number."""

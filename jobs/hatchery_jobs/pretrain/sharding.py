@@ -36,7 +36,7 @@ def shard(model: Any, device: torch.device, workers: int, precision: str) -> Non
 
 
 def reshard(model: Any) -> None:
-    """Frees what passes without a backward pass have put together: until then the parameters are not the optimizer's."""
+    """Frees what passes without a backward pass put together; until then the parameters are not the optimizer's."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

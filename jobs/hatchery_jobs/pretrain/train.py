@@ -38,7 +38,7 @@ MODEL_FILES: Final = ("config.json", "model.safetensors")
 PASSING: Final = (CHECKPOINTS, MICRO_BATCH, OUTBOX, STREAMS)
 """What is in the work folder only while the run is on."""
 
-TIMED: Final = frozenset({"tokensPerSecond", "lastCheckpoint", "resumedFrom", "mfu", "goodput"})
+TIMED: Final = frozenset({"tokensPerSecond", "lastCheckpoint", "resumedFrom", "mfu", "goodput", "microBatch"})
 """Wire names of results that differ between equal runs, and so are no part of the artifact."""
 
 FIRST_NODE_SECONDS: Final = 600.0

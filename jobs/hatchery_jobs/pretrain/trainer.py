@@ -12,10 +12,12 @@ from typing import Any, Final
 import torch
 
 from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_jobs.artifacts import storage_errors
 from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.pretrain import guard
 from hatchery_jobs.pretrain.checkpoint import WEIGHTS, Checkpoints
 from hatchery_jobs.pretrain.checkpoint_writer import CheckpointWriter
+from hatchery_jobs.pretrain.curve import CURVE
 from hatchery_jobs.pretrain.objectives.batch import Objective
 from hatchery_jobs.pretrain.orders import WorkOrder
 from hatchery_jobs.pretrain.publisher import Publisher
@@ -55,6 +57,8 @@ class Trainer(AbstractContextManager["Trainer"]):
     """Of the lead, where checkpoints are pushed."""
     closing: ExitStack = field(default_factory=ExitStack)
     _is_reserved: bool = False
+    _problem: RetryableError | None = None
+    """Why the newest state is not saved."""
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -137,19 +141,34 @@ class Trainer(AbstractContextManager["Trainer"]):
         if self.state.checkpoint_step != self.state.step:
             self._save()
         if wait and self.writer is not None:
+            if self._problem is not None:
+                raise self._problem
             self.writer.finish()
 
     def _save(self) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self.advance(checkpoint_step=self.state.step, checkpoint_time=now)
         snapshot = gather(self.model, self._bare_optimizer)
-        if self.writer is None or not isinstance(self.recorder, Recorder):
+        if self.writer is None or not self._sync_curve():
             contribute(snapshot)
             return
-        scaler = self.team.accelerator.scaler
-        self.advance(curve_bytes=self.recorder.curve_bytes(), loss_scale=scaler.state_dict() if scaler else None)
         self._begun = time.monotonic()
         self.writer.save(self.state, snapshot)
+
+    def _sync_curve(self) -> bool:
+        """Makes the curve durable as far as the checkpoint will say; whether the disk had room for it."""
+        assert isinstance(self.recorder, Recorder)  # noqa: S101 - only the lead saves
+        scaler = self.team.accelerator.scaler
+        try:
+            with storage_errors(str(self.order.folder / CURVE)):
+                curve_bytes = self.recorder.curve_bytes()
+        except RetryableError as error:
+            self._problem = error
+            self.recorder.checkpoint_failed(self.state, error)
+            return False
+        self._problem = None
+        self.advance(curve_bytes=curve_bytes, loss_scale=scaler.state_dict() if scaler else None)
+        return True
 
     def _saved(self, state: RunState, folder: Path) -> None:
         self.recorder.saved(state, time.monotonic() - self._begun)

@@ -65,7 +65,7 @@ def checkpoints(tmp_path):
 @pytest.fixture
 def start(server, tmp_path, checkpoints):
     """Starts publishers; they are ended after the test."""
-    started = []
+    started, told = [], []
     model_files = tmp_path / "run"
     model_files.mkdir()
     (model_files / "config.json").write_text("{}")
@@ -78,9 +78,10 @@ def start(server, tmp_path, checkpoints):
             kind="PretrainRun", namespace="lab", name="run", uid="1", stage="train", attempt=1, spec=spec,
             output=Output(root=str(tmp_path)), hub=HubTarget(endpoint=server.url),
         )  # fmt: skip
-        started.append(Publisher(job, model_files, checkpoints.folder / ".queue", push))
+        started.append(Publisher(job, model_files, checkpoints.folder / ".queue", push, lambda *news: told.append(news)))
         return started[-1]
 
+    begin.told = told
     yield begin
     for one in started:
         one.finish(0)
@@ -143,6 +144,7 @@ def test_each_checkpoint_is_a_commit_with_a_tag_and_its_state_is_beside_it(start
     state = {".gitattributes", "optimizer.pt", "manifest.json"}
     assert set(api.list_repo_files("lab/model", revision="main-state")) == state
     assert publisher.finish(PATIENCE_SECONDS)
+    assert start.told == [(5, None), (10, None)]
 
 
 def test_what_is_pushed_is_a_model_and_a_run_can_go_on_from_it(start, server, checkpoints, tmp_path):

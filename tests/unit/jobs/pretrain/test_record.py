@@ -108,8 +108,8 @@ def test_checkpoints_and_pushes_are_counted_with_their_failures(order):
         assert value("checkpoint_last_success_timestamp_seconds") is None
         recorder.checkpoint_failed(state, OSError("no space left on device"))
         recorder.saved(state, 1.5)
-        recorder.pushed(state, ConnectionError("503"))
-        recorder.pushed(state)
+        recorder.pushed(state.step, ConnectionError("503"))
+        recorder.pushed(state.step)
     assert value("checkpoint_failures_total") == 1
     assert value("checkpoint_step") == 3
     assert value("checkpoint_duration_seconds_sum") == 1.5
