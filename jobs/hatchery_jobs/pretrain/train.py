@@ -26,7 +26,7 @@ from hatchery_jobs.pretrain.preflight import check
 from hatchery_jobs.pretrain.vocabulary import TOKENIZER_FILES, load_vocabulary
 from hatchery_jobs.pretrain.weights import find_weights
 
-CODE_VERSION: Final = "1"
+CODE_VERSION: Final = "2"
 """Raised whenever equal inputs would give another model."""
 
 RESULT: Final = "result.json"

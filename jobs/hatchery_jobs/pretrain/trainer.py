@@ -190,7 +190,7 @@ class Trainer(AbstractContextManager["Trainer"]):
         if self.team.leads:
             self.checkpoints.discard_after(newest.step)
         apply(self.checkpoints.load(newest.step), self.model, self._bare_optimizer)
-        kept = ("skipped", "interventions", "resumed_from", "wall_seconds")
+        kept = ("interventions", "resumed_from", "wall_seconds")
         self.state = newest.model_copy(
             update={name: getattr(self.state, name) for name in kept} | {"rollbacks": self.state.rollbacks + 1}
         )

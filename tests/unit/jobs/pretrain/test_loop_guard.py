@@ -102,6 +102,12 @@ def test_a_roll_back_goes_on_from_the_checkpoint_behind_the_bad_batch(orders, mo
     assert steps == list(range(1, 13))
 
 
+def test_going_back_twice_to_one_checkpoint_leaves_no_batch_out_twice(orders, monkeypatch):
+    spoil(monkeypatch, {6, 8})
+    result = train(orders("twice", guard={"nonFinite": "rollback"})).result
+    assert (result.step, result.rollbacks, result.skipped) == (12, 2, 4)  # batches 5 to 8
+
+
 def test_before_the_first_checkpoint_a_roll_back_leaves_the_batch_out(orders, monkeypatch):
     spoil(monkeypatch, {2})
     result = train(orders("early", guard={"nonFinite": "rollback"})).result

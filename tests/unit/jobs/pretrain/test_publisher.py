@@ -78,7 +78,9 @@ def start(server, tmp_path, checkpoints):
             kind="PretrainRun", namespace="lab", name="run", uid="1", stage="train", attempt=1, spec=spec,
             output=Output(root=str(tmp_path)), hub=HubTarget(endpoint=server.url),
         )  # fmt: skip
-        started.append(Publisher(job, model_files, checkpoints.folder / ".queue", push, lambda *news: told.append(news)))
+        started.append(
+            Publisher(job, model_files, checkpoints.folder / ".queue", push, lambda *news: told.append(news))
+        )
         return started[-1]
 
     begin.told = told
@@ -227,6 +229,8 @@ def test_an_outage_is_caught_up_with_the_newest_checkpoint_alone(start, api, che
     assert publisher.finish(PATIENCE_SECONDS)
     assert (publisher.published.problem, publisher.published.ended) == (None, False)
     assert titles(api) == ["step 15", "initial commit"]
+    assert start.told[-1] == (15, None)
+    assert all(isinstance(error, RetryableError) for _, error in start.told[:-1])
     seen = events(capfd)
     assert sorted(e["step"] for e in seen if e["event"] == "push-dropped") == [5, 10]
     assert not list((checkpoints.folder / ".queue").iterdir())
