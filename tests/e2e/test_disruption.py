@@ -11,7 +11,7 @@ from tests.support.installation import TOKEN_SECRET
 from tests.support.kube import condition
 
 LABEL = "hatchery.dev/name"
-STEPS = 3000
+STEPS = 4000
 GRACE_SECONDS = 60
 SMALL = {"requests": {"cpu": "100m", "memory": "512Mi"}}
 TRAIN = "model-train-a1"
@@ -127,11 +127,14 @@ def test_a_run_outlasts_suspension_resize_eviction_and_a_kill_uncharged_and_unch
     evicted = training("the eviction is counted", lambda run: run["status"]["disruptions"] > lost)
     assert uncharged(evicted)
 
-    before, lost = step(evicted), evicted["status"]["disruptions"]
-    training("met again", goes_on(before))
+    training("met again", goes_on(step(evicted)))
     [victim] = [pod.metadata.name for pod in pods(kube, namespace) if pod.metadata.name.startswith(f"{TRAIN}-0-")]
     kube.core.delete_namespaced_pod(victim, namespace, grace_period_seconds=0)  # SIGKILL: nothing is saved
-    training("the kill is counted", lambda run: run["status"]["disruptions"] > lost)
+    kube.wait_pod(
+        namespace,
+        f"{LABEL}=model,batch.kubernetes.io/job-name={TRAIN},batch.kubernetes.io/job-completion-index=0",
+        lambda pod: pod.metadata.name != victim and pod.status.phase == "Running",
+    )
 
     final = kube.wait_succeeded("PretrainRun", namespace, "model", 400)
     assert uncharged(final)
@@ -203,15 +206,11 @@ def urgent_pod(namespace, priority_class, image, cpus):
 
 
 def test_a_run_that_is_preempted_and_drained_goes_on_without_a_charge(
-    kube, namespace, images, node, urgent, training
+    kube, namespace, hub, images, node, urgent, training
 ) -> None:
     asked = 0.4
-    run = pretrain_run(namespace)
-    run["metadata"]["name"] = "yields"
-    run["spec"] |= {
-        "parallelism": {"nodes": 1},
-        "placement": {"resources": {"requests": {"cpu": f"{round(asked * 1000)}m", "memory": "512Mi"}}},
-    }
+    run = pretrain_run(namespace, hub, "yields", nodes=1)
+    run["spec"]["placement"] = {"resources": {"requests": {"cpu": f"{round(asked * 1000)}m", "memory": "512Mi"}}}
     kube.apply(run)
 
     def wait(until):
