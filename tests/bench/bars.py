@@ -31,5 +31,7 @@ def print_machine(libraries: Sequence[str] = LIBRARIES) -> None:
     name = processor(Path("/proc/cpuinfo").read_text())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     load = os.getloadavg()[0]
-    print(f"machine: {os.cpu_count()} cores, {name}, {memory:.0f} GiB, {platform.system()} {platform.release()}; load {load:.1f}")
+    print(
+        f"machine: {os.cpu_count()} cores, {name}, {memory:.0f} GiB, {platform.system()} {platform.release()}; load {load:.1f}"
+    )
     print(f"versions: Python {platform.python_version()}, {', '.join(f'{lib} {version(lib)}' for lib in libraries)}")

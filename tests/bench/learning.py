@@ -82,13 +82,17 @@ def main() -> None:
         folder, signs = root / "work", root / "signs"
         folder.mkdir()
         signs.mkdir()
+        order = WorkOrder(
+            job=context(root, "train", records).job,
+            tokens=encoded.folder,
+            tokenizer=Path(records[1].uri),
+            folder=folder,
+            signs=signs,
+            first_node=True,
+            metrics_port=0,
+        )
         began = time.process_time()
-        result = train(
-            WorkOrder(
-                job=context(root, "train", records).job, tokens=encoded.folder, tokenizer=Path(records[1].uri),
-                folder=folder, signs=signs, first_node=True, metrics_port=0,
-            )  # fmt: skip
-        ).result
+        result = train(order).result
     seconds = time.process_time() - began
     for split_name, facts in splits.items():
         print(f"{split_name}: {facts.documents} files, {facts.text_bytes:,} bytes, {facts.tokens:,} tokens")

@@ -44,9 +44,7 @@ def write_inputs(root: Path, tokens: np.ndarray) -> None:
         (root / folder).mkdir()
     documents = tokens.reshape(-1, 1000)
     validation = documents[: VALIDATION_TOKENS // 1000]
-    write_store(
-        root / "tokens", [{"train": [documents], "validation": [validation]}], length=LENGTH, vocab_size=VOCAB
-    )
+    write_store(root / "tokens", [{"train": [documents], "validation": [validation]}], length=LENGTH, vocab_size=VOCAB)
     words = {"<|endoftext|>": 0} | {f"w{number}": number for number in range(1, VOCAB)}
     Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>")).save(str(root / "tokenizer" / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 
 IGNORED: Final = -100
 """Label of a position that is not learnt: what torch's cross-entropy leaves out."""
@@ -79,6 +78,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
 
 
 def summed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Loss in nats over the labels that count; logits (B, T, V), labels (B, T). Single precision whatever the model's."""
-    loss: torch.Tensor = _SummedCrossEntropy.apply(logits.flatten(0, 1).float(), labels.flatten())  # type: ignore[no-untyped-call]
+    """Loss in nats over the labels that count, in single precision; logits (B, T, V), labels (B, T)."""
+    single = logits.flatten(0, 1).float()
+    loss: torch.Tensor = _SummedCrossEntropy.apply(single, labels.flatten())  # type: ignore[no-untyped-call]
     return loss
