@@ -95,10 +95,20 @@ chart: generate ## lint and render the Helm chart
 bench-corpus: setup ## corpus kernels against the published algorithms
 	$(BIN)/python -m tests.bench.corpus
 
-.PHONY: bench-pretrain
-bench-pretrain: setup ## the training loop against HF Trainer and a bare loop, encoding against datasets.map
+.PHONY: bench-pretrain bench-loop bench-encode bench-checkpoint bench-learning
+bench-pretrain: bench-loop bench-encode bench-checkpoint bench-learning ## all measurements of the training stage, one after the other (10 min)
+
+bench-loop: setup ## the training loop against HF Trainer and a bare loop; two workers against one
 	$(BIN)/python -m tests.bench.pretrain
+
+bench-encode: setup ## encoding against datasets.map; seeking; memory of a reader
 	$(BIN)/python -m tests.bench.encode
+
+bench-checkpoint: setup ## how long a checkpoint stops training
+	$(BIN)/python -m tests.bench.checkpoint
+
+bench-learning: setup ## what a small model learns from the standard library
+	$(BIN)/python -m tests.bench.learning
 
 .PHONY: bench-operator
 bench-operator: setup ## the operator against Kubeflow's training-operator on one API server (8 min, once 3 more to build it)

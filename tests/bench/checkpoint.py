@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tests.bench.bars import bar, print_machine
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from hatchery_jobs.errors import RetryableError
@@ -61,6 +62,7 @@ def unforeseen(_: RunState, error: RetryableError) -> None:
 def main() -> None:
     """Runs both in turn and prints the bar."""
     torch.set_num_threads(1)
+    print_machine()
     model, optimizer = made()
     times: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory(dir=os.environ.get("HATCHERY_BENCH_FOLDER")) as name:
@@ -106,7 +108,7 @@ def main() -> None:
     )
     print(f"load average {os.getloadavg()[0]:.1f}")
     share = statistics.median(a / s for a, s in zip(times["asynchronous"], times["synchronous"], strict=True))
-    print(f"bar checkpoint-stall-share {share:.3f} {STALL_GOAL} {'pass' if share <= STALL_GOAL else 'short'}")
+    bar("checkpoint-stall-share", share, STALL_GOAL, below=True)
 
 
 if __name__ == "__main__":

@@ -12,29 +12,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
-import json
 import multiprocessing
 import statistics
-import sysconfig
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from itertools import chain, count
+from itertools import accumulate, chain, count
 from pathlib import Path
 
 import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from tests.bench.bars import bar, print_machine
+from tests.bench.library import EOS, inputs, learn_merges, sources
 from tests.support.tokens import write_store
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.status import InputRecord
-from hatchery_jobs.artifacts import open_draft
 from hatchery_jobs.context import Context
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data import TokenStore
@@ -49,50 +46,24 @@ EARLY_STEP, LATE_STEP = 10, 1_000_000
 SHARD_TOKENS = 1_000_000
 READ_ROWS = 4000
 ENCODE_GOAL, SEEK_GOAL, MEMORY_GOAL_MIB = 4.0, 1.5, 1.0
-EOS = "<|endoftext|>"
 
 
 def library_texts() -> list[str]:
     """Sources of the standard library, a part of them that does not depend on how many there are."""
-    paths = sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py"))
-    texts, total = [], 0
-    for path in paths:
-        if {"site-packages", "test", "tests", "idlelib"} & set(path.parts) or total > TEXT_BYTES:
-            continue
-        texts.append(path.read_text(errors="replace"))
-        total += len(texts[-1].encode())
-    return texts
+    texts = sources()
+    sizes = accumulate(len(text.encode()) for text in texts)
+    return texts[: next(number for number, size in enumerate(sizes, 1) if size > TEXT_BYTES)]
 
 
 def artifacts(root: Path, texts: list[str]) -> list[InputRecord]:
     """A corpus and a tokenizer."""
-
-    def corpus(folder: Path) -> None:
-        (folder / "data").mkdir()
-        pq.write_table(pa.table({"text": texts}), folder / "data" / "train-00000-of-00001.parquet")
-        pq.write_table(pa.table({"text": texts[:2]}), folder / "data" / "validation-00000-of-00001.parquet")
-
-    def tokenizer(folder: Path) -> None:
-        made = Tokenizer(models.BPE())
-        made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(
-            vocab_size=VOCAB, special_tokens=[EOS], initial_alphabet=alphabet, show_progress=False
-        )
-        made.train_from_iterator(texts[::3], trainer)
-        made.save(str(folder / "tokenizer.json"))
-        (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": EOS}))
-
-    records = []
-    for role, fill in (("corpus", corpus), ("tokenizer", tokenizer)):
-        draft = open_draft(str(root / role), "key", {}, root)
-        fill(draft.folder)
-        artifact, _ = draft.commit()
-        records.append(InputRecord(role=role, kind="Any", name=role, uri=artifact.uri, digest=artifact.digest))
-    return records
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    learn_merges(made, texts[::3], VOCAB)
+    return inputs(root, texts, texts[:2], made)
 
 
-def our_encode(root: Path, inputs: list[InputRecord]) -> Callable[[], int]:
+def our_encode(root: Path, records: list[InputRecord]) -> Callable[[], int]:
     """Our stage, from nothing; the function returns the tokens of the train split."""
     spec = {
         "corpora": [{"corpusRef": {"name": "corpus"}}],
@@ -107,7 +78,7 @@ def our_encode(root: Path, inputs: list[InputRecord]) -> Callable[[], int]:
         folder = root / f"ours-{next(numbers)}"
         folder.mkdir()
         job = JobInput[PretrainRunSpec](
-            kind="PretrainRun", namespace="n", name="r", uid="u", stage="encode", attempt=1, inputs=inputs,
+            kind="PretrainRun", namespace="n", name="r", uid="u", stage="encode", attempt=1, inputs=records,
             spec=PretrainRunSpec.model_validate(spec), output=Output(root=str(folder / "run")),
             hub=HubTarget(endpoint="http://localhost"),
         )  # fmt: skip
@@ -117,9 +88,9 @@ def our_encode(root: Path, inputs: list[InputRecord]) -> Callable[[], int]:
     return play
 
 
-def their_encode(root: Path, inputs: list[InputRecord]) -> Callable[[], int]:
+def their_encode(root: Path, records: list[InputRecord]) -> Callable[[], int]:
     """`datasets.map` with the fast tokenizer and the course's `group_texts`; returns the tokens in whole chunks."""
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{inputs[1].uri}/tokenizer.json", eos_token=EOS)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{records[1].uri}/tokenizer.json", eos_token=EOS)
     tokenizer.model_max_length = 10**9
     numbers = count()
 
@@ -135,7 +106,7 @@ def their_encode(root: Path, inputs: list[InputRecord]) -> Callable[[], int]:
 
     def play() -> int:
         cache = str(root / f"theirs-{next(numbers)}")
-        data = datasets.Dataset.from_parquet(f"{inputs[0].uri}/data/train-00000-of-00001.parquet", cache_dir=cache)
+        data = datasets.Dataset.from_parquet(f"{records[0].uri}/data/train-00000-of-00001.parquet", cache_dir=cache)
         encoded = data.map(tokenize, batched=True, remove_columns=["text"], load_from_cache_file=False)
         chunks = encoded.map(group_texts, batched=True, load_from_cache_file=False)
         return len(chunks) * LENGTH
@@ -154,8 +125,8 @@ def encode_bar(root: Path) -> None:
     """Bytes of text per CPU second, ours over theirs."""
     texts = library_texts()
     text_bytes = sum(len(text.encode()) for text in texts)
-    inputs = artifacts(root, texts)
-    contestants = {"ours": our_encode(root, inputs), "datasets.map": their_encode(root, inputs)}
+    records = artifacts(root, texts)
+    contestants = {"ours": our_encode(root, records), "datasets.map": their_encode(root, records)}
     tokens = {name: play() for name, play in contestants.items()}  # also warms both up
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(ROUNDS):
@@ -232,14 +203,9 @@ def memory_bar(root: Path) -> None:
     bar("loader-memory-mib-100x-minus-1x", growth[100] - growth[1], MEMORY_GOAL_MIB, below=True)
 
 
-def bar(name: str, value: float, goal: float, *, below: bool = False) -> None:
-    """Prints one bar."""
-    passed = value <= goal if below else value >= goal
-    print(f"bar {name} {value:.3f} {goal} {'pass' if passed else 'short'}")
-
-
 def main() -> None:
     """Prints all bars."""
+    print_machine()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as name:

@@ -109,7 +109,7 @@ def gradients(run: Trainer) -> tuple[list[float], int, bool, float]:
         batch = run.objective.training(first + (number % micro_batches) * rows, rows)
         data_seconds += time.monotonic() - began
         # the masks of dropout too depend on nothing but batch and micro-batch
-        torch.manual_seed((run.spec.model.init_seed << 32) + run.state.batch * micro_batches + number)
+        team.seed((run.spec.model.init_seed << 32) + run.state.batch * micro_batches + number)
         with nullcontext() if number == mine[-1] else run.no_sync():
             loss = run.objective.loss(run.forward, batch)
             team.accelerator.backward(loss * (weight if number < micro_batches else 0.0))

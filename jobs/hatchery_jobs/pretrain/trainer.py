@@ -59,11 +59,13 @@ class Trainer(AbstractContextManager["Trainer"]):
     _is_reserved: bool = False
     _problem: RetryableError | None = None
     """Why the newest state is not saved."""
+    _parameters: list[torch.nn.Parameter] = field(init=False)
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         """Makes the lead's writer; time counts from here on top of what earlier attempts took."""
         self.began -= self.state.wall_seconds
+        self._parameters = list(self.model.parameters())  # walking through the modules takes as long as a clip
         if isinstance(self.recorder, Recorder):
             self.writer = CheckpointWriter(
                 self.checkpoints, self._saved, self.recorder.checkpoint_failed,
@@ -104,15 +106,16 @@ class Trainer(AbstractContextManager["Trainer"]):
     def clip(self, factor: float) -> float:
         """Multiplies the gradients by a factor, clips them, and returns their norm before clipping."""
         if factor != 1.0:
-            torch._foreach_mul_([p.grad for p in self.model.parameters() if p.grad is not None], factor)
-        norm = self.team.accelerator.clip_grad_norm_(self.model.parameters(), self.spec.optimizer.clip_norm)
+            torch._foreach_mul_([p.grad for p in self._parameters if p.grad is not None], factor)
+        norm = self.team.accelerator.clip_grad_norm_(self._parameters, self.spec.optimizer.clip_norm)
         return float(whole(norm))
 
     def step(self, rate: float) -> None:
         """Lets the optimizer take the gradients."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.step()
+        # Accelerate's own step looks for a library on disk each time; only a scaler of gradients needs it
+        (self.optimizer if self.team.accelerator.scaler else self._bare_optimizer).step()
 
     def took(self, update: Update) -> None:
         """Counts an update that was taken."""

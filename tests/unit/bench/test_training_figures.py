@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+from tests.bench.library import VALIDATION_EVERY, sources, split
+from tests.bench.pretrain import WARM_STEPS, tokens_per_second
+from tests.bench.pretrain_contestants import Ours
+
+from hatchery_jobs.pretrain.state import Times
+
+
+def test_shares_are_of_whole_iterations_and_leave_out_the_first() -> None:
+    slow = Times(data=9.0, compute=0.0, optimizer=0.0, total=9.0)
+    usual = Times(data=1.0, compute=6.0, optimizer=2.0, total=9.5)
+    ours = Ours(order=None, iterations=[9.0, 10.0, 10.0], times=[slow, usual, usual, usual])  # type: ignore[arg-type]
+    assert ours.shares(warm_steps=1) == (pytest.approx(0.2), pytest.approx(0.1))
+
+
+def test_speed_is_between_the_ends_of_updates() -> None:
+    updates = [{"event": "update", "step": n, "time": 100.0 + 2 * n, "tokens": 50} for n in range(WARM_STEPS + 5)]
+    assert tokens_per_second([{"event": "began", "step": 0, "time": 0.0}, *updates]) == 25.0
+
+
+def test_sources_leave_out_tests_below_the_folder_only(tmp_path: Path) -> None:
+    root = tmp_path / "test"
+    for name in ("b.py", "a/b.py", "test/c.py", "site-packages/d.py", "a/e.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    assert sources(root) == ["a/b.py", "b.py"]
+
+
+def test_every_so_many_files_are_measured() -> None:
+    texts = [str(number) for number in range(VALIDATION_EVERY * 2 + 1)]
+    train, validation = split(texts)
+    assert validation == ["0", "20", "40"]
+    assert sorted(train + validation, key=int) == texts
