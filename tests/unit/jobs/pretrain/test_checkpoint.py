@@ -81,6 +81,7 @@ def test_one_of_an_earlier_step_ends_the_course_that_was_left(tmp_path):
 
 def test_nothing_to_discard(tmp_path):
     Checkpoints(tmp_path / "nothing", 2).discard_after(3)
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_there_may_be_none(tmp_path):
