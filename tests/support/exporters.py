@@ -90,7 +90,15 @@ class PodExporter:
             output=Output(root=str(folder)),
             hub=HubTarget(endpoint="http://localhost"),
         )
-        order = WorkOrder(job=job, tokens=folder, folder=folder, signs=folder, first_node=True, metrics_port=self.port)
+        order = WorkOrder(
+            job=job,
+            tokens=folder,
+            tokenizer=folder,
+            folder=folder,
+            signs=folder,
+            first_node=True,
+            metrics_port=self.port,
+        )
         self._state = RunState()
         # a pod has one run; other tests of this process have left series of theirs
         for metric in vars(metrics).values():
@@ -114,4 +122,4 @@ class PodExporter:
             self.recorder.updated(self._state, update)
         self.recorder.measured(self._state, 1.0)
         self.recorder.saved(self._state, 0.0)
-        self.recorder.pushed(self._state)
+        self.recorder.pushed(self._state.step)

@@ -13,7 +13,7 @@ from typing import Final
 
 import yaml
 
-from hatchery_api.contract import JobInput
+from hatchery_api.contract import JobInput, stage_spec
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.pretrain_result import PretrainResult
 from hatchery_jobs.pretrain import timeline
@@ -234,5 +234,6 @@ def _texts_of(prompt: str, between: str, samples: Sequence[Sample]) -> str:
 
 
 def _configuration(spec: PretrainRunSpec) -> str:
-    text = yaml.safe_dump(spec.wire(), sort_keys=False, allow_unicode=True)
+    """The part of the spec that decides what is learnt: the number of workers, for one, does not."""
+    text = yaml.safe_dump(stage_spec(spec), sort_keys=False, allow_unicode=True)
     return f"<details><summary>spec</summary><pre>{escape(text)}</pre></details>"

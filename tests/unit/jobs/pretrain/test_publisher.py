@@ -221,7 +221,7 @@ def test_an_outage_is_caught_up_with_the_newest_checkpoint_alone(start, api, che
     server.fail("/api/", times=None, status=503)
     for step in (5, 10, 15):
         publisher.offer(*save(checkpoints, step))  # training goes on
-        until(publisher, lambda: publisher.published.problem)
+        until(publisher, lambda: publisher._on_way is None and publisher._waiting.step == step)  # noqa: B023
     assert "503" in publisher.published.problem
     assert len(list((checkpoints.folder / ".queue").iterdir())) <= 2
     server.faults.replace([])
