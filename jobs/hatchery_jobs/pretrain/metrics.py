@@ -85,7 +85,7 @@ DEVICE_MEMORY: Final = Gauge(
 )
 WORKERS: Final = Gauge("hatchery_train_workers", "Processes that train together.", LABELS, registry=REGISTRY)
 BITS_PER_BYTE: Final = Gauge(
-    "hatchery_train_bits_per_byte", "Last measured loss in bits per byte of text.", LABELS, registry=REGISTRY
+    "hatchery_train_bpb", "Last measured loss in bits per byte of text.", LABELS, registry=REGISTRY
 )
 INTERVENTIONS: Final = Counter(
     "hatchery_train_interventions", "Batches skipped and roll-backs.", [*LABELS, "action"], registry=REGISTRY
