@@ -150,10 +150,10 @@ def test_a_measurement_without_bytes_has_none_anywhere(order):
     state = RunState(step=2, eval_loss=3.0)
     with Recorder(order, state, SETUP) as recorder:
         recorder.measured(state, None)
-        assert value("bits_per_byte") is None
+        assert value("bpb") is None
         recorder.measured(state, 1.25)
     assert value("loss", split="validation") == 3.0
-    assert value("bits_per_byte") == 1.25
+    assert value("bpb") == 1.25
     assert read_curve(order.folder / CURVE) == [
         {"step": 2, "eval_loss": 3.0},
         {"step": 2, "eval_loss": 3.0, "bits_per_byte": 1.25},
