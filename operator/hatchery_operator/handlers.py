@@ -41,6 +41,10 @@ RETRY_SECONDS: Final = (1.0, 2.0, 4.0, *[8.0] * 450)
 IDLE_SECONDS: Final = 1.0
 """How long kopf keeps a task for an object that nothing happens to; one task an object is much memory at start."""
 
+EXIT_SECONDS: Final = 30.0
+"""Time kopf has to end after a watch that cannot go on, before it kills the process: several seconds on a quiet node,
+more than ten on a busy one."""
+
 PAGE_OBJECTS: Final = 100
 """Objects in one page of kopf's listings."""
 
@@ -101,7 +105,7 @@ async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.persistence.finalizer = f"{GROUP}/finalizer"
     settings.persistence.progress_storage = NoProgress()
     settings.persistence.diffbase_storage = NoDiffBase()
-    settings.process.ultimate_exiting_timeout = 10.0
+    settings.process.ultimate_exiting_timeout = EXIT_SECONDS
 
 
 def take_run(cache: Cache, event: dict[str, Any]) -> frozenset[Key]:
