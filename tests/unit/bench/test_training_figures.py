@@ -15,8 +15,9 @@ def test_shares_are_of_whole_iterations_and_leave_out_the_first() -> None:
     assert ours.shares(warm_steps=1) == (pytest.approx(0.2), pytest.approx(0.1))
 
 
-def test_speed_is_between_the_ends_of_updates() -> None:
-    updates = [{"event": "update", "step": n, "time": 100.0 + 2 * n, "tokens": 50} for n in range(WARM_STEPS + 5)]
+def test_speed_is_that_of_undisturbed_updates() -> None:
+    times = [0.0] * WARM_STEPS + [10.0, 12.0, 14.0, 16.0, 99.0, 101.0, 103.0]
+    updates = [{"event": "update", "step": n, "time": time, "tokens": 50} for n, time in enumerate(times)]
     assert tokens_per_second([{"event": "began", "step": 0, "time": 0.0}, *updates]) == 25.0
 
 
