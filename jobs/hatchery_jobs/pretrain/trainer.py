@@ -97,7 +97,7 @@ class Trainer(AbstractContextManager["Trainer"]):
         """Keeps gradients to this worker for now."""
         if self.is_sharded:
             return unsynced(self.model)
-        return self.team.accelerator.no_sync(self.forward)  # type: ignore[no-any-return]
+        return self.team.accelerator.no_sync(self.forward)
 
     def clip(self, factor: float) -> float:
         """Multiplies the gradients by a factor, clips them, and returns their norm before clipping."""
@@ -162,7 +162,7 @@ class Trainer(AbstractContextManager["Trainer"]):
     @property
     def _bare_optimizer(self) -> torch.optim.Optimizer:
         """The optimizer without Accelerate around it."""
-        return getattr(self.optimizer, "optimizer", self.optimizer)  # type: ignore[no-any-return]
+        return getattr(self.optimizer, "optimizer", self.optimizer)
 
     def roll_back(self) -> bool:
         """Goes back to the newest checkpoint; false when there is none."""

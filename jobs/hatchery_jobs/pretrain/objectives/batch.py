@@ -80,5 +80,5 @@ class _SummedCrossEntropy(torch.autograd.Function):
 def summed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Loss in nats over the labels that count, in single precision; logits (B, T, V), labels (B, T)."""
     single = logits.flatten(0, 1).float()
-    loss: torch.Tensor = _SummedCrossEntropy.apply(single, labels.flatten())  # type: ignore[no-untyped-call]
+    loss: torch.Tensor = _SummedCrossEntropy.apply(single, labels.flatten())
     return loss
