@@ -54,7 +54,7 @@ class Objective(Protocol):
 
 class _SummedCrossEntropy(torch.autograd.Function):
     """torch's own keeps logarithms of probabilities, whose gradient takes the exponential of all of them again; this
-    keeps probabilities and makes the gradient in their place: less than half the time, and one tensor (N, V) less.
+    keeps probabilities and makes the gradient in their place: half to two thirds of the time, a tensor (N, V) less.
     """
 
     @staticmethod
