@@ -150,7 +150,7 @@ def test_more_devices_than_the_node_has_are_named(kube, namespace, inputs):
     kube.apply(pretrain_run(namespace, "many", nodes=1, limits={GPU: 8}, processesPerNode=1))
     found = kube.wait(
         *("PretrainRun", namespace, "many"),
-        lambda one: any(c["reason"] == "Unschedulable" for c in one["status"]["conditions"]),
+        lambda one: condition(one, "Succeeded").get("reason") == "Unschedulable",
         300,
     )
     assert GPU in condition(found, "Succeeded")["message"]
