@@ -45,7 +45,7 @@ check: setup ## lint, format, types, import rules, and that generated files are 
 	$(BIN)/python -m manifests.monitoring.generate --check
 
 .PHONY: test
-test: setup ## everything: unit, contract, chart, monitoring, API server, and the pipeline on a real cluster (first run builds it, about 45 min; later ones 24)
+test: setup ## everything: unit, contract, chart, monitoring, API server, and the pipeline on a real cluster (first run builds it, about an hour; later ones half of one)
 	$(PROGRAMS)
 	@echo "$(APISERVER) (beside the next command; its output follows)"
 	@$(APISERVER) > $(VENV)/apiserver.log 2>&1 & apiserver=$$!; \
