@@ -27,7 +27,7 @@ from hatchery_jobs.pretrain.snapshot import apply
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.pretrain.team import Team, gather_team
 from hatchery_jobs.pretrain.trainer import Trainer
-from hatchery_jobs.pretrain.vocabulary import Vocabulary, load_vocabulary
+from hatchery_jobs.pretrain.vocabulary import Vocabulary, copy_tokenizer, load_vocabulary
 from hatchery_jobs.pretrain.weights import model_shape
 
 COMPILERS = ("cc", "gcc", "clang")
@@ -114,9 +114,7 @@ def _publisher(order: WorkOrder, model: Any, recorder: Silence) -> Publisher:
     """The way of checkpoints to the Hub; what makes a model of their weights is written first."""
     files = order.signs / "model"
     model.config.save_pretrained(files)
-    for path in order.tokenizer.iterdir():
-        if path.is_file() and path.name.startswith(("tokenizer", "special_tokens", "added_tokens", "vocab", "merges")):
-            shutil.copyfile(path, files / path.name)
+    copy_tokenizer(order.tokenizer, files)
     return Publisher(order.job, files, order.folder / OUTBOX, told=recorder.pushed)
 
 

@@ -6,16 +6,13 @@ what the tests run.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from hatchery_api.pretrain import Parallelism
-
-HALF: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""Types of the weights that FSDP exchanges, by precision; gradients are summed in 32 bits."""
 
 
 def is_sharded(parallelism: Parallelism, workers: int) -> bool:
@@ -26,7 +23,7 @@ def is_sharded(parallelism: Parallelism, workers: int) -> bool:
 def shard(model: Any, device: torch.device, workers: int, precision: str) -> None:
     """Leaves a part of each block of a transformers model on each worker, and a part of the rest."""
     mesh = init_device_mesh(device.type, (workers,))
-    half = HALF.get(precision)
+    half = torch.bfloat16 if precision == "bf16" else None  # fp16 is refused; gradients are summed in 32 bits
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32 if half else None)
     blocks = set(model._no_split_modules or ())  # noqa: SLF001 - what transformers calls its blocks
     for module in model.modules():

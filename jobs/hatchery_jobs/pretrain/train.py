@@ -23,7 +23,7 @@ from hatchery_jobs.pretrain.launch import Gang, run_workers
 from hatchery_jobs.pretrain.objectives.lengths import row_tokens
 from hatchery_jobs.pretrain.orders import CHECKPOINTS, MICRO_BATCH, OUTBOX, STREAMS, WorkOrder
 from hatchery_jobs.pretrain.preflight import check
-from hatchery_jobs.pretrain.vocabulary import TOKENIZER_FILES, load_vocabulary
+from hatchery_jobs.pretrain.vocabulary import copy_tokenizer, load_vocabulary
 from hatchery_jobs.pretrain.weights import find_weights
 
 CODE_VERSION: Final = "2"
@@ -123,9 +123,7 @@ def _finish(
     if absent:
         raise RetryableError(Reason.ATTEMPT_FAILED, f"{folder}: training is done but {', '.join(absent)} is not there")
     with storage_errors(str(folder)):
-        for name in TOKENIZER_FILES:
-            if (tokenizer / name).is_file():
-                shutil.copyfile(tokenizer / name, folder / name)
+        copy_tokenizer(tokenizer, folder)
         lasting = PretrainResult.model_validate({k: v for k, v in result.wire().items() if k not in TIMED})
         write_pages(folder, context.job, index, lasting, result)
         write_atomically(folder / RESULT, (json.dumps(lasting.wire(), indent=1) + "\n").encode())

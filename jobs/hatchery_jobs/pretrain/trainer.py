@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,8 +55,9 @@ class Trainer(AbstractContextManager["Trainer"]):
     """Of the lead."""
     publisher: Publisher | None = None
     """Of the lead, where checkpoints are pushed."""
-    closing: ExitStack = field(default_factory=ExitStack)
     _is_reserved: bool = False
+    _begun: float = 0.0
+    """When the newest checkpoint was begun, monotonic."""
     _problem: RetryableError | None = None
     """Why the newest state is not saved."""
     _parameters: list[torch.nn.Parameter] = field(init=False)
@@ -71,7 +72,6 @@ class Trainer(AbstractContextManager["Trainer"]):
                 self.checkpoints, self._saved, self.recorder.checkpoint_failed,
                 asynchronous=self.spec.checkpoint.asynchronous,
             )  # fmt: skip
-            self.closing.callback(self.writer.close)
             if self.publisher is not None and self.state.checkpoint_step is not None:
                 # what an earlier pod did not get to push
                 self.publisher.offer(self.state, self.checkpoints.path(self.state.checkpoint_step))
@@ -80,7 +80,8 @@ class Trainer(AbstractContextManager["Trainer"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Ends the record of the run, after what is being written."""
-        self.closing.close()
+        if self.writer is not None:
+            self.writer.close()
         self.recorder.__exit__(kind, error, trace)
 
     @property

@@ -1,6 +1,7 @@
 """What encoding and training must know of a tokenizer, read without transformers, which takes seconds to import."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,13 @@ TOKENIZER_FILES: Final = (
     "chat_template.jinja",
 )
 """Files that AutoTokenizer may read; those a tokenizer has go into the model's folder too."""
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copies the files that make a tokenizer from its folder into a model's."""
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from typing import Any, Final, Protocol
 
 import torch
 
+from hatchery_jobs.pretrain.rows import Feed, PairFeed
+
 IGNORED: Final = -100
 """Label of a position that is not learnt: what torch's cross-entropy leaves out."""
 
@@ -50,6 +52,22 @@ class Objective(Protocol):
 
     def bits_per_byte(self, loss: float) -> float | None:
         """A validation loss in nats per label as bits per byte of text; None where labels are not all the text."""
+
+
+class Fed:
+    """What every objective that reads a feed shares."""
+
+    feed: Feed | PairFeed
+    """Where rows or pairs come from."""
+
+    @property
+    def validation_rows(self) -> int:
+        """Rows, or pairs, of the validation split."""
+        return self.feed.validation_rows
+
+    def begin(self, first: int, count: int) -> None:
+        """All workers say at the same point which positions the next update takes."""
+        self.feed.begin(first, count)
 
 
 class _SummedCrossEntropy(torch.autograd.Function):

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, summed_cross_entropy
+from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, Fed, summed_cross_entropy
 from hatchery_jobs.pretrain.rows import Feed, Rows
 
 
 @dataclass(frozen=True)
-class Causal:
+class Causal(Fed):
     """Each token is predicted from those before it."""
 
     feed: Feed
@@ -27,15 +27,6 @@ class Causal:
     def nominal_targets(self) -> int:
         """Labels of a row without padding."""
         return self.sequence_tokens
-
-    @property
-    def validation_rows(self) -> int:
-        """Rows of the validation split."""
-        return self.feed.validation_rows
-
-    def begin(self, first: int, count: int) -> None:
-        """All workers say at the same point which positions the next update takes."""
-        self.feed.begin(first, count)
 
     def training(self, first: int, count: int) -> Batch:
         """The micro-batch at `count` positions of the run from `first` on."""

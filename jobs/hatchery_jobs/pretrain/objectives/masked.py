@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hatchery_api.conditions import Reason
 from hatchery_api.objective import Masked as MaskedSpec
 from hatchery_jobs.errors import DataError
-from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, summed_cross_entropy
+from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, Fed, summed_cross_entropy
 from hatchery_jobs.pretrain.objectives.chance import Draw, chance
 from hatchery_jobs.pretrain.objectives.words import Words
 from hatchery_jobs.pretrain.rows import Feed, Tokens
@@ -35,7 +35,7 @@ ATTEMPTS: Final = 32
 
 
 @dataclass(frozen=True)
-class Masked:
+class Masked(Fed):
     """Some tokens are hidden and predicted from both sides."""
 
     spec: MaskedSpec
@@ -77,15 +77,6 @@ class Masked:
     def nominal_targets(self) -> int:
         """Tokens chosen in a row without special tokens of its own."""
         return _share(self.spec.probability, self.row_tokens)
-
-    @property
-    def validation_rows(self) -> int:
-        """Rows of the validation split."""
-        return self.feed.validation_rows
-
-    def begin(self, first: int, count: int) -> None:
-        """All workers say at the same point which positions the next update takes."""
-        self.feed.begin(first, count)
 
     def training(self, first: int, count: int) -> Batch:
         """The micro-batch at `count` positions of the run; another epoch hides other tokens."""

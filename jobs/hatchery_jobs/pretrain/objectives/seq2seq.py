@@ -9,7 +9,7 @@ import torch
 from hatchery_api.conditions import Reason
 from hatchery_api.objective import Seq2seq as Seq2seqSpec
 from hatchery_jobs.errors import DataError
-from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, summed_cross_entropy
+from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, Fed, summed_cross_entropy
 from hatchery_jobs.pretrain.objectives.chance import Draw, chance
 from hatchery_jobs.pretrain.objectives.lengths import PAIR_SHARE
 from hatchery_jobs.pretrain.objectives.spans import Corruption
@@ -72,7 +72,7 @@ def assembled(texts: list[tuple[Tokens, Tokens]], ids: Ids, padding: Padding, de
     return Batch(tensors, torch.from_numpy(labels).to(device), sum(len(target) for target in targets))
 
 
-class _EncoderDecoder:
+class _EncoderDecoder(Fed):
     """What both tasks share."""
 
     def loss(self, model: Any, batch: Batch) -> torch.Tensor:
@@ -129,15 +129,6 @@ class SpanCorruption(_EncoderDecoder):
         """Labels of a row."""
         return self.corruption.target_tokens
 
-    @property
-    def validation_rows(self) -> int:
-        """Rows of the validation split."""
-        return self.feed.validation_rows
-
-    def begin(self, first: int, count: int) -> None:
-        """All workers say at the same point which positions the next update takes."""
-        self.feed.begin(first, count)
-
     def training(self, first: int, count: int) -> Batch:
         """The micro-batch at `count` positions of the run; another epoch corrupts other spans."""
         return self._batch(self.feed.training(first, count).tokens, first, validation=False)
@@ -175,15 +166,6 @@ class Pairs(_EncoderDecoder):
     def nominal_targets(self) -> int:
         """Labels expected in a pair."""
         return max(1, self.padding.sequence_tokens // PAIR_SHARE)
-
-    @property
-    def validation_rows(self) -> int:
-        """Pairs of the validation split."""
-        return self.feed.validation_rows
-
-    def begin(self, first: int, count: int) -> None:
-        """All workers say at the same point which positions the next update takes."""
-        self.feed.begin(first, count)
 
     def training(self, first: int, count: int) -> Batch:
         """The micro-batch at `count` positions of the run from `first` on."""
