@@ -38,7 +38,7 @@ from hatchery_jobs.pretrain.timeline import TIMELINE, UPDATE, Line, read_timelin
 
 DEPTHS = (2, 4)
 ROUNDS, STEPS, WARM_STEPS = 20, 4, 3
-PAIRS, PAIR_STEPS = 3, 60
+PAIRS, PAIR_STEPS = 5, 60
 TRAINER_GOAL, BARE_GOAL, OUTSIDE_GOAL, DATA_GOAL, SCALING_GOAL = 1.20, 0.95, 0.03, 0.01, 1.5
 
 

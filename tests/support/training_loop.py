@@ -8,6 +8,7 @@ import sys
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from hatchery_jobs.pretrain import loop
+from hatchery_jobs.pretrain.launch import worker_environment
 from hatchery_jobs.pretrain.orders import Ending, WorkOrder, read_ending
 
 PATIENCE_SECONDS = 200
@@ -30,7 +31,7 @@ def train_together(order: WorkOrder, workers: int, module: str = "hatchery_jobs.
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", module, str(path)],
-            env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**worker_environment(os.environ, workers), **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(workers)
     ]

@@ -111,7 +111,7 @@ def gradients(run: Trainer) -> tuple[list[float], int, bool, float]:
         # the masks of dropout too depend on nothing but batch and micro-batch
         team.seed((run.spec.model.init_seed << 32) + run.state.batch * micro_batches + number)
         with nullcontext() if number == mine[-1] else run.no_sync():
-            loss = run.objective.loss(run.forward, batch)
+            loss = run.objective.loss(run.learner, batch)
             team.accelerator.backward(loss * (weight if number < micro_batches else 0.0))
         if number < micro_batches:
             sums[number], sums[micro_batches + number] = loss.detach(), batch.targets

@@ -38,7 +38,7 @@ def measure(run: Trainer, dog: Watchdog) -> float | None:
             if number < micro_batches or run.is_sharded:
                 start = min(number, micro_batches - 1) * rows
                 batch = run.objective.validation(start, min(rows, sequences - start))
-                loss = run.objective.loss(run.evaluated, batch)
+                loss = run.objective.loss(run.measured, batch)
             if number < micro_batches:
                 sums[0, number], sums[1, number] = loss, batch.targets
     finally:
@@ -63,7 +63,7 @@ def sample(run: Trainer, dog: Watchdog) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(run.order.tokenizer)
     texts = write_samples(
-        run.evaluated,
+        run.measured.model,
         tokenizer,
         wanted.prompts,
         max_tokens=wanted.max_tokens,

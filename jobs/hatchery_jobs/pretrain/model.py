@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.errors import DataError, SpecError
+from hatchery_jobs.pretrain.objectives.head import Head
 from hatchery_jobs.pretrain.shape import RELATIVE_POSITIONS, Shape
 from hatchery_jobs.pretrain.vocabulary import SpecialIds
 
@@ -52,6 +53,7 @@ def build_model(
         model = model_class._from_config(_config(shape, special), attn_implementation=kernel)  # noqa: SLF001 - no other
     else:
         model = _loaded(model_class, weights, shape, kernel)
+    model.set_output_embeddings(Head(model.get_output_embeddings()))
     if gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     return model.train()

@@ -19,6 +19,7 @@ from hatchery_jobs.pretrain.checkpoint import WEIGHTS, Checkpoints
 from hatchery_jobs.pretrain.checkpoint_writer import CheckpointWriter
 from hatchery_jobs.pretrain.curve import CURVE
 from hatchery_jobs.pretrain.objectives.batch import Objective
+from hatchery_jobs.pretrain.objectives.head import Scored
 from hatchery_jobs.pretrain.orders import WorkOrder
 from hatchery_jobs.pretrain.publisher import Publisher
 from hatchery_jobs.pretrain.record import Recorder, Silence
@@ -60,12 +61,18 @@ class Trainer(AbstractContextManager["Trainer"]):
     """When the newest checkpoint was begun, monotonic."""
     _problem: RetryableError | None = None
     """Why the newest state is not saved."""
+    learner: Scored = field(init=False)
+    """The model as it learns."""
+    measured: Scored = field(init=False)
+    """The model as it is measured: DDP around it would only count passes without gradients."""
     _parameters: list[torch.nn.Parameter] = field(init=False)
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         """Makes the lead's writer; time counts from here on top of what earlier attempts took."""
         self.began -= self.state.wall_seconds
+        self.learner = Scored.of(self.model, self.forward)
+        self.measured = self.learner if self.is_sharded else Scored.of(self.model)
         self._parameters = list(self.model.parameters())  # walking through the modules takes as long as a clip
         if isinstance(self.recorder, Recorder):
             self.writer = CheckpointWriter(
@@ -88,11 +95,6 @@ class Trainer(AbstractContextManager["Trainer"]):
     def is_sharded(self) -> bool:
         """Whether every forward pass is one of all workers together."""
         return self.team.is_sharded
-
-    @property
-    def evaluated(self) -> Any:
-        """The model for passes without gradients: DDP around it would only count them."""
-        return self.forward if self.is_sharded else self.model
 
     def advance(self, **changes: Any) -> None:
         """Changes the state."""

@@ -1,5 +1,6 @@
 """A batch, and what an objective is to the loop."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -25,6 +26,10 @@ class Batch:
     """(B,): 0 where the second segment follows the first, 1 where it is from elsewhere."""
 
 
+Scorer = Callable[..., Any]
+"""A model as objectives see it: of a batch and options of the model, its output with the summed loss for logits."""
+
+
 class Objective(Protocol):
     """Batches and losses. A batch is a pure function of its positions, its randomness included."""
 
@@ -45,7 +50,7 @@ class Objective(Protocol):
     def validation(self, first: int, count: int) -> Batch:
         """A micro-batch of the validation split, the same each time."""
 
-    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss(self, model: Scorer, batch: Batch) -> torch.Tensor:
         """Summed loss in nats over the labels that count. A row's next-sentence loss is weighted with
         `nominal_targets`, so that divided by all labels it is one mean beside the other, as in BERT.
         """
@@ -68,35 +73,3 @@ class Fed:
     def begin(self, first: int, count: int) -> None:
         """All workers say at the same point which positions the next update takes."""
         self.feed.begin(first, count)
-
-
-class _SummedCrossEntropy(torch.autograd.Function):
-    """torch's own keeps logarithms of probabilities, whose gradient takes the exponential of all of them again; this
-    keeps probabilities and makes the gradient in their place: half to two thirds of the time, a tensor (N, V) less.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Loss of logits (N, V) and labels (N)."""
-        counted = labels != IGNORED
-        targets = labels.clamp_min(0)[:, None]
-        highest = logits.amax(dim=-1, keepdim=True)
-        gradient = torch.softmax(logits, dim=-1)
-        # the highest probability is at least 1 / V; that of the target may be too small for a float
-        losses = highest - logits.gather(1, targets) - gradient.amax(dim=-1, keepdim=True).log()
-        gradient.scatter_add_(1, targets, torch.full_like(highest, -1.0))
-        ctx.save_for_backward(gradient, counted)
-        return losses.squeeze(1).where(counted, 0.0).sum()
-
-    @staticmethod
-    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Gradient of the logits; there is one backward pass, so it takes the memory of the probabilities."""
-        gradient, counted = ctx.saved_tensors
-        return gradient.mul_((outer[0] * counted)[:, None]), None
-
-
-def summed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Loss in nats over the labels that count, in single precision; logits (B, T, V), labels (B, T)."""
-    single = logits.flatten(0, 1).float()
-    loss: torch.Tensor = _SummedCrossEntropy.apply(single, labels.flatten())
-    return loss

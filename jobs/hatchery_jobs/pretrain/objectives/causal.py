@@ -2,11 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, Fed, summed_cross_entropy
+from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, Fed, Scorer
 from hatchery_jobs.pretrain.rows import Feed, Rows
 
 
@@ -47,9 +46,10 @@ class Causal(Fed):
             inputs["position_ids"] = torch.from_numpy(rows.positions).to(self.device)
         return Batch(inputs, labels, targets)
 
-    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss(self, model: Scorer, batch: Batch) -> torch.Tensor:
         """Summed cross-entropy in nats."""
-        return summed_cross_entropy(model(**batch.inputs, use_cache=False).logits, batch.labels)
+        loss: torch.Tensor = model(batch, use_cache=False).logits
+        return loss
 
     def bits_per_byte(self, loss: float) -> float | None:
         """A validation loss in nats per token as bits per byte of text."""

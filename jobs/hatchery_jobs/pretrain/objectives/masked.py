@@ -5,7 +5,7 @@ there is no padding, and the length of a pair tells nothing about whether its se
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hatchery_api.conditions import Reason
 from hatchery_api.objective import Masked as MaskedSpec
 from hatchery_jobs.errors import DataError
-from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, Fed, summed_cross_entropy
+from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, Fed, Scorer
 from hatchery_jobs.pretrain.objectives.chance import Draw, chance
 from hatchery_jobs.pretrain.objectives.words import Words
 from hatchery_jobs.pretrain.rows import Feed, Tokens
@@ -86,14 +86,14 @@ class Masked(Fed):
         """A micro-batch of the validation split; the same tokens are hidden each time."""
         return self._batch(first, count, validation=True)
 
-    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss(self, model: Scorer, batch: Batch) -> torch.Tensor:
         """Summed cross-entropy of the hidden tokens, and of the next sentence as a mean of the same weight."""
-        output = model(**batch.inputs)
-        if batch.next_sentence is None:
-            return summed_cross_entropy(output.logits, batch.labels)
-        hidden = summed_cross_entropy(output.prediction_logits, batch.labels)
-        follows = F.cross_entropy(output.seq_relationship_logits, batch.next_sentence, reduction="sum")
-        return hidden + self.nominal_targets * follows
+        output = model(batch)
+        loss: torch.Tensor = output.logits if batch.next_sentence is None else output.prediction_logits
+        if batch.next_sentence is not None:
+            follows = F.cross_entropy(output.seq_relationship_logits, batch.next_sentence, reduction="sum")
+            loss = loss + self.nominal_targets * follows
+        return loss
 
     def bits_per_byte(self, _: float) -> float | None:
         """None: the hidden tokens are a part of the text, seen from both sides."""

@@ -1,7 +1,6 @@
 """Another text: spans that sentinels stand for, or the other half of a pair of comment and code."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +8,7 @@ import torch
 from hatchery_api.conditions import Reason
 from hatchery_api.objective import Seq2seq as Seq2seqSpec
 from hatchery_jobs.errors import DataError
-from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, Fed, summed_cross_entropy
+from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, Fed, Scorer
 from hatchery_jobs.pretrain.objectives.chance import Draw, chance
 from hatchery_jobs.pretrain.objectives.lengths import PAIR_SHARE
 from hatchery_jobs.pretrain.objectives.spans import Corruption
@@ -75,9 +74,10 @@ def assembled(texts: list[tuple[Tokens, Tokens]], ids: Ids, padding: Padding, de
 class _EncoderDecoder(Fed):
     """What both tasks share."""
 
-    def loss(self, model: Any, batch: Batch) -> torch.Tensor:
+    def loss(self, model: Scorer, batch: Batch) -> torch.Tensor:
         """Summed cross-entropy of the targets; the model is not given them, as it would average on its own."""
-        return summed_cross_entropy(model(**batch.inputs, use_cache=False).logits, batch.labels)
+        loss: torch.Tensor = model(batch, use_cache=False).logits
+        return loss
 
     def bits_per_byte(self, _: float) -> float | None:
         """None: the targets are not all the text."""

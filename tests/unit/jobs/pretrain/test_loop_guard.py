@@ -48,7 +48,7 @@ def spoil(monkeypatch, batches, factor=math.nan):
 
     def spoilt(self, model, batch):
         value = loss(self, model, batch)
-        return value * factor if model.training and current[0] in batches else value
+        return value * factor if model.model.training and current[0] in batches else value
 
     monkeypatch.setattr(Causal, "training", noted)
     monkeypatch.setattr(Causal, "loss", spoilt)

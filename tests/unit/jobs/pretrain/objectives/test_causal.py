@@ -11,6 +11,7 @@ from tests.support.objective_feeds import SPECIAL, ListFeed, objective_spec, sma
 from hatchery_jobs.pretrain.model import build_model
 from hatchery_jobs.pretrain.objectives.batch import IGNORED
 from hatchery_jobs.pretrain.objectives.build import build_objective
+from hatchery_jobs.pretrain.objectives.head import Scored
 from hatchery_jobs.pretrain.shape import Shape
 
 CPU = torch.device("cpu")
@@ -60,7 +61,7 @@ def test_the_loss_is_the_sum_of_the_surprise_of_each_label():
     batch = objective.training(0, 3)
     surprise = -torch.log_softmax(model(input_ids=torch.from_numpy(tokens[:, :-1])).logits, dim=-1)
     expected = sum(surprise[b, t, tokens[b, t + 1]].item() for b in range(3) for t in range(32) if learnt[b, t])
-    assert objective.loss(model, batch).item() == pytest.approx(expected, rel=1e-6)
+    assert objective.loss(Scored.of(model), batch).item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -97,7 +98,7 @@ def test_ragged_labels_of_two_workers_have_the_gradient_of_one_batch():
         batches = [objective.training(*part) for part in parts]
         total = sum(batch.targets for batch in batches)
         for batch in batches:
-            (objective.loss(model, batch) / total).backward()
+            (objective.loss(Scored.of(model), batch) / total).backward()
         return [p.grad for p in model.parameters()]
 
     for one, two in zip(gradient((0, 4)), gradient((0, 2), (2, 2)), strict=True):
@@ -111,7 +112,7 @@ def test_a_few_rows_are_learnt_by_heart():
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
     batch = objective.training(0, 8)
     for _ in range(200):
-        loss = objective.loss(model, batch) / batch.targets
+        loss = objective.loss(Scored.of(model), batch) / batch.targets
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,0 +1,168 @@
+"""The output layer, which gives the loss instead of logits while a model learns or is measured.
+
+Logits of a large vocabulary take more memory than the rest of a model, and more time to write and read than to compute.
+Here they are made for some rows at a time, and turned at once into losses and into the gradients of what they are made
+of, so that neither they nor their gradients are ever held whole (Hsu et al. 2024, arXiv:2410.10989, section 3.2). Only
+positions that are learnt get any: of a masked model, a seventh. Shapes: N positions, C width, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+
+from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch
+
+CPU_ROWS: Final = 256
+"""Positions at a time on a CPU: their logits stay in its cache, and the product of matrices is still a fast one."""
+
+DEVICE_ROWS: Final = 2048
+"""Positions at a time on another device: enough to keep it busy."""
+
+
+class Head(torch.nn.Linear):
+    """An output layer that can be asked for the loss."""
+
+    def __init__(self, linear: torch.nn.Linear) -> None:
+        """Takes the place, and the parameters, of another one."""
+        torch.nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.batch: Batch | None = None
+        """Whose loss is asked for; None: logits are."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (..., V) of hidden states (..., C), or the summed loss of a batch in nats, a scalar."""
+        if self.batch is None:
+            return super().forward(hidden)
+        return _summed_loss(hidden, self, self.batch)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model that answers a batch with its loss."""
+
+    model: Any
+    """The model as it is called: compiled, within DDP."""
+    head: Head
+    """Its output layer."""
+
+    @classmethod
+    def of(cls, model: Any, called: Any = None) -> "Scored":
+        """A model of transformers with a `Head`, and what it is called through: None: nothing around it."""
+        return cls(called or model, model.get_output_embeddings())
+
+    def __call__(self, batch: Batch, **options: Any) -> Any:
+        """The model's output, in which the summed loss in nats stands in the place of the logits."""
+        self.head.batch = batch
+        try:
+            return self.model(**batch.inputs, **options)
+        finally:
+            self.head.batch = None
+
+
+@torch.compiler.disable
+def _summed_loss(hidden: torch.Tensor, head: Head, batch: Batch) -> torch.Tensor:
+    """Summed cross-entropy of the positions of a batch that are learnt."""
+    states, labels = hidden.flatten(0, -2), batch.labels.flatten()
+    if batch.targets < len(labels):
+        # the number is known, so the device is not waited for
+        learnt = torch.nonzero_static(labels != IGNORED, size=batch.targets).squeeze(1)
+        states, labels = states[learnt], labels[learnt]
+    if not torch.is_grad_enabled():
+        return _computed(_Products.of(states, head.weight), head.bias, labels, None)
+    loss: torch.Tensor = _LinearCrossEntropy.apply(states, head.weight, head.bias, labels)
+    return loss
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Summed cross-entropy of states (N, C), weight (V, C), bias (V) or None and labels (N)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
+    ) -> torch.Tensor:
+        products = _Products.of(states, weight)
+        gradients = _Gradients.of(products, bias)
+        loss = _computed(products, bias, labels, gradients)
+        ctx.dtypes = states.dtype, weight.dtype
+        ctx.save_for_backward(gradients.states, gradients.weight, gradients.bias)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """What the forward pass has computed, times the gradient of the loss; there is one backward pass."""
+        (states, weight, bias), (states_dtype, weight_dtype) = ctx.saved_tensors, ctx.dtypes
+        if bias is not None:
+            bias.mul_(outer[0])
+        return states.mul_(outer[0]).to(states_dtype), weight.mul_(outer[0]).to(weight_dtype), bias, None
+
+
+@dataclass(frozen=True)
+class _Products:
+    """What is multiplied, in the precision that autocast asks for."""
+
+    states: torch.Tensor
+    """(N, C)."""
+    weight: torch.Tensor
+    """(V, C)."""
+
+    @classmethod
+    def of(cls, states: torch.Tensor, weight: torch.Tensor) -> "_Products":
+        """Casts both."""
+        device = states.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
+        return cls(states.to(dtype), weight.to(dtype))
+
+
+@dataclass(frozen=True)
+class _Gradients:
+    """Of the summed loss, filled while it is computed."""
+
+    states: torch.Tensor
+    """(N, C), in the precision of the products."""
+    weight: torch.Tensor
+    """(V, C), in single precision: parts of many positions are added up."""
+    bias: torch.Tensor | None
+    """(V)."""
+
+    @classmethod
+    def of(cls, products: _Products, bias: torch.Tensor | None) -> "_Gradients":
+        """Nothing yet."""
+        weight = torch.zeros_like(products.weight, dtype=torch.float32)
+        return cls(torch.empty_like(products.states), weight, None if bias is None else torch.zeros_like(bias))
+
+    def add(self, begin: int, products: _Products, logits: torch.Tensor) -> None:
+        """Adds what follows from the gradients of the logits (n, V) of some states, the first of which is `begin`."""
+        if self.bias is not None:
+            self.bias.add_(logits.sum(dim=0))
+        logits = logits.to(products.weight.dtype)
+        torch.mm(logits, products.weight, out=self.states[begin : begin + len(logits)])
+        if logits.dtype == self.weight.dtype:
+            self.weight.addmm_(logits.t(), products.states)
+        else:
+            self.weight.add_(logits.t() @ products.states)
+
+
+def _computed(
+    products: _Products, bias: torch.Tensor | None, labels: torch.Tensor, gradients: _Gradients | None
+) -> torch.Tensor:
+    """The summed loss in single precision, and its gradients where they are wanted."""
+    device, count = labels.device.type, len(labels)
+    rows = CPU_ROWS if device == "cpu" else DEVICE_ROWS
+    losses = torch.empty(count, dtype=torch.float32, device=labels.device)
+    with torch.autocast(device, enabled=False):
+        for begin in range(0, count, rows):
+            part = _Products(products.states[begin : begin + rows], products.weight)
+            target = labels[begin : begin + rows, None]
+            logits = torch.nn.functional.linear(part.states, part.weight).float()
+            if bias is not None:
+                logits.add_(bias)
+            highest = logits.amax(dim=1, keepdim=True)
+            own = logits.gather(1, target)
+            total = logits.sub_(highest).exp_().sum(dim=1, keepdim=True)
+            losses[begin : begin + rows] = (highest - own + total.log()).squeeze(1)
+            if gradients is not None:
+                logits.div_(total).scatter_add_(1, target, torch.full_like(total, -1.0))
+                gradients.add(begin, part, logits)
+    return losses.sum()
