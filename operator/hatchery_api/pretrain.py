@@ -252,6 +252,24 @@ class PretrainRunSpec(RunSpec):
                 "data.packing bestFit belongs to objective causal",
             ),
             (
+                "!self.data.documentMask || self.objective.type == 'causal'",
+                "data.documentMask belongs to objective causal",
+            ),
+            (
+                "!has(self.objective.masked) || !self.objective.masked.nextSentence"
+                " || self.model.architecture == 'bert'",
+                "objective.masked.nextSentence needs model.architecture bert, which has a head for it",
+            ),
+            (
+                "self.attention != 'flash' || (self.precision != 'fp32' && self.model.architecture != 't5'"
+                " && !self.data.documentMask)",
+                "attention flash needs precision bf16 or fp16, and neither model.architecture t5 nor data.documentMask",
+            ),
+            (
+                "self.precision != 'fp16' || self.parallelism.strategy == 'ddp'",
+                "precision fp16 needs parallelism.strategy ddp: parts of a model have no common gradient scale",
+            ),
+            (
                 "self.data.loading == 'mmap' || (self.objective.type == 'causal' && self.data.packing == 'concat')",
                 "data.loading streaming belongs to objective causal with packing concat",
             ),
@@ -319,3 +337,9 @@ class PretrainRunSpec(RunSpec):
 
     card: Card = Card()
     """Texts of the model card."""
+
+    @property
+    def pulls_as_it_pushes(self) -> bool:
+        """Whether pods that read the corpora have the token that the model is pushed with: a pod has one."""
+        own = [corpus.hub.token_secret for corpus in self.corpora if corpus.hub and corpus.hub.token_secret]
+        return self.hub is not None and own[:1] in ([], [self.hub.token_secret])

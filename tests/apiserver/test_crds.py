@@ -186,6 +186,42 @@ INVALID = [
     ),
     (
         "PretrainRun",
+        {"objective": {"type": "masked"}, "model": {"architecture": "bert"}, "data": {"documentMask": True}},
+        "spec",
+        "data.documentMask belongs to objective causal",
+    ),
+    (
+        "PretrainRun",
+        {"objective": {"type": "masked", "masked": {"nextSentence": True}}, "model": {"architecture": "roberta"}},
+        "spec",
+        "objective.masked.nextSentence needs model.architecture bert",
+    ),
+    ("PretrainRun", {"attention": "flash", "precision": "fp32"}, "spec", "attention flash needs precision bf16 or"),
+    (
+        "PretrainRun",
+        {"attention": "flash", "precision": "bf16", "data": {"documentMask": True}},
+        "spec",
+        "attention flash needs precision bf16 or fp16, and neither model.architecture t5 nor data.documentMask",
+    ),
+    (
+        "PretrainRun",
+        {
+            "attention": "flash",
+            "precision": "bf16",
+            "objective": {"type": "seq2seq"},
+            "model": {"architecture": "t5"},
+        },
+        "spec",
+        "attention flash needs precision bf16 or fp16, and neither model.architecture t5 nor data.documentMask",
+    ),
+    (
+        "PretrainRun",
+        {"precision": "fp16", "parallelism": {"strategy": "fsdp"}},
+        "spec",
+        "precision fp16 needs parallelism.strategy ddp",
+    ),
+    (
+        "PretrainRun",
         {"data": {"loading": "streaming", "packing": "bestFit"}},
         "spec",
         "data.loading streaming belongs to objective causal with packing concat",

@@ -144,7 +144,9 @@ def test_the_tokenizer_has_the_vocabulary_it_was_asked_for(pipeline):
 
 def test_training_lowers_the_perplexity_at_least_tenfold(pipeline):
     status = pipeline["PretrainRun"]["status"]
-    assert status["initialPerplexity"] == pytest.approx(1024, rel=0.1)  # an untrained model guesses among all tokens
+    assert status["initialPerplexity"] == pytest.approx(
+        1024 * math.exp(0.2), rel=0.1
+    )  # what the spread of fresh weights adds to guessing
     assert status["perplexity"] <= status["initialPerplexity"] / 10
     assert status["step"] == status["steps"] == STEPS
     assert status["attempts"] == 2  # one Job to encode, one to train

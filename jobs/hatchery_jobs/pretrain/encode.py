@@ -24,7 +24,7 @@ from hatchery_jobs.pretrain.objectives.lengths import row_tokens
 from hatchery_jobs.pretrain.parts import corpora, corpus_role, open_sources
 from hatchery_jobs.pretrain.pieces import Pieces
 from hatchery_jobs.pretrain.piecework import CODE_VERSION, Work, make_plan
-from hatchery_jobs.pretrain.preflight import check
+from hatchery_jobs.pretrain.preflight import check, check_hub
 from hatchery_jobs.pretrain.shape import resolve_shape
 from hatchery_jobs.pretrain.vocabulary import Vocabulary
 
@@ -37,7 +37,7 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
 
     Raises:
         DataError: a split is shorter than one sequence, or a file cannot be read.
-        SpecError: the model of the spec cannot be built; better said now than after hours of encoding.
+        SpecError: the model of the spec cannot be built, or the Hub refuses it; better said now than after hours.
         Interrupted: the pod was asked to end.
     """
     spec = context.job.spec
@@ -45,6 +45,8 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
     draft = context.draft(CODE_VERSION, {corpus_role(n): c.digest for n, c in sources.items()}, plan.facts)
     if not spec.model.from_:
         resolve_shape(spec, plan.vocabulary)
+    if _pod() == 0 and spec.pulls_as_it_pushes:
+        check_hub(context)
     if (found := draft.existing()) is not None:
         return Outcome(*found, planned(context, plan.vocabulary, found[1]), cached=True)
     parent = context.job.output.root.rstrip("/").rpartition("/")[0]

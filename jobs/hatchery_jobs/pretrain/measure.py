@@ -3,7 +3,6 @@
 import math
 
 import torch
-from transformers import AutoTokenizer
 
 from hatchery_jobs.pretrain.samples import write_samples
 from hatchery_jobs.pretrain.sharding import reshard
@@ -61,10 +60,9 @@ def sample(run: Trainer, dog: Watchdog) -> None:
         dog.beat("samples")
         return run.team.agree_to_stop() if run.is_sharded else run.team.stop_wanted()
 
-    tokenizer = AutoTokenizer.from_pretrained(run.order.tokenizer)
     texts = write_samples(
         run.measured.model,
-        tokenizer,
+        run.tokenizer,
         wanted.prompts,
         max_tokens=wanted.max_tokens,
         temperature=wanted.temperature,

@@ -7,7 +7,10 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_jobs.context import Context
 from hatchery_jobs.errors import DataError, RetryableError, SpecError
+from hatchery_jobs.hub import check_writable
+from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.orders import CHECKPOINTS
 from hatchery_jobs.pretrain.shape import Shape
@@ -90,6 +93,21 @@ def check(
     if folder is not None:
         _check_space(spec, plan, folder)
     return plan
+
+
+def check_hub(context: Context[PretrainRunSpec]) -> None:
+    """Asks before anything is computed whether the run may push; a Hub that is away is caught up with later.
+
+    Raises:
+        SpecError: the token may not write, or there is none.
+    """
+    hub = context.job.spec.hub
+    if hub is None:
+        return
+    try:
+        check_writable(hub, "model", endpoint=context.job.hub.endpoint)
+    except RetryableError as error:
+        log("hub-away", message=error.message)
 
 
 def _check_space(spec: PretrainRunSpec, plan: Plan, folder: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from hatchery_api.conditions import Reason
 from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_jobs.artifacts import RECORD
 from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
@@ -26,6 +27,7 @@ from hatchery_jobs.pretrain.sharding import shard
 from hatchery_jobs.pretrain.snapshot import apply
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.pretrain.team import Team, gather_team
+from hatchery_jobs.pretrain.timeline import TIMELINE, existed_seconds, read_timeline
 from hatchery_jobs.pretrain.trainer import Trainer
 from hatchery_jobs.pretrain.vocabulary import Vocabulary, copy_tokenizer, load_vocabulary
 from hatchery_jobs.pretrain.weights import model_shape
@@ -47,6 +49,9 @@ def prepare(order: WorkOrder) -> Trainer:
     state = resume(team, checkpoints, model, getattr(optimizer, "optimizer", optimizer))
     if state.loss_scale and team.accelerator.scaler:
         team.accelerator.scaler.load_state_dict(state.loss_scale)
+    if team.leads:  # a checkpoint does not know of the time after it that was lost with a killed pod
+        existed = existed_seconds(read_timeline(order.folder / RECORD / TIMELINE))
+        state = state.model_copy(update={"wall_seconds": max(state.wall_seconds, existed)})
     setup = _setup(spec, team, shape)
     recorder = Recorder(order, state, setup) if team.leads else Silence()
     feed, tokens_per_byte = open_feed(order, vocabulary, team)

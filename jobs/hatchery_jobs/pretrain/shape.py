@@ -196,7 +196,6 @@ def resolve_shape(spec: PretrainRunSpec, vocabulary: Vocabulary) -> Shape:
         next_sentence=asks_for_next_sentence(spec),
     )
     check_positions(shape, sequence_tokens, "lower it or raise spec.model.overrides.maxPositions")
-    check_family(spec)
     return shape
 
 
@@ -216,28 +215,6 @@ def check_positions(shape: Shape, sequence_tokens: int, remedy: str) -> None:
             Reason.SEQUENCE_TOO_LONG,
             f"spec.data.sequenceLength is {sequence_tokens}, the model sees {shape.positions} positions; {remedy}",
         )
-
-
-def check_family(spec: PretrainRunSpec) -> None:
-    """Refuses what a family or objective cannot do.
-
-    Raises:
-        SpecError: the spec asks for it.
-    """
-    family = spec.model.architecture
-    problem = None
-    if asks_for_next_sentence(spec) and family != "bert":
-        problem = f"spec.objective.masked.nextSentence: {family} has no head for it; take architecture bert"
-    elif spec.data.document_mask and spec.objective.type != "causal":
-        problem = f"spec.data.documentMask belongs to objective causal, not {spec.objective.type}; leave it out"
-    elif spec.attention == "flash" and family == "t5":
-        problem = "spec.attention: t5 adds a bias to attention that flash has no place for; take auto or sdpa"
-    elif spec.attention == "flash" and spec.precision == "fp32":
-        problem = "spec.attention: flash computes in 16 bits only; take precision bf16 or fp16, or attention sdpa"
-    elif spec.attention == "flash" and spec.data.document_mask:
-        problem = "spec.attention: flash cannot keep documents of a batch apart (data.documentMask); take sdpa"
-    if problem:
-        raise SpecError(Reason.INVALID_SPEC, problem)
 
 
 def _head_width(sizes: Sizes, heads: int, width: int) -> int:

@@ -125,9 +125,3 @@ def _check_precision(spec: PretrainRunSpec, *, gpu: bool) -> None:
             Reason.INVALID_SPEC,
             "spec.precision is fp16 and the pod has no GPU; ask for one in spec.placement.resources, or take bf16",
         )
-    if spec.precision == "fp16" and spec.parallelism.strategy == "fsdp":
-        raise SpecError(
-            Reason.INVALID_SPEC,
-            "spec.precision is fp16 and spec.parallelism.strategy is fsdp, whose parts have no common gradient scale; "
-            "take bf16 or ddp",
-        )

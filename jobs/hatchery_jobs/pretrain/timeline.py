@@ -90,6 +90,17 @@ def read_timeline(path: Path) -> list[Line]:
     return lines
 
 
+def existed_seconds(lines: Iterable[Line]) -> float:
+    """Time workers existed, of killed ones up to their last line."""
+    total, began, last = 0.0, None, 0.0
+    for line in lines:
+        if line["event"] == BEGAN:
+            total += last - began if began is not None else 0.0
+            began = line["time"]
+        last = line["time"]
+    return total + (last - began if began is not None else 0.0)
+
+
 def restarts(lines: Iterable[Line]) -> list[tuple[int, str]]:
     """For each time the workers began again: the step, and why those before them ended."""
     found: list[tuple[int, str]] = []

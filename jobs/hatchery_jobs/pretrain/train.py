@@ -8,25 +8,23 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import METRICS_PORT
-from hatchery_api.placement import Hub
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.pretrain_model import HubRevisionSource
 from hatchery_api.pretrain_result import PretrainResult
 from hatchery_jobs.artifacts import Draft, storage_errors, write_atomically
 from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.errors import Interrupted, RetryableError
-from hatchery_jobs.hub import check_writable
 from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.index import TokenIndex
 from hatchery_jobs.pretrain.launch import Gang, run_workers
 from hatchery_jobs.pretrain.objectives.lengths import row_tokens
 from hatchery_jobs.pretrain.orders import CHECKPOINTS, MICRO_BATCH, OUTBOX, STREAMS, WorkOrder
-from hatchery_jobs.pretrain.preflight import check
+from hatchery_jobs.pretrain.preflight import check, check_hub
 from hatchery_jobs.pretrain.vocabulary import copy_tokenizer, load_vocabulary
 from hatchery_jobs.pretrain.weights import find_weights
 
-CODE_VERSION: Final = "2"
+CODE_VERSION: Final = "3"
 """Raised whenever equal inputs would give another model."""
 
 RESULT: Final = "result.json"
@@ -77,8 +75,8 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
         first_node=gang.index == 0,
         metrics_port=int(os.environ.get("HATCHERY_METRICS_PORT", METRICS_PORT)),
     )
-    if order.first_node and spec.hub:
-        _check_hub(context, spec.hub)
+    if order.first_node:
+        check_hub(context)
     if order.first_node and spec.checkpoint.resume_from:
         _fetch(context, spec.checkpoint.resume_from, draft.folder)
     result = run_workers(order, gang, context.stop).result
@@ -86,14 +84,6 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
         return _others_outcome(context, draft, result)
     _finish(context, draft.folder, tokenizer, store.index, result)
     return _commit(draft, result)
-
-
-def _check_hub(context: Context[PretrainRunSpec], hub: Hub) -> None:
-    """Refuses a token that may not push, before anything is computed; a Hub that is away is caught up with later."""
-    try:
-        check_writable(hub, "model", endpoint=context.job.hub.endpoint)
-    except RetryableError as error:
-        log("hub-away", message=error.message)
 
 
 def _fetch(context: Context[PretrainRunSpec], source: HubRevisionSource, folder: Path) -> None:

@@ -5,11 +5,13 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 import torch
+from transformers import AutoTokenizer
 
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_jobs.artifacts import storage_errors
@@ -86,15 +88,21 @@ class Trainer(AbstractContextManager["Trainer"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the record of the run, after what is being written."""
+        """Ends the reading, and the record of the run after what is being written."""
         if self.writer is not None:
             self.writer.close()
+        self.objective.close()
         self.recorder.__exit__(kind, error, trace)
 
     @property
     def is_sharded(self) -> bool:
         """Whether every forward pass is one of all workers together."""
         return self.team.is_sharded
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Of transformers, for samples."""
+        return AutoTokenizer.from_pretrained(self.order.tokenizer)
 
     def advance(self, **changes: Any) -> None:
         """Changes the state."""

@@ -9,7 +9,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_jobs.context import Context
 from hatchery_jobs.errors import DataError, SpecError
-from hatchery_jobs.pretrain.shape import Shape, asks_for_next_sentence, check_family, check_positions, resolve_shape
+from hatchery_jobs.pretrain.shape import Shape, asks_for_next_sentence, check_positions, resolve_shape
 from hatchery_jobs.pretrain.vocabulary import Vocabulary
 from hatchery_jobs.pull import Snapshot, find_snapshot
 
@@ -101,7 +101,6 @@ def shape_of_weights(folder: Path, spec: PretrainRunSpec, vocabulary: Vocabulary
         )
     _check_padding(config, spec, vocabulary)
     check_positions(shape, spec.data.sequence_length, "lower it: the weights of spec.model.from decide")
-    check_family(spec)
     return shape
 
 

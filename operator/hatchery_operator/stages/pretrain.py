@@ -32,7 +32,8 @@ def _encode_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
 
 
 def _encode_shape(spec: PretrainRunSpec) -> Shape:
-    return Shape(nodes=spec.encode.parallelism, uses_devices=False, urls=_urls(spec), token=_pull_token(spec))
+    token = first_token(_pull_token(spec), spec.hub.token_secret if spec.hub else None)
+    return Shape(nodes=spec.encode.parallelism, uses_devices=False, urls=_urls(spec), token=token)
 
 
 def _train_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:

@@ -58,6 +58,9 @@ class Objective(Protocol):
     def bits_per_byte(self, loss: float) -> float | None:
         """A validation loss in nats per label as bits per byte of text; None where labels are not all the text."""
 
+    def close(self) -> None:
+        """Ends the reading."""
+
 
 class Fed:
     """What every objective that reads a feed shares."""
@@ -73,3 +76,7 @@ class Fed:
     def begin(self, first: int, count: int) -> None:
         """All workers say at the same point which positions the next update takes."""
         self.feed.begin(first, count)
+
+    def close(self) -> None:
+        """Ends the reading."""
+        self.feed.close()

@@ -374,3 +374,17 @@ def test_objects_of_a_store_are_put_and_found_again(bench):
     )
     again = encode.run(replace(context, job=other, scratch=scratch))  # made again, for it is damaged
     assert again.artifact.digest == local.artifact.digest
+
+
+@pytest.mark.parametrize("own", [None, {"name": "reader", "key": "token"}])
+def test_a_run_that_may_not_push_is_refused_before_anything_is_encoded(bench, monkeypatch, own):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    corpora = [{"corpusRef": {"name": "texts"}}, {"hub": {"dataset": "lab/other", "tokenSecret": own}}]
+    hub = {"repo": "lab/model", "tokenSecret": {"name": "writer", "key": "token"}}
+    context = bench.context("encode", [bench.corpus(), bench.tokenizer()], corpora=corpora[: 1 + bool(own)], hub=hub)
+    # where the corpora have a token of their own, the pod has not the one to push with
+    refused = pytest.raises(SpecError if own is None else RetryableError)
+    with refused as caught:
+        encode.run(context)
+    assert ("no token" in caught.value.message) == (own is None)
+    assert not (bench.root / "_pieces").exists()

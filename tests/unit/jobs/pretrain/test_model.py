@@ -11,7 +11,7 @@ from transformers.activations import ACT2FN
 
 from hatchery_api.pretrain import Optimizer
 from hatchery_jobs.errors import DataError, SpecError
-from hatchery_jobs.pretrain.model import build_model
+from hatchery_jobs.pretrain.model import build_model, sinusoids
 from hatchery_jobs.pretrain.optimizer import build_optimizer, parameter_groups
 from hatchery_jobs.pretrain.shape import Shape
 from hatchery_jobs.pretrain.vocabulary import SpecialIds
@@ -83,6 +83,48 @@ def test_weights_depend_on_the_seed_alone(family):
     second, other = build_model(shape, SPECIAL, seed=1).state_dict(), build_model(shape, SPECIAL, seed=2).state_dict()
     assert all(torch.equal(first[n], second[n]) for n in first)
     assert any(not torch.equal(first[n], other[n]) for n in first)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bert", "roberta"])
+@pytest.mark.parametrize("width", [64, 256])
+def test_the_spread_of_fresh_weights_follows_the_width(family, width):
+    shape = shape_of(family, width=width, head_width=width // 2, feed_forward=4 * width)
+    model = build_model(shape, SPECIAL, seed=1)
+    spread = math.sqrt(2 / (5 * width))
+    assert model.get_input_embeddings().weight.std().item() == pytest.approx(spread, rel=0.03)
+    assert model.config.initializer_range == spread
+    inner = {n: p.std().item() for n, p in model.named_parameters() if p.dim() == 2 and min(p.shape) >= width}
+    assert len(inner) > 2 * shape.layers
+    for name, value in inner.items():
+        narrower = math.sqrt(2 * shape.layers) if name.endswith("c_proj.weight") else 1.0  # GPT-2's residual layers
+        assert value == pytest.approx(spread / narrower, rel=0.05), name
+
+
+def test_a_shift_changes_all_pairs_of_positions_alike():
+    waves = sinusoids(40, 32)
+    products = waves @ waves.T
+    for shift in (0, 1, 7):
+        along = products.diagonal(shift)
+        assert torch.allclose(along, along[0].expand_as(along), atol=1e-4)
+    assert products[0, 0] == 16.0
+    assert products[0, 1] > products[0, 3] > products[0, 9]
+    assert sinusoids(3, 5).shape == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("family", "table"),
+    [
+        ("gpt2", "transformer.wpe.weight"),
+        ("bert", "bert.embeddings.position_embeddings.weight"),
+        ("roberta", "roberta.embeddings.position_embeddings.weight"),
+    ],
+)
+def test_positions_begin_as_waves_of_the_same_spread(family, table):
+    shape = shape_of(family)
+    weight = build_model(shape, SPECIAL, seed=1).state_dict()[table]
+    rows = weight[shape.skipped_positions :]
+    assert torch.equal(rows, sinusoids(shape.positions, shape.width) * math.sqrt(2) * math.sqrt(2 / (5 * shape.width)))
+    assert rows.square().mean().sqrt().item() == pytest.approx(math.sqrt(2 / (5 * shape.width)), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -191,4 +233,5 @@ def test_a_fresh_model_knows_nothing():
     tokens = torch.randint(256, (16, 33), generator=torch.Generator().manual_seed(1))
     logits = build_model(SHAPE, SPECIAL, seed=1)(input_ids=tokens[:, :-1]).logits
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-    assert loss.item() == pytest.approx(math.log(256), abs=0.05)
+    # the last norm leaves states of variance 1, so logits have a variance of width times 2 / (5 width), half of it lost
+    assert loss.item() == pytest.approx(math.log(256) + 0.4 / 2, abs=0.05)

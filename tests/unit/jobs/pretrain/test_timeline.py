@@ -4,7 +4,7 @@ import itertools
 
 from hatchery_jobs.pretrain import timeline
 from hatchery_jobs.pretrain.state import Times
-from hatchery_jobs.pretrain.timeline import Timeline, read_timeline, restarts, restarts_by_cause
+from hatchery_jobs.pretrain.timeline import Timeline, existed_seconds, read_timeline, restarts, restarts_by_cause
 
 
 def life(path, first, last, cause=None):
@@ -33,6 +33,16 @@ def test_restarts_are_told_with_their_causes(tmp_path):
         "time": 1, "event": "update", "step": 1, "tokens": 64,
         "data": 0.1, "compute": 0.2, "optimizer": 0.05, "total": 0.4,
     }  # fmt: skip
+
+
+def test_the_time_of_killed_workers_counts_up_to_their_last_line(tmp_path):
+    path = tmp_path / "timeline.jsonl"
+    assert existed_seconds([]) == 0
+    life(path, 0, 3, "asked to end")  # seconds 0 to 4
+    life(path, 3, 5)  # 300 to 302, killed
+    assert existed_seconds(read_timeline(path)) == 4 + 2
+    life(path, 4, 8, "done")  # 400 to 405
+    assert existed_seconds(read_timeline(path)) == 4 + 2 + 5
 
 
 def test_a_line_that_was_torn_by_a_kill_costs_only_itself(tmp_path):
