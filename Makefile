@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # without a cluster's nodes; these tests mostly wait, so several processes of them share two cores with the others
 APISERVER = $(BIN)/python -m pytest -n 3 --dist loadfile tests/apiserver
+NODELESS = $(BIN)/python -m pytest -n 2 --dist loadfile
 # the programs of a cluster, once for a machine: a test that waited for their minutes would run into its timeout
 PROGRAMS = $(BIN)/python -m tests.cluster build > /dev/null
 .DEFAULT_GOAL := help
@@ -22,6 +23,7 @@ $(VENV)/.ready: requirements/dev.txt requirements/bootstrap.txt requirements/bui
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
 	$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes requirements/dev.txt requirements/bootstrap.txt
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --build-constraints requirements/build.txt -e .
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true # a worker starts in half the time; some files are templates
 	@touch $@
 
 .PHONY: pins
@@ -49,13 +51,13 @@ test: setup ## everything: unit, contract, chart, monitoring, API server, and th
 	$(PROGRAMS)
 	@echo "$(APISERVER) (beside the next command; its output follows)"
 	@$(APISERVER) > $(VENV)/apiserver.log 2>&1 & apiserver=$$!; \
-	$(BIN)/python -m pytest tests/unit tests/contract tests/chart tests/monitoring; others=$$?; \
+	$(NODELESS) tests/unit tests/contract tests/chart tests/monitoring; others=$$?; \
 	wait $$apiserver; apiserver=$$?; cat $(VENV)/apiserver.log; exit $$((others + apiserver))
 	$(BIN)/python -m pytest tests/e2e
 
 .PHONY: test-unit
 test-unit: setup ## tests that need no cluster (a minute or two)
-	$(BIN)/python -m pytest tests/unit tests/contract
+	$(NODELESS) tests/unit tests/contract
 
 .PHONY: test-monitoring
 test-monitoring: setup ## metrics, alerts and dashboards against a real Prometheus (half a minute)

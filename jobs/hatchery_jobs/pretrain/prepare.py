@@ -102,7 +102,10 @@ def _compiled(spec: PretrainRunSpec, team: Team, model: Any) -> Any:
     has_compiler = any(shutil.which(program) for program in COMPILERS)
     wanted = spec.compile == "always" or (spec.compile == "auto" and team.device.type == "cuda" and not pads)
     log("compile", rank=team.rank, wanted=spec.compile, active=wanted and has_compiler, compiler=has_compiler)
-    return torch.compile(model) if wanted and has_compiler else model
+    if not (wanted and has_compiler):
+        return model
+    model.get_output_embeddings().stay_uncompiled()
+    return torch.compile(model)
 
 
 def _setup(spec: PretrainRunSpec, team: Team, shape: Shape) -> Setup:

@@ -37,6 +37,10 @@ class Head(torch.nn.Linear):
             return super().forward(hidden)
         return _summed_loss(hidden, self, self.batch)
 
+    def stay_uncompiled(self) -> None:
+        """Keeps torch.compile out: it would unroll the parts, and compile again for another number of labels."""
+        self.forward = torch.compiler.disable(self.forward)  # type: ignore[method-assign]
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -50,7 +54,7 @@ class Scored:
     @classmethod
     def of(cls, model: Any, called: Any = None) -> "Scored":
         """A model of transformers with a `Head`, and what it is called through: None: nothing around it."""
-        return cls(called or model, model.get_output_embeddings())
+        return cls(model if called is None else called, model.get_output_embeddings())
 
     def __call__(self, batch: Batch, **options: Any) -> Any:
         """The model's output, in which the summed loss in nats stands in the place of the logits."""
@@ -61,7 +65,6 @@ class Scored:
             self.head.batch = None
 
 
-@torch.compiler.disable
 def _summed_loss(hidden: torch.Tensor, head: Head, batch: Batch) -> torch.Tensor:
     """Summed cross-entropy of the positions of a batch that are learnt."""
     states, labels = hidden.flatten(0, -2), batch.labels.flatten()
@@ -82,6 +85,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
     ) -> torch.Tensor:
+        """The loss, and already the gradients."""
         products = _Products.of(states, weight)
         gradients = _Gradients.of(products, bias)
         loss = _computed(products, bias, labels, gradients)

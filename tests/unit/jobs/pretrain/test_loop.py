@@ -137,7 +137,14 @@ def plain_loop(order, steps, warmup, peak):
     torch.manual_seed(1)
     sizes = {"n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}
     none = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=index["vocabSize"], **sizes, **none)).train()
+    spread = math.sqrt(2 / (5 * 32))
+    model = GPT2LMHeadModel(
+        GPT2Config(vocab_size=index["vocabSize"], initializer_range=spread, **sizes, **none)
+    ).train()
+    for position, row in enumerate(model.transformer.wpe.weight.data):
+        for wave in range(16):
+            angle = position / 10_000 ** (wave / 16)
+            row[wave], row[16 + wave] = math.sin(angle) * math.sqrt(2) * spread, math.cos(angle) * math.sqrt(2) * spread
     vectors = [p for p in model.parameters() if p.dim() == 1]
     matrices = [p for p in model.parameters() if p.dim() != 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
@@ -310,3 +317,24 @@ def test_too_little_memory_points_at_the_device_or_at_the_host(error, first, rai
     assert failure.message.startswith(first)
     assert "spec.batch.perDevice" in failure.message
     assert ("limits.memory" in failure.message) == raises_limit
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch looks at it where the loss leaves the output layer
+def test_a_compiled_run_learns_the_same(orders, monkeypatch):
+    """Traced as ever, but run by torch's own operators: no C compiler is needed."""
+    compiled = []
+
+    def traced(model):
+        compiled.append(torch._dynamo.optimize("eager")(model))
+        return compiled[-1]
+
+    monkeypatch.setattr(torch, "compile", traced)
+    monkeypatch.setattr("shutil.which", lambda program: f"/usr/bin/{program}")
+    curves = []
+    for wanted in ("always", "never"):
+        order = orders(wanted, compile=wanted)
+        train(order)
+        curves.append([line["loss"] for line in read_curve(order.folder / CURVE) if "loss" in line])
+    assert len(compiled) == 1
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+    assert curves[0] == pytest.approx(curves[1], abs=1e-6)
