@@ -64,6 +64,20 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """Makes the content of a file durable."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def link_file(source: Path, target: Path) -> None:
+    """A second name for a file; a copy where the volume knows no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def sha256_file(path: Path) -> str:
     """Hex sha256 of a file's content."""
     digest = hashlib.sha256()
@@ -167,7 +181,7 @@ class Draft:
             manifest = {"key": self.key, **self.facts, "files": files}
             data = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
             for entry in files:
-                _sync_file(self.folder / entry["path"])
+                sync_file(self.folder / entry["path"])
             target = local_path(self.uri)
             if target is None:
                 _upload(self.folder, self.uri, files, data)
@@ -228,11 +242,6 @@ def open_input(uri: str, digest: str, scratch: Path) -> Path:
             f"{uri}: there is no complete artifact; was its storage deleted? build the input again",
         )
     return folder
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
 
 
 def _upload(folder: Path, uri: str, files: list[dict[str, Any]], manifest: bytes) -> None:

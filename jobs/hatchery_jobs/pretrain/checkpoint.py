@@ -10,7 +10,6 @@ safetensors file with transformers' names: with config.json and a tokenizer besi
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hatchery_api.base import Record
-from hatchery_jobs.artifacts import sha256_file, storage_errors, sync_folder, write_atomically
+from hatchery_jobs.artifacts import sha256_file, storage_errors, sync_file, sync_folder, write_atomically
 from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.snapshot import Snapshot
 from hatchery_jobs.pretrain.state import RunState
@@ -115,7 +114,7 @@ class Checkpoints:
         partial.mkdir(parents=True)
         write(partial)
         for name in FILES:
-            _sync_file(partial / name)
+            sync_file(partial / name)
         manifest = Manifest(state=state, files={name: sha256_file(partial / name) for name in FILES})
         # pydantic's own JSON has null for a loss that is no number, and would not read it back
         write_atomically(partial / MANIFEST, _sealed(json.dumps(manifest.model_dump(by_alias=True)).encode()))
@@ -181,8 +180,3 @@ def _sealed(manifest: bytes) -> bytes:
     """A JSON object with the sha256 of its own text as its last field: also a changed digit of the state is found."""
     body = manifest[:-1]
     return body + b', "seal": "%s"}' % hashlib.sha256(body).hexdigest().encode()
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())

@@ -7,7 +7,6 @@ their shards by hard links, so that a piece takes no space of its own as long as
 """
 
 import errno
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Final
 import fsspec
 
 from hatchery_api.base import Record
-from hatchery_jobs.artifacts import local_path, storage_errors, sync_folder, write_atomically
+from hatchery_jobs.artifacts import link_file, local_path, storage_errors, sync_file, sync_folder, write_atomically
 from hatchery_jobs.pretrain.index import Shard, Split
 from hatchery_jobs.pretrain.shards import files_digest
 
@@ -84,7 +83,7 @@ class Pieces:
         piece = Piece(shards=shards, sizes={name: (folder / name).stat().st_size for name in names})
         with storage_errors(f"{self._uri}/{key}"):
             for name in names:
-                _sync(folder / name)
+                sync_file(folder / name)
             write_atomically(folder / PIECE, piece.model_dump_json(by_alias=True).encode())
             if self._local is None:
                 store, base = fsspec.core.url_to_fs(f"{self._uri}/{key}")
@@ -117,7 +116,7 @@ class Pieces:
                     store, base = fsspec.core.url_to_fs(f"{self._uri}/{key}")
                     store.get_file(f"{base}/{there}", str(folder / here))
                 else:
-                    _link(self._local / key / there, folder / here)
+                    link_file(self._local / key / there, folder / here)
         return shard if files_digest(folder, shard.files) == shard.digest else None
 
     def discard(self, key: str) -> None:
@@ -134,18 +133,3 @@ class Pieces:
             return (self._local / name).read_bytes()
         store, base = fsspec.core.url_to_fs(f"{self._uri}/{name}")
         return bytes(store.cat_file(base))
-
-
-def _link(source: Path, target: Path) -> None:
-    """A second name for a file; a copy where the file system has no such thing."""
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())

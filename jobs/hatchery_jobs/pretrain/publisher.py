@@ -8,7 +8,6 @@ logged. A Hub that refuses ends pushing, not training. What waits is hard links,
 meanwhile; the disk holds at most two checkpoints more than `checkpoint.keepLast`: the one on its way and the next.
 """
 
-import os
 import random
 import shutil
 import threading
@@ -22,6 +21,7 @@ from typing import Any, Final
 from hatchery_api.contract import JobInput
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.status import HubRevision
+from hatchery_jobs.artifacts import link_file
 from hatchery_jobs.errors import JobError, RetryableError
 from hatchery_jobs.hub import push_once
 from hatchery_jobs.logs import log, redact
@@ -177,9 +177,9 @@ class Publisher:
         folder = self._queue / f"step-{step}-{time.monotonic_ns()}"
         (folder / "model").mkdir(parents=True)
         (folder / "state").mkdir()
-        _link(checkpoint / WEIGHTS, folder / "model" / WEIGHTS)
-        _link(checkpoint / OPTIMIZER, folder / "state" / OPTIMIZER)
-        _link(checkpoint / MANIFEST, folder / "state" / MANIFEST)
+        link_file(checkpoint / WEIGHTS, folder / "model" / WEIGHTS)
+        link_file(checkpoint / OPTIMIZER, folder / "state" / OPTIMIZER)
+        link_file(checkpoint / MANIFEST, folder / "state" / MANIFEST)
         for path in {path for pattern in MODEL_FILES for path in self._model_files.glob(pattern)}:
             shutil.copyfile(path, folder / "model" / path.name)  # copies: a card may be written anew
         return Staged(step, folder)
@@ -244,14 +244,6 @@ class Publisher:
         with self._wake:
             self.published = replace(self.published, **changes)
             self._wake.notify_all()
-
-
-def _link(source: Path, target: Path) -> None:
-    """A second name for a file; a copy where the volume knows no such thing."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _drop(staged: Staged, why: str) -> None:

@@ -5,7 +5,6 @@ forgets the points beyond the checkpoint. Weights & Biases takes no step twice: 
 repeated updates would only repeat.
 """
 
-import math
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from hatchery_api.tracking import WandB
 from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.samples import Sample
 from hatchery_jobs.pretrain.setup import Setup
-from hatchery_jobs.pretrain.state import RunState, Update
+from hatchery_jobs.pretrain.state import RunState, Update, perplexity
 
 FLUSH_SECONDS: Final = 30
 """Longest time until TensorBoard's file has a point."""
@@ -128,12 +127,8 @@ def update_numbers(state: RunState, update: Update, setup: Setup, samples_per_st
 
 def measured_numbers(loss: float, bits_per_byte: float | None) -> dict[str, float]:
     """What trackers are told of a measurement on the validation split."""
-    try:
-        perplexity = math.exp(loss)
-    except OverflowError:
-        perplexity = math.inf
-    numbers = {"loss/eval": loss, "perplexity": perplexity}
-    return numbers if bits_per_byte is None else {**numbers, "bits_per_byte": bits_per_byte}
+    numbers = {"loss/eval": loss, "perplexity": perplexity(loss), "bits_per_byte": bits_per_byte}
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 class TensorBoard:

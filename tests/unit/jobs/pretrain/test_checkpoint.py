@@ -202,7 +202,7 @@ def dies_at(function):
         return function(*arguments, **more)
     return call
 
-for name in ("save_file", "_sync_file", "sha256_file", "write_atomically", "sync_folder"):
+for name in ("save_file", "sync_file", "sha256_file", "write_atomically", "sync_folder"):
     setattr(checkpoint, name, dies_at(getattr(checkpoint, name)))
 torch.save = dies_at(torch.save)
 snapshot = Snapshot({"weight": torch.ones(3, 4)}, {})
