@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.bench.library import learn_merges, sources
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from hatchery_jobs.pretrain.encoder import FileEncoder, NotEqual, byte_letters, fast_encoder
@@ -87,6 +88,22 @@ def test_both_libraries_give_equal_ids(tokenizer):
     fast = fast_encoder(tokenizer)
     assert [ids.tolist() for ids in fast.encode(TEXTS)] == exact(tokenizer, TEXTS)
     equal()
+
+
+def test_four_megabytes_of_sources_it_was_not_trained_on_have_equal_ids_and_come_back():
+    texts = sources()
+    train, held_out = texts[::4], [text for number, text in enumerate(texts) if number % 4]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = PRE_TOKENIZERS["split"]
+    tokenizer.decoder = decoders.ByteLevel()
+    learn_merges(tokenizer, train, 2000)
+    ends = np.cumsum([len(text.encode()) for text in held_out])
+    some = held_out[: int(np.searchsorted(ends, 4_000_000)) + 1]
+    fast = fast_encoder(tokenizer)
+    for text, ids, slow in zip(some, fast.encode(some), exact(tokenizer, some), strict=True):
+        assert np.array_equal(ids, slow)
+        assert tokenizer.decode(slow) == text
+    assert sum(len(text.encode()) for text in some) > 4_000_000
 
 
 def test_letters_of_bytes_are_those_of_the_library():

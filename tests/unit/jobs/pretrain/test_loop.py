@@ -87,6 +87,39 @@ def test_resumed_twice_and_after_a_torn_checkpoint(orders, monkeypatch):
     assert outcome(broken) == outcome(whole)
 
 
+def test_across_epochs_and_restarts_every_row_is_read_once_in_each(orders, monkeypatch):
+    rows, read, asked = TokenStore.rows, [], 0
+
+    def recorded(self, split, numbers, **options):
+        if split == "train":
+            read.extend(np.asarray(numbers).tolist())
+        return rows(self, split, numbers, **options)
+
+    def stop_wanted(self):
+        nonlocal asked
+        asked += 1
+        return asked in {5, 11}
+
+    monkeypatch.setattr(TokenStore, "rows", recorded)
+    whole, broken = (orders(name, batch={"sequences": 64, "perDevice": 32}) for name in ("whole", "broken"))
+    train(whole)
+    undisturbed = read.copy()
+    read.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(Team, "stop_wanted", stop_wanted)
+        steps = [train(broken).result.step for _ in range(2)]
+    assert 0 < steps[0] < steps[1] < train(broken).result.step
+    assert read == undisturbed
+    assert outcome(broken) == outcome(whole)
+    size = TokenStore(broken.tokens, 32).sequences("train")
+    epochs = [read[begin : begin + size] for begin in range(0, len(read), size)]
+    assert len(epochs) > 2
+    assert size % 64 > 0  # they begin in the middle of an update
+    for epoch in epochs[:-1]:
+        assert sorted(epoch) == list(range(size))
+    assert epochs[0] != epochs[1]
+
+
 def test_the_launchers_sign_stops_it(orders):
     order = orders("run")
     order.sign(Sign.STOP).touch()
