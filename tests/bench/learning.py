@@ -1,7 +1,7 @@
-"""What a small model learns in 1,000 steps of 1,024 tokens from the sources of Python's standard library.
+"""What small models learn in 1,000 steps of 1,024 tokens from the sources of Python's standard library.
 
-Run: python -m tests.bench.learning. Text becomes tokens in the real encode stage and a model in the real loop, on one
-thread and in about a minute. The loss is over the whole validation split; its files differ much (tables of encodings are
+Run: python -m tests.bench.learning. Text becomes tokens in the real encode stage and models in the real loop, on one
+thread and in about a minute each. The loss is over the whole validation split; its files differ much (tables of encodings are
 easy), and so do the libraries of two versions of Python: compare figures of one version only.
 """
 
@@ -16,10 +16,12 @@ import time
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from tests.bench.bars import bar, print_machine
 from tests.bench.library import inputs, learn_merges, sources, split
 from tests.support.training_loop import train
 from tokenizers import Tokenizer
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.pretrain import PretrainRunSpec
@@ -35,6 +37,7 @@ from hatchery_jobs.tokenizer.build import untrained
 VOCAB, LENGTH, STEPS = 1024, 128, 1000
 PEAK_LR = 3e-3
 LOSS_GOAL, BITS_GOAL = 3.10, 1.83
+FAMILIES = ("gpt2", "llama")
 
 CODE = r"\r?\n[ \t]*|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
 """A line's end and the next one's indentation are one piece; words take the sign or space before them along."""
@@ -59,49 +62,79 @@ def tokenizer(texts: list[str]) -> Tokenizer:
     return made
 
 
-def context(root: Path, stage: str, records: list[InputRecord]) -> Context[PretrainRunSpec]:
-    """A stage of the run."""
+def context(root: Path, stage: str, records: list[InputRecord], family: str) -> Context[PretrainRunSpec]:
+    """A stage of the run of a family."""
+    model = {**SPEC["model"], "architecture": family}
     job = JobInput[PretrainRunSpec](
         kind="PretrainRun", namespace="n", name="r", uid="u", stage=stage, attempt=1, inputs=records,
-        spec=PretrainRunSpec.model_validate(SPEC), output=Output(root=str(root / "run")),
+        spec=PretrainRunSpec.model_validate({**SPEC, "model": model}), output=Output(root=str(root / "run")),
         hub=HubTarget(endpoint="http://localhost"),
     )  # fmt: skip
     return Context(job=job, progress=Progress(stage), scratch=root, stop=threading.Event())
 
 
+def learn(root: Path, records: list[InputRecord], family: str) -> TokenStore:
+    """Trains a model of a family, and prints its bars; the tokens it learnt from."""
+    encoded = encode.run(context(root, "encode", records, family))
+    folder, signs = root / family, root / f"{family}-signs"
+    folder.mkdir()
+    signs.mkdir()
+    order = WorkOrder(
+        job=context(root, "train", records, family).job,
+        tokens=encoded.folder,
+        tokenizer=Path(records[1].uri),
+        folder=folder,
+        signs=signs,
+        first_node=True,
+        metrics_port=0,
+    )
+    began = time.process_time()
+    result = train(order).result
+    seconds = time.process_time() - began
+    store = TokenStore(encoded.folder, LENGTH)
+    for split_name, facts in store.index.splits.items():
+        print(f"{split_name}: {facts.documents} files, {facts.text_bytes:,} bytes, {facts.tokens:,} tokens")
+    assert result.loss
+    print(f"{result.parameters:,} parameters, {result.tokens:,} tokens, {seconds:.0f} CPU seconds with measurements")
+    print(f"validation loss before the first update {result.loss.initial:.3f}, uniform {math.log(VOCAB):.3f}")
+    bar(f"stdlib-validation-loss-{family}", result.loss.eval or math.nan, LOSS_GOAL, below=True)
+    bar(f"stdlib-bits-per-byte-{family}", result.bits_per_byte or math.nan, BITS_GOAL, below=True)
+    return store
+
+
+def peer(store: TokenStore, folder: Path) -> float:
+    """Validation loss of transformers' GPT-2 of the same size after as many steps of its Trainer, without dropout."""
+    none = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
+    sizes = {"n_positions": LENGTH + 1, "n_embd": 128, "n_layer": 2, "n_head": 4}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, bos_token_id=0, eos_token_id=0, **sizes, **none))
+    settings = TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=8, max_steps=STEPS, learning_rate=PEAK_LR,
+        lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr": PEAK_LR / 10}, warmup_steps=STEPS // 20,
+        weight_decay=0.1, adam_beta2=0.95, report_to="none", save_strategy="no", disable_tqdm=True, use_cpu=True,
+        dataloader_pin_memory=False, optim="adamw_torch_fused",
+    )  # fmt: skip
+    rows = torch.from_numpy(store.rows("train", range(store.sequences("train"))).tokens)
+    Trainer(model=model, args=settings, train_dataset=[{"input_ids": row, "labels": row} for row in rows]).train()
+    measured = torch.from_numpy(store.rows("validation", range(store.sequences("validation"))).tokens)
+    with torch.no_grad():
+        sums = [
+            F.cross_entropy(model.eval()(some[:, :-1]).logits.flatten(0, 1), some[:, 1:].flatten(), reduction="sum")
+            for some in measured.split(32)
+        ]
+    return math.fsum(map(float, sums)) / measured[:, 1:].numel()
+
+
 def main() -> None:
-    """Encodes, trains, and prints the bars."""
+    """Trains both causal families and the peer, and prints the bars."""
     torch.set_num_threads(1)
     print_machine()
     train_texts, validation_texts = split(sources())
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         records = inputs(root, train_texts, validation_texts, tokenizer(train_texts))
-        encoded = encode.run(context(root, "encode", records))
-        splits = TokenStore(encoded.folder, LENGTH).index.splits
-        folder, signs = root / "work", root / "signs"
-        folder.mkdir()
-        signs.mkdir()
-        order = WorkOrder(
-            job=context(root, "train", records).job,
-            tokens=encoded.folder,
-            tokenizer=Path(records[1].uri),
-            folder=folder,
-            signs=signs,
-            first_node=True,
-            metrics_port=0,
-        )
-        began = time.process_time()
-        result = train(order).result
-    seconds = time.process_time() - began
-    for split_name, facts in splits.items():
-        print(f"{split_name}: {facts.documents} files, {facts.text_bytes:,} bytes, {facts.tokens:,} tokens")
-    assert result.loss
-    print(f"{result.parameters:,} parameters, {result.tokens:,} tokens, {seconds:.0f} CPU seconds with measurements")
-    print(f"validation loss before the first update {result.loss.initial:.3f}, uniform {math.log(VOCAB):.3f}")
+        stores = [learn(root, records, family) for family in FAMILIES]
+        print(f"validation loss of GPT-2 by transformers' Trainer {peer(stores[0], root / 'peer'):.3f}")
     print(f"load average {os.getloadavg()[0]:.1f}")
-    bar("stdlib-validation-loss", result.loss.eval or math.nan, LOSS_GOAL, below=True)
-    bar("stdlib-bits-per-byte", result.bits_per_byte or math.nan, BITS_GOAL, below=True)
 
 
 if __name__ == "__main__":
