@@ -89,17 +89,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         products = _Products.of(states, weight)
         gradients = _Gradients.of(products, bias)
         loss = _computed(products, bias, labels, gradients)
-        ctx.dtypes = states.dtype, weight.dtype
+        ctx.dtypes = [None if given is None else given.dtype for given in (states, weight, bias)]
         ctx.save_for_backward(gradients.states, gradients.weight, gradients.bias)
         return loss
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """What the forward pass has computed, times the gradient of the loss; there is one backward pass."""
-        (states, weight, bias), (states_dtype, weight_dtype) = ctx.saved_tensors, ctx.dtypes
-        if bias is not None:
-            bias.mul_(outer[0])
-        return states.mul_(outer[0]).to(states_dtype), weight.mul_(outer[0]).to(weight_dtype), bias, None
+        saved = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        return (*(None if some is None else some.mul_(outer[0]).to(dtype) for some, dtype in saved), None)
 
 
 @dataclass(frozen=True)
@@ -128,13 +126,15 @@ class _Gradients:
     weight: torch.Tensor
     """(V, C), in single precision: parts of many positions are added up."""
     bias: torch.Tensor | None
-    """(V)."""
+    """(V), in single precision."""
 
     @classmethod
     def of(cls, products: _Products, bias: torch.Tensor | None) -> "_Gradients":
         """Nothing yet."""
-        weight = torch.zeros_like(products.weight, dtype=torch.float32)
-        return cls(torch.empty_like(products.states), weight, None if bias is None else torch.zeros_like(bias))
+        weight, bias = (
+            None if given is None else torch.zeros_like(given, dtype=torch.float32) for given in (products.weight, bias)
+        )
+        return cls(torch.empty_like(products.states), weight, bias)
 
     def add(self, begin: int, products: _Products, logits: torch.Tensor) -> None:
         """Adds what follows from the gradients of the logits (n, V) of some states, the first of which is `begin`."""
