@@ -11,7 +11,8 @@ from tests.support.installation import TOKEN_SECRET
 from tests.support.kube import condition
 
 LABEL = "hatchery.dev/name"
-STEPS = 4000
+STEPS = 8000
+"""Enough for all that happens to a run: a status is up to ten seconds old, in which a pod does a thousand steps."""
 GRACE_SECONDS = 60
 SMALL = {"requests": {"cpu": "100m", "memory": "512Mi"}}
 TRAIN = "model-train-a1"
@@ -233,4 +234,6 @@ def test_a_run_that_is_preempted_and_drained_goes_on_without_a_charge(
     kube.kubectl("uncordon", node)
     final = kube.wait_succeeded("PretrainRun", namespace, "yields", 400)
     assert uncharged(final)
-    assert len(final["status"]["resumedFrom"]) == 2
+    # a pod that is drained before its first update has saved nothing that remembers it
+    assert len(final["status"]["resumedFrom"]) in {1, 2}
+    assert final["status"]["step"] == STEPS
