@@ -2,8 +2,8 @@
 
 Run: python -m tests.bench.pretrain. One process, one thread; each loop runs as its users run it and stops after a few
 steps to let the next one go on, so that other work on the machine meets all of them. The bars are medians of the ratios
-within a round, since absolute numbers belong to a machine. The last bar is of two workers beside one and in wall time,
-so other load distorts it.
+within a round, since absolute numbers belong to a machine. The last bar is of two workers beside one, which take turns
+of some seconds too; it is in wall time, so other load distorts it.
 """
 
 import os
@@ -11,10 +11,11 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import logging
+import signal
 import statistics
 import tempfile
+import time
 from contextlib import ExitStack
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ from tests.bench.pretrain_contestants import (
     write_inputs,
 )
 from tests.bench.turns import Contestant
-from tests.support.training_loop import train_together
+from tests.support.training_loop import started
 from transformers.utils.logging import disable_progress_bar
 
 from hatchery_jobs.artifacts import RECORD
@@ -38,7 +39,7 @@ from hatchery_jobs.pretrain.timeline import TIMELINE, UPDATE, Line, read_timelin
 
 DEPTHS = (2, 4)
 ROUNDS, STEPS, WARM_STEPS = 20, 4, 3
-PAIRS, PAIR_STEPS = 5, 60
+TURNS, TURN_SECONDS = 12, 3.0
 TRAINER_GOAL, BARE_GOAL, OUTSIDE_GOAL, DATA_GOAL, SCALING_GOAL = 1.20, 0.95, 0.03, 0.01, 1.5
 
 
@@ -73,29 +74,57 @@ def compare(root: Path, layers: int) -> None:
     bar(f"data-wait-share-l{layers}", data, DATA_GOAL, below=True)
 
 
-def speed_together(root: Path, workers: int, number: int) -> float:
-    """Tokens per wall second of workers that share a global batch of two micro-batches."""
-    batch = {"sequences": 2 * ROWS, "perDevice": ROWS}
-    schedule = {"steps": PAIR_STEPS, "peakLr": 5e-4}
-    order = work_order(root, f"w{workers}-{number}", DEPTHS[0], batch=batch, schedule=schedule)
-    train_together(order, workers)
-    return tokens_per_second(read_timeline(order.folder / RECORD / TIMELINE))
+class Workers:
+    """A run of one or more workers in processes of their own, which works only in its turns."""
 
+    def __init__(self, root: Path, workers: int) -> None:
+        """Starts the workers, and waits until they have done some updates."""
+        batch = {"sequences": 2 * ROWS, "perDevice": ROWS}
+        order = work_order(root, f"w{workers}", DEPTHS[0], batch=batch)
+        self._timeline = order.folder / RECORD / TIMELINE
+        self._started = started(order, workers)
+        self._processes = self._started.__enter__()
+        while len(self._updates()) < WARM_STEPS:
+            time.sleep(0.1)
+        self._signal(signal.SIGSTOP)
 
-def tokens_per_second(lines: list[Line]) -> float:
-    """Speed of a timeline's updates after the first ones, by the fastest quarter: other work can only slow one down."""
-    updates = [line for line in lines if line["event"] == UPDATE][WARM_STEPS:]
-    seconds = [later["time"] - earlier["time"] for earlier, later in pairwise(updates)]
-    return float(updates[0]["tokens"] / statistics.quantiles(seconds, n=4)[0])
+    def play(self, seconds: float) -> float:
+        """Tokens per wall second of a turn, from its first update to its last."""
+        began = time.time()
+        self._signal(signal.SIGCONT)
+        time.sleep(seconds)
+        self._signal(signal.SIGSTOP)
+        updates = [line for line in self._updates() if line["time"] > began]
+        return float(updates[0]["tokens"] * (len(updates) - 1) / (updates[-1]["time"] - updates[0]["time"]))
+
+    def end(self) -> None:
+        """Ends the workers."""
+        self._started.__exit__(None, None, None)
+
+    def _updates(self) -> list[Line]:
+        return [line for line in read_timeline(self._timeline) if line["event"] == UPDATE]
+
+    def _signal(self, number: int) -> None:
+        for process in self._processes:
+            process.send_signal(number)
 
 
 def scaling(root: Path) -> None:
-    """The bar of two workers."""
-    pairs = [(speed_together(root, 1, number), speed_together(root, 2, number)) for number in range(PAIRS)]
-    for workers, speeds in zip((1, 2), zip(*pairs, strict=True), strict=True):
-        print(f"workers {workers}: {', '.join(f'{speed:,.0f}' for speed in speeds)} tokens per wall second")
+    """The bar of two workers, which share a global batch of two micro-batches, beside one."""
+    with ExitStack() as stack:
+        teams = {}
+        for workers in (1, 2):
+            teams[workers] = Workers(root, workers)
+            stack.callback(teams[workers].end)
+        speeds = {workers: [] for workers in teams}
+        for _ in range(TURNS):
+            for workers, team in teams.items():
+                speeds[workers].append(team.play(TURN_SECONDS))
+    for workers, values in speeds.items():
+        print(f"workers {workers}: {', '.join(f'{speed:,.0f}' for speed in values)} tokens per wall second")
     print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}: other load distorts wall time")
-    bar("two-processes-over-one", statistics.median(two / one for one, two in pairs), SCALING_GOAL)
+    ratios = [two / one for one, two in zip(speeds[1], speeds[2], strict=True)]
+    bar("two-processes-over-one", statistics.median(ratios), SCALING_GOAL)
 
 
 def main() -> None:

@@ -4,6 +4,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
@@ -23,6 +25,16 @@ def train(order: WorkOrder) -> Ending:
 
 def train_together(order: WorkOrder, workers: int, module: str = "hatchery_jobs.pretrain.loop") -> Ending | None:
     """Trains with several workers, one thread each."""
+    with started(order, workers, module) as processes:
+        assert [process.wait(timeout=PATIENCE_SECONDS) for process in processes] == [0] * workers
+    return read_ending(order.signs)
+
+
+@contextmanager
+def started(
+    order: WorkOrder, workers: int, module: str = "hatchery_jobs.pretrain.loop"
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Several workers at work, one thread each, until the end of the block."""
     path = order.signs / "order.json"
     path.write_text(order.model_dump_json(by_alias=True))
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -36,8 +48,8 @@ def train_together(order: WorkOrder, workers: int, module: str = "hatchery_jobs.
         for rank in range(workers)
     ]
     try:
-        assert [process.wait(timeout=PATIENCE_SECONDS) for process in processes] == [0] * workers
+        yield processes
     finally:
         for process in processes:
             process.kill()
-    return read_ending(order.signs)
+            process.wait()
