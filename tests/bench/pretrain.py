@@ -13,9 +13,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import logging
 import signal
 import statistics
+import subprocess
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -75,15 +77,11 @@ def compare(root: Path, layers: int) -> None:
 
 
 class Workers:
-    """A run of one or more workers in processes of their own, which works only in its turns."""
+    """Processes of one run, which work only in their turns."""
 
-    def __init__(self, root: Path, workers: int) -> None:
-        """Starts the workers, and waits until they have done some updates."""
-        batch = {"sequences": 2 * ROWS, "perDevice": ROWS}
-        order = work_order(root, f"w{workers}", DEPTHS[0], batch=batch)
-        self._timeline = order.folder / RECORD / TIMELINE
-        self._started = started(order, workers)
-        self._processes = self._started.__enter__()
+    def __init__(self, processes: list[subprocess.Popen[bytes]], timeline: Path) -> None:
+        """Waits until they have done some updates."""
+        self._processes, self._timeline = processes, timeline
         while len(self._updates()) < WARM_STEPS:
             time.sleep(0.1)
         self._signal(signal.SIGSTOP)
@@ -97,10 +95,6 @@ class Workers:
         updates = [line for line in self._updates() if line["time"] > began]
         return float(updates[0]["tokens"] * (len(updates) - 1) / (updates[-1]["time"] - updates[0]["time"]))
 
-    def end(self) -> None:
-        """Ends the workers."""
-        self._started.__exit__(None, None, None)
-
     def _updates(self) -> list[Line]:
         return [line for line in read_timeline(self._timeline) if line["event"] == UPDATE]
 
@@ -109,22 +103,22 @@ class Workers:
             process.send_signal(number)
 
 
+@contextmanager
+def at_work(root: Path, number: int) -> Iterator[Workers]:
+    """Workers that share a global batch of two micro-batches."""
+    order = work_order(root, f"w{number}", DEPTHS[0], batch={"sequences": 2 * ROWS, "perDevice": ROWS})
+    with started(order, number) as processes:
+        yield Workers(processes, order.folder / RECORD / TIMELINE)
+
+
 def scaling(root: Path) -> None:
-    """The bar of two workers, which share a global batch of two micro-batches, beside one."""
-    with ExitStack() as stack:
-        teams = {}
-        for workers in (1, 2):
-            teams[workers] = Workers(root, workers)
-            stack.callback(teams[workers].end)
-        speeds = {workers: [] for workers in teams}
-        for _ in range(TURNS):
-            for workers, team in teams.items():
-                speeds[workers].append(team.play(TURN_SECONDS))
-    for workers, values in speeds.items():
+    """The bar of two workers beside one."""
+    with at_work(root, 1) as one, at_work(root, 2) as two:
+        speeds = [(one.play(TURN_SECONDS), two.play(TURN_SECONDS)) for _ in range(TURNS)]
+    for workers, values in zip((1, 2), zip(*speeds, strict=True), strict=True):
         print(f"workers {workers}: {', '.join(f'{speed:,.0f}' for speed in values)} tokens per wall second")
     print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}: other load distorts wall time")
-    ratios = [two / one for one, two in zip(speeds[1], speeds[2], strict=True)]
-    bar("two-processes-over-one", statistics.median(ratios), SCALING_GOAL)
+    bar("two-processes-over-one", statistics.median(both / alone for alone, both in speeds), SCALING_GOAL)
 
 
 def main() -> None:
