@@ -92,8 +92,7 @@ class Workers:
         self._signal(signal.SIGCONT)
         time.sleep(seconds)
         self._signal(signal.SIGSTOP)
-        updates = [line for line in self._updates() if line["time"] > began]
-        return float(updates[0]["tokens"] * (len(updates) - 1) / (updates[-1]["time"] - updates[0]["time"]))
+        return tokens_per_second(self._updates(), began)
 
     def _updates(self) -> list[Line]:
         return [line for line in read_timeline(self._timeline) if line["event"] == UPDATE]
@@ -101,6 +100,12 @@ class Workers:
     def _signal(self, number: int) -> None:
         for process in self._processes:
             process.send_signal(number)
+
+
+def tokens_per_second(updates: list[Line], began: float) -> float:
+    """Speed from the first update of a turn to the last; what came before the first was partly done in the pause."""
+    turn = [line for line in updates if line["time"] > began]
+    return float(turn[0]["tokens"] * (len(turn) - 1) / (turn[-1]["time"] - turn[0]["time"]))
 
 
 @contextmanager

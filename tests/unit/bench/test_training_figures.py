@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from tests.bench.library import VALIDATION_EVERY, sources, split
-from tests.bench.pretrain import WARM_STEPS, tokens_per_second
+from tests.bench.pretrain import tokens_per_second
 from tests.bench.pretrain_contestants import Ours
 
 from hatchery_jobs.pretrain.state import Times
@@ -15,10 +15,10 @@ def test_shares_are_of_whole_iterations_and_leave_out_the_first() -> None:
     assert ours.shares(warm_steps=1) == (pytest.approx(0.2), pytest.approx(0.1))
 
 
-def test_speed_is_that_of_undisturbed_updates() -> None:
-    times = [0.0] * WARM_STEPS + [10.0, 12.0, 14.0, 16.0, 99.0, 101.0, 103.0]
+def test_the_speed_of_a_turn_leaves_out_the_pause_before_its_first_update() -> None:
+    times = [1.0, 3.0, 51.0, 53.0, 55.0, 57.0]  # the turn began at 50
     updates = [{"event": "update", "step": n, "time": time, "tokens": 50} for n, time in enumerate(times)]
-    assert tokens_per_second([{"event": "began", "step": 0, "time": 0.0}, *updates]) == 25.0
+    assert tokens_per_second(updates, 50.0) == 25.0
 
 
 def test_sources_leave_out_tests_below_the_folder_only(tmp_path: Path) -> None:

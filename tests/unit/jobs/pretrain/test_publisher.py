@@ -328,7 +328,7 @@ def test_a_volume_without_hard_links_gets_copies(start, api, checkpoints, monkey
     def refuse(*_):
         raise PermissionError
 
-    monkeypatch.setattr(module.os, "link", refuse)
+    monkeypatch.setattr("os.link", refuse)
     publisher = start()
     publisher.offer(*save(checkpoints, 5))
     assert publisher.finish(PATIENCE_SECONDS)
