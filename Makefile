@@ -56,7 +56,7 @@ test: setup ## everything: unit, contract, chart, monitoring, API server, and th
 	$(BIN)/python -m pytest tests/e2e
 
 .PHONY: test-unit
-test-unit: setup ## tests that need no cluster (a minute or two)
+test-unit: setup ## tests that need no cluster (some 6 minutes)
 	$(NODELESS) tests/unit tests/contract
 
 .PHONY: test-monitoring
@@ -98,7 +98,7 @@ bench-corpus: setup ## corpus kernels against the published algorithms
 	$(BIN)/python -m tests.bench.corpus
 
 .PHONY: bench-pretrain bench-loop bench-encode bench-checkpoint bench-learning
-bench-pretrain: bench-loop bench-encode bench-checkpoint bench-learning ## all measurements of the training stage, one after the other (10 min)
+bench-pretrain: bench-loop bench-encode bench-checkpoint bench-learning ## all measurements of the training stage, one after the other (12 min)
 
 bench-loop: setup ## the training loop against HF Trainer and a bare loop; two workers against one
 	$(BIN)/python -m tests.bench.pretrain
@@ -109,7 +109,7 @@ bench-encode: setup ## encoding against datasets.map; seeking; memory of a reade
 bench-checkpoint: setup ## how long a checkpoint stops training
 	$(BIN)/python -m tests.bench.checkpoint
 
-bench-learning: setup ## what a small model learns from the standard library
+bench-learning: setup ## what small models learn from the standard library
 	$(BIN)/python -m tests.bench.learning
 
 .PHONY: bench-operator

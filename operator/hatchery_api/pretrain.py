@@ -8,7 +8,7 @@ from hatchery_api.base import Duration, Model, Ref, Seed, cel, exactly_one, spel
 from hatchery_api.corpus import Files, HubDataset
 from hatchery_api.guard import Guard
 from hatchery_api.objective import Objective
-from hatchery_api.placement import Card, RunSpec
+from hatchery_api.placement import Card, RunSpec, SecretKey
 from hatchery_api.pretrain_model import HubRevisionSource, PretrainModel
 from hatchery_api.tracking import Tracking
 
@@ -339,7 +339,11 @@ class PretrainRunSpec(RunSpec):
     """Texts of the model card."""
 
     @property
-    def pulls_as_it_pushes(self) -> bool:
-        """Whether pods that read the corpora have the token that the model is pushed with: a pod has one."""
-        own = [corpus.hub.token_secret for corpus in self.corpora if corpus.hub and corpus.hub.token_secret]
-        return self.hub is not None and own[:1] in ([], [self.hub.token_secret])
+    def pull_token(self) -> SecretKey | None:
+        """Secret with the token of the corpora; of several the first, which must open all."""
+        return next((c.hub.token_secret for c in self.corpora if c.hub and c.hub.token_secret), None)
+
+    @property
+    def encode_token(self) -> SecretKey | None:
+        """Secret with the token of pods that encode, which have one: the corpora's, else the one to push with."""
+        return self.pull_token or (self.hub.token_secret if self.hub else None)

@@ -19,9 +19,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from tests.bench.bars import bar, print_machine
 from tests.bench.library import inputs, learn_merges, sources, split
+from tests.bench.pretrain_contestants import library_gpt2, trainer_settings
 from tests.support.training_loop import train
 from tokenizers import Tokenizer
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+from transformers import Trainer
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.pretrain import PretrainRunSpec
@@ -104,14 +105,10 @@ def learn(root: Path, records: list[InputRecord], family: str) -> TokenStore:
 
 def peer(store: TokenStore, folder: Path) -> float:
     """Validation loss of transformers' GPT-2 of the same size after as many steps of its Trainer, without dropout."""
-    none = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
-    sizes = {"n_positions": LENGTH + 1, "n_embd": 128, "n_layer": 2, "n_head": 4}
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, bos_token_id=0, eos_token_id=0, **sizes, **none))
-    settings = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=8, max_steps=STEPS, learning_rate=PEAK_LR,
+    model = library_gpt2(layers=2, positions=LENGTH + 1)
+    settings = trainer_settings(
+        folder, per_device_train_batch_size=8, max_steps=STEPS, learning_rate=PEAK_LR, adam_beta2=0.95,
         lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr": PEAK_LR / 10}, warmup_steps=STEPS // 20,
-        weight_decay=0.1, adam_beta2=0.95, report_to="none", save_strategy="no", disable_tqdm=True, use_cpu=True,
-        dataloader_pin_memory=False, optim="adamw_torch_fused",
     )  # fmt: skip
     rows = torch.from_numpy(store.rows("train", range(store.sequences("train"))).tokens)
     Trainer(model=model, args=settings, train_dataset=[{"input_ids": row, "labels": row} for row in rows]).train()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -131,21 +132,31 @@ def trainer(tokens: np.ndarray, folder: Path, layers: int, activation: str = "ge
     """transformers' Trainer over GPT-2 as the library has it, without dropout; rows in memory, progress bar off."""
     rows = [torch.from_numpy(row) for row in tokens[: len(tokens) // LENGTH * LENGTH].reshape(-1, LENGTH)]
     data = [{"input_ids": row, "labels": row} for row in rows]
-    none = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
-    config = GPT2Config(
-        vocab_size=VOCAB, n_positions=LENGTH, n_embd=WIDTH, n_layer=layers, n_head=HEADS, bos_token_id=0,
-        eos_token_id=0, activation_function=activation, **none,
-    )  # fmt: skip
-    settings = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=ROWS, max_steps=FOREVER, learning_rate=PEAK_LR,
-        weight_decay=0.1, report_to="none", save_strategy="no", disable_tqdm=True, use_cpu=True,
-        dataloader_pin_memory=False, optim="adamw_torch_fused",
-    )  # fmt: skip
+    settings = trainer_settings(folder, per_device_train_batch_size=ROWS, max_steps=FOREVER, learning_rate=PEAK_LR)
 
     def run(step: Step) -> None:
-        Trainer(model=GPT2LMHeadModel(config), args=settings, train_dataset=data, callbacks=[Turn(step)]).train()
+        model = library_gpt2(layers, LENGTH, activation)
+        Trainer(model=model, args=settings, train_dataset=data, callbacks=[Turn(step)]).train()
 
     return run
+
+
+def library_gpt2(layers: int, positions: int, activation: str = "gelu_new") -> GPT2LMHeadModel:
+    """GPT-2 as the library has it, without dropout."""
+    none = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
+    config = GPT2Config(
+        vocab_size=VOCAB, n_positions=positions, n_embd=WIDTH, n_layer=layers, n_head=HEADS, bos_token_id=0,
+        eos_token_id=0, activation_function=activation, **none,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+def trainer_settings(folder: Path, **own: Any) -> TrainingArguments:
+    """Settings of the library's Trainer: our weight decay and fused AdamW, nothing reported or saved."""
+    return TrainingArguments(
+        output_dir=str(folder), weight_decay=0.1, report_to="none", save_strategy="no", disable_tqdm=True, use_cpu=True,
+        dataloader_pin_memory=False, optim="adamw_torch_fused", **own,
+    )  # fmt: skip
 
 
 class Block(torch.nn.Module):

@@ -45,7 +45,7 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
     draft = context.draft(CODE_VERSION, {corpus_role(n): c.digest for n, c in sources.items()}, plan.facts)
     if not spec.model.from_:
         resolve_shape(spec, plan.vocabulary)
-    if _pod() == 0 and spec.pulls_as_it_pushes:
+    if _pod() == 0 and spec.hub and spec.encode_token == spec.hub.token_secret:
         check_hub(context)
     if (found := draft.existing()) is not None:
         return Outcome(*found, planned(context, plan.vocabulary, found[1]), cached=True)

@@ -18,6 +18,13 @@ FUSED_GELU: Final = "gelu_pytorch_tanh"
 """The same function as GPT-2's and T5's gelu_new, as one kernel: a tenth to a third more tokens per second. The other
 families' activations, gelu and silu, are one kernel already."""
 
+POSITION_TABLES: Final = {
+    "gpt2": "transformer.wpe",
+    "bert": "bert.embeddings.position_embeddings",
+    "roberta": "roberta.embeddings.position_embeddings",
+}
+"""Names of the learnt positions of the families that have any."""
+
 LONGEST_WAVE: Final = 10_000.0
 """Positions, over 2 pi, of the longest of the waves that positions are made of at the start."""
 
@@ -76,15 +83,11 @@ def _order_positions(model: Any, shape: Shape) -> None:
     """Fills a table of positions with waves of the deviation of all weights, so that neighbours are neighbours from
     the start; as random rows they have to be learnt first.
     """
-    table = {
-        "gpt2": lambda: model.transformer.wpe,
-        "bert": lambda: model.bert.embeddings.position_embeddings,
-        "roberta": lambda: model.roberta.embeddings.position_embeddings,
-    }.get(shape.architecture)
-    if table is not None:
+    if shape.architecture in POSITION_TABLES:
+        table = model.get_submodule(POSITION_TABLES[shape.architecture])
         waves = sinusoids(shape.positions, shape.width) * math.sqrt(2) * _deviation(shape)
         with torch.no_grad():
-            table().weight[shape.skipped_positions :] = waves
+            table.weight[shape.skipped_positions :] = waves
 
 
 def sinusoids(positions: int, width: int) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """PretrainRun: pods share the encoding of the corpora into tokens, then a gang trains."""
 
 from hatchery_api.base import parse_duration
-from hatchery_api.placement import SecretKey
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_operator.stages.shape import Need, Shape, Stage, first_token
 
@@ -23,17 +22,12 @@ def _urls(spec: PretrainRunSpec) -> tuple[str, ...]:
     return tuple(url for corpus in spec.corpora if corpus.files for url in corpus.files.urls)
 
 
-def _pull_token(spec: PretrainRunSpec) -> SecretKey | None:
-    return first_token(*(corpus.hub.token_secret for corpus in spec.corpora if corpus.hub))
-
-
 def _encode_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
     return (*_corpora(spec), _tokenizer(spec))
 
 
 def _encode_shape(spec: PretrainRunSpec) -> Shape:
-    token = first_token(_pull_token(spec), spec.hub.token_secret if spec.hub else None)
-    return Shape(nodes=spec.encode.parallelism, uses_devices=False, urls=_urls(spec), token=token)
+    return Shape(nodes=spec.encode.parallelism, uses_devices=False, urls=_urls(spec), token=spec.encode_token)
 
 
 def _train_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
@@ -54,7 +48,7 @@ def _train_shape(spec: PretrainRunSpec) -> Shape:
         urls=_urls(spec) if streams else (),
         token=first_token(
             *(source.token_secret for source in (spec.hub, resume, weights) if source),
-            _pull_token(spec) if streams else None,
+            spec.pull_token if streams else None,
         ),
         tracking_key=spec.tracking.wandb.secret if spec.tracking.wandb else None,
     )
