@@ -96,6 +96,8 @@ class JobInput(Model, Generic[SpecT]):
     """Stage to run."""
     attempt: int
     """Number of the attempt, from 1."""
+    earlier_failure: str | None = None
+    """Reason for which the attempt before it failed."""
     spec: SpecT
     """The resource's spec, with all defaults."""
     inputs: list[InputRecord] = []

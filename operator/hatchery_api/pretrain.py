@@ -164,7 +164,7 @@ class Batch(Model):
     """Sequences in one optimizer step over all workers; gradient accumulation is derived."""
 
     per_device: Annotated[int, Field(ge=1, le=65_536)] = 12
-    """Sequences in one forward pass of one process; halved by itself where a device's memory does not suffice."""
+    """Sequences in one forward pass of one process; halved by itself where memory does not suffice."""
 
 
 class Parallelism(Model):

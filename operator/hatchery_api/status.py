@@ -76,6 +76,8 @@ class StageStatus(Record):
     """When the stage ended, RFC 3339."""
     retry_at: str | None = None
     """When the next attempt starts, RFC 3339."""
+    failure: Annotated[str, Field(max_length=64)] | None = None
+    """Reason for which the newest attempt that failed did."""
     artifact: Artifact | None = None
     """What the stage made."""
     disrupted_pods: Annotated[list[Annotated[str, Field(max_length=253)]], Field(max_length=DISRUPTED_PODS)] = []

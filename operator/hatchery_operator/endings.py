@@ -60,7 +60,7 @@ def attempt_failed(case: Case, failure: Failure) -> Step:
         return replace(_failed_for_good(case, failure), is_failure=True)
     wait = min(LONGEST_BACKOFF_SECONDS, parse_duration(case.spec.retry.backoff) * 2 ** (attempt - 1))
     retry_at = rfc3339(case.seen.now + timedelta(seconds=wait))
-    stage = case.stage.model_copy(update={"state": "Retrying", "retry_at": retry_at})
+    stage = case.stage.model_copy(update={"state": "Retrying", "retry_at": retry_at, "failure": failure.reason.value})
     message = f"attempt {attempt} of {most} failed, the next one starts at {retry_at}: {failure.message}"
     return Step(Reason.RETRYING, message, stage=stage, problem=failure, is_failure=True, requeue_after=wait)
 

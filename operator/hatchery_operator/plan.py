@@ -130,7 +130,8 @@ def _begin(case: Case, records: tuple[InputRecord, ...]) -> Step:
 
 
 def _work(case: Case, records: tuple[InputRecord, ...]) -> Work:
-    return Work(case.run, case.spec, case.stage.name, case.stage.attempt, case.shape, records)
+    stage = case.stage
+    return Work(case.run, case.spec, stage.name, stage.attempt, case.shape, records, stage.failure)
 
 
 def _creating(case: Case, records: tuple[InputRecord, ...]) -> Step:

@@ -18,6 +18,7 @@ class Work:
     attempt: int
     shape: Shape
     inputs: tuple[InputRecord, ...] = ()
+    earlier_failure: str | None = None
 
     @property
     def name(self) -> str:

@@ -59,6 +59,7 @@ def job_input(work: Work, settings: Settings) -> JobInput[RunSpec]:
         uid=run.uid,
         stage=work.stage,
         attempt=work.attempt,
+        earlier_failure=work.earlier_failure,
         spec=work.spec,
         inputs=list(work.inputs),
         output=Output(root=f"{_storage_root(work.spec, settings)}/{run.namespace}/{run.kind.plural}/{run.name}"),

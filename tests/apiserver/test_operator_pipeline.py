@@ -30,6 +30,13 @@ def play(team: Team, *jobs: str) -> None:
         team.end_job(name)
 
 
+def told(job: dict[str, Any]) -> dict[str, Any]:
+    """What the pods of a Job are told."""
+    text: str = job["spec"]["template"]["metadata"]["annotations"]["hatchery.dev/input"]
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
 def events(team: Team, name: str) -> list[tuple[str, str]]:
     found = team.send("GET", team.core("events"))["items"]
     return sorted((event["type"], event["reason"]) for event in found if event["involvedObject"]["name"] == name)
@@ -61,11 +68,11 @@ def test_a_pipeline_applied_in_reverse_runs_to_its_end(team: Team, operator: Ope
 
 def test_what_the_pod_is_told_is_what_was_applied(team: Team) -> None:
     team.apply("CorpusBuild", "corpus", retry={"maxAttempts": 2})
-    template = team.wait_job("corpus-build-a1")["spec"]["template"]
-    told = json.loads(template["metadata"]["annotations"]["hatchery.dev/input"])
-    assert told["spec"]["retry"]["maxAttempts"] == 2
-    assert told["output"]["root"] == f"claim://hatchery/{team.name}/corpusbuilds/corpus"
-    [volume] = [v for v in template["spec"]["volumes"] if v["name"] == "input"]
+    job = team.wait_job("corpus-build-a1")
+    assert told(job)["spec"]["retry"]["maxAttempts"] == 2
+    assert told(job)["output"]["root"] == f"claim://hatchery/{team.name}/corpusbuilds/corpus"
+    assert "earlierFailure" not in told(job)
+    [volume] = [v for v in job["spec"]["template"]["spec"]["volumes"] if v["name"] == "input"]
     [item] = volume["downwardAPI"]["items"]
     field = {"apiVersion": "v1", "fieldPath": "metadata.annotations['hatchery.dev/input']"}
     assert (item["path"], item["fieldRef"]) == ("job.json", field)
@@ -151,7 +158,9 @@ def test_the_budget_of_attempts_survives_restarts_and_deleted_jobs(team: Team, o
     team.wait_reason("CorpusBuild", "corpus", "StorageError")
     status = team.run("CorpusBuild", "corpus")["status"]
     assert (status["attempts"], status["failures"]) == (2, 2)
-    assert list(team.jobs()) == ["corpus-build-a2"]
+    [(name, job)] = team.jobs().items()
+    assert name == "corpus-build-a2"
+    assert told(job)["earlierFailure"] == "StorageError"
     assert "the disk is full" in next(c["message"] for c in status["conditions"] if c["type"] == "Succeeded")
 
 

@@ -179,15 +179,6 @@ def failure_of(error: Exception) -> Failure:
     return Failure(reason=Reason.ATTEMPT_FAILED, message=text[-2000:], exit_code=ExitCode.RETRY, cause=cause)
 
 
-def smaller_micro_batch(order: WorkOrder) -> None:
-    """Leaves a smaller micro-batch for the next launch; the global batch stays. One row cannot be halved."""
-    rows = order.micro_batch()
-    smaller = next((n for n in range(rows // 2, 0, -1) if rows % n == 0), None)
-    if smaller is not None:
-        order.write_micro_batch(smaller)
-        log("micro-batch-halved", rows=rows, now=smaller)
-
-
 def main(path: Path) -> int:
     """Entry point of a worker."""
     disable_progress_bar()
@@ -199,7 +190,7 @@ def main(path: Path) -> int:
         log("error", level="error", rank=local_rank(), trace=traceback.format_exc())
         failure = failure_of(error)
         if failure.cause == Cause.MEMORY:
-            smaller_micro_batch(order)  # before the others can notice, so that all read the same
+            order.halve_micro_batch()  # before the others can notice, so that all read the same
         write_failure(order, local_rank(), failure)
         return 1
     if local_rank() == 0:

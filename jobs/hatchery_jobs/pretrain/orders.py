@@ -3,7 +3,6 @@
 Files, because torchrun between them turns signals and exit codes into its own.
 """
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Literal
@@ -15,6 +14,7 @@ from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.pretrain_result import PretrainResult
 from hatchery_jobs.artifacts import write_atomically
 from hatchery_jobs.errors import DataError, JobError, RetryableError, SpecError
+from hatchery_jobs.logs import log
 
 CHECKPOINTS: Final = "checkpoints"
 """Folder of the checkpoints in the work folder; no part of the artifact."""
@@ -78,13 +78,40 @@ class WorkOrder(Model):
     def micro_batch(self) -> int:
         """Rows in one forward pass: `batch.perDevice`, or fewer since memory did not suffice."""
         wanted = self.job.spec.batch.per_device
-        path = self.folder / MICRO_BATCH
-        smaller = json.loads(path.read_bytes())["rows"] if path.exists() else wanted
-        return int(min(wanted, smaller)) if wanted % smaller == 0 else wanted
+        halved = self._halved()
+        return min(wanted, halved.rows) if halved and wanted % halved.rows == 0 else wanted
 
-    def write_micro_batch(self, rows: int) -> None:
-        """Says for all workers and later attempts that more rows do not fit."""
-        write_atomically(self.folder / MICRO_BATCH, json.dumps({"rows": rows}).encode())
+    def halve_micro_batch(self) -> None:
+        """Leaves half the rows, or the next fewer that divide them, for the next launch of all workers and for later
+        attempts; the global batch stays. One row cannot be halved.
+        """
+        rows = self.micro_batch()
+        fewer = next((n for n in range(rows // 2, 0, -1) if rows % n == 0), None)
+        if fewer is not None:
+            halved = _Halved(rows=fewer, attempt=self.job.attempt)
+            write_atomically(self.folder / MICRO_BATCH, halved.model_dump_json().encode())
+            log("micro-batch-halved", rows=rows, now=fewer)
+
+    def halve_after_a_kill(self) -> None:
+        """Halves the micro-batch, once in an attempt, where the one before was killed for memory: it could not say so
+        itself.
+        """
+        halved = self._halved()
+        if self.job.earlier_failure == Reason.OUT_OF_MEMORY and (not halved or halved.attempt < self.job.attempt):
+            self.halve_micro_batch()
+
+    def _halved(self) -> "_Halved | None":
+        path = self.folder / MICRO_BATCH
+        return _Halved.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+class _Halved(Model):
+    """What is known of the micro-batch that fits."""
+
+    rows: int
+    """Rows that have not failed yet."""
+    attempt: int
+    """Attempt in which they were halved last."""
 
 
 class Ending(Model):

@@ -14,6 +14,7 @@ from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.devices import this_device
 from hatchery_jobs.pretrain.feeds import open_feed
+from hatchery_jobs.pretrain.memory import check_memory
 from hatchery_jobs.pretrain.model import build_model
 from hatchery_jobs.pretrain.objectives.build import build_objective
 from hatchery_jobs.pretrain.objectives.lengths import learns_pairs, target_tokens
@@ -44,6 +45,7 @@ def prepare(order: WorkOrder) -> Trainer:
     order.sign(Sign.STARTED).touch()
     vocabulary = load_vocabulary(order.tokenizer)
     shape = model_shape(spec, vocabulary, order.weights)
+    check_memory(shape.parameters, team.size if team.is_sharded else 1, team.device)
     model, forward, optimizer = _model(spec, team, shape, vocabulary, order.weights)
     checkpoints = Checkpoints(order.folder / CHECKPOINTS, spec.checkpoint.keep_last)
     state = resume(team, checkpoints, model, getattr(optimizer, "optimizer", optimizer))
@@ -52,6 +54,8 @@ def prepare(order: WorkOrder) -> Trainer:
     if team.leads:  # a checkpoint does not know of the time after it that was lost with a killed pod
         existed = existed_seconds(read_timeline(order.folder / RECORD / TIMELINE))
         state = state.model_copy(update={"wall_seconds": max(state.wall_seconds, existed)})
+    if team.leads and team.device.type == "cpu":  # batches on a GPU hardly weigh on what the pod is limited to
+        order.halve_after_a_kill()
     setup = _setup(spec, team, shape)
     recorder = Recorder(order, state, setup) if team.leads else Silence()
     feed, tokens_per_byte = open_feed(order, vocabulary, team)

@@ -1,5 +1,6 @@
 """What is done about a resource, case by case: the resource and what is observed, in; the plan, out."""
 
+import json
 import re
 from dataclasses import replace
 from typing import Any
@@ -31,6 +32,7 @@ from hatchery_operator.observed import Observed
 from hatchery_operator.outcome import Plan
 from hatchery_operator.pending import YOUNG_SECONDS
 from hatchery_operator.plan import plan
+from hatchery_operator.pod import INPUT_ANNOTATION
 from hatchery_operator.problem import Problem
 from hatchery_operator.settings import Settings
 
@@ -217,6 +219,7 @@ def test_a_failure_that_may_pass_is_tried_again_after_the_backoff() -> None:
     assert "the Hub is down" in message(decided)
     assert decided.requeue_after == 30
     assert decided.status.stages[0].retry_at == rfc3339(later(30))
+    assert decided.status.stages[0].failure == "HubUnavailable"
     assert decided.status.failures == 1
 
 
@@ -241,6 +244,9 @@ def test_the_next_attempt_has_its_own_job_and_forgets_nothing() -> None:
     assert (decided.status.attempts, decided.status.failures) == (2, 1)
     assert decided.status.start_time == subject.status.start_time
     assert [note.reason for note in decided.notes] == ["AttemptStarted"]
+    [job] = decided.creates
+    told = json.loads(job["spec"]["template"]["metadata"]["annotations"][INPUT_ANNOTATION])
+    assert (told["attempt"], told["earlierFailure"]) == (2, "AttemptFailed")
 
 
 def test_a_first_attempt_is_told_by_its_job_and_needs_no_event() -> None:

@@ -16,7 +16,7 @@ from tests.support.training_loop import train
 from hatchery_api import __version__
 from hatchery_api.conditions import Reason
 from hatchery_jobs.errors import SpecError
-from hatchery_jobs.pretrain import loop
+from hatchery_jobs.pretrain import loop, memory, prepare
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.data import TokenStore
@@ -211,6 +211,30 @@ def test_the_size_of_a_micro_batch_hardly_matters(orders):
         curves.append([line["loss"] for line in read_curve(order.folder / CURVE) if "loss" in line])
     assert curves[0][0] == pytest.approx(curves[1][0], abs=1e-6)
     assert curves[0] == pytest.approx(curves[1], abs=1e-4)
+
+
+def test_an_attempt_after_a_kill_for_memory_goes_on_with_half_the_rows_and_the_same_batch(orders, monkeypatch):
+    whole, killed = orders("whole"), orders("killed")
+    tokens = train(whole).result.tokens
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Team, "stop_wanted", lambda team: Checkpoints(team.order.folder / CHECKPOINTS, 2).newest() is not None
+        )
+        assert train(killed).result.micro_batch is None
+    job = killed.job.model_copy(update={"attempt": 2, "earlier_failure": Reason.OUT_OF_MEMORY})
+    done = train(killed.model_copy(update={"job": job})).result
+    assert (done.micro_batch, done.tokens) == (1, tokens)
+    losses = [[line["loss"] for line in read_curve(o.folder / CURVE) if "loss" in line] for o in (whole, killed)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+
+
+def test_a_model_that_the_pod_cannot_hold_is_refused_before_it_is_made(orders, monkeypatch, tmp_path):
+    limit = tmp_path / "memory.max"
+    limit.write_text("100000\n")
+    monkeypatch.setattr(memory, "POD_LIMIT", limit)
+    monkeypatch.setattr(prepare, "build_model", None)
+    with pytest.raises(SpecError, match=r"take 0\.00 GB in each worker"):
+        train(orders("large"))
 
 
 def test_the_evaluation_is_the_mean_over_every_whole_sequence(orders):

@@ -19,7 +19,6 @@ from hatchery_jobs.errors import Interrupted, RetryableError, SpecError
 from hatchery_jobs.pretrain import launch, loop, train
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.launch import Gang
-from hatchery_jobs.pretrain.loop import smaller_micro_batch
 from hatchery_jobs.pretrain.orders import Cause, Ending, Failure, Sign, WorkOrder, write_ending, write_failure
 
 TIMEOUT_SECONDS = 200
@@ -250,7 +249,7 @@ def test_workers_that_hang_are_started_again_but_not_for_ever(order, monkeypatch
 def test_a_device_that_is_too_small_gets_half_the_rows_and_all_pods_know(order, monkeypatch):
     def too_small(rank):
         def leave(order):
-            smaller_micro_batch(order)
+            order.halve_micro_batch()
             fails("OutOfMemory", cause=Cause.MEMORY, rank=rank)(order)
 
         return leave
@@ -263,6 +262,30 @@ def test_a_device_that_is_too_small_gets_half_the_rows_and_all_pods_know(order, 
     with pytest.raises(RetryableError) as e:
         launch.run_workers(order, GANG, threading.Event())
     assert e.value.reason == "OutOfMemory"
+
+
+def test_a_pod_that_was_killed_for_memory_is_followed_by_one_with_half_the_rows(order):
+    def starts(attempt, earlier=None):
+        job = order.job.model_copy(update={"attempt": attempt, "earlier_failure": earlier})
+        told = order.model_copy(update={"job": job})
+        told.halve_after_a_kill()
+        return told.micro_batch()
+
+    assert starts(1) == 2
+    assert starts(2, "HubUnavailable") == 2
+    assert starts(3, "OutOfMemory") == 1
+
+
+def test_each_kill_for_memory_halves_once_however_often_the_attempt_starts(order):
+    def starts(attempt):
+        batch = order.job.spec.batch.model_copy(update={"per_device": 12})
+        spec = order.job.spec.model_copy(update={"batch": batch})
+        job = order.job.model_copy(update={"attempt": attempt, "earlier_failure": "OutOfMemory", "spec": spec})
+        told = order.model_copy(update={"job": job})
+        told.halve_after_a_kill()
+        return told.micro_batch()
+
+    assert [starts(attempt) for attempt in (2, 2, 3, 3, 4, 5)] == [6, 6, 3, 3, 1, 1]
 
 
 def test_pods_that_never_meet_give_up(order, monkeypatch):

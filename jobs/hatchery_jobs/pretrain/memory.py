@@ -1,0 +1,47 @@
+"""Whether a worker's part of the run fits into the memory it has, asked before anything is made."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from hatchery_api.conditions import Reason
+from hatchery_jobs.errors import SpecError
+from hatchery_jobs.pretrain.preflight import ADAM_BYTES, GB
+
+POD_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
+"""Where the kernel says what the container may take."""
+
+
+def check_memory(parameters: int, holders: int, device: torch.device) -> None:
+    """Refuses a model whose weights, gradients and moments alone take more than there is.
+
+    Args:
+        parameters: of the whole model.
+        holders: workers that share them, each holding a part; 1: each holds all.
+        device: of this worker.
+
+    Raises:
+        SpecError: they do not fit, whatever the batch.
+    """
+    needed = ADAM_BYTES * parameters // holders
+    if device.type == "cuda":
+        there, whose = torch.cuda.mem_get_info(device)[1], "the GPU has"
+        remedy = "share them by spec.parallelism.strategy fsdp among more workers, or take a larger GPU"
+    else:
+        there = _share_of_pod()
+        whose = "its share of the pod's limit is"
+        remedy = "raise spec.placement.resources.limits.memory"
+    if there is not None and needed > there:
+        raise SpecError(
+            Reason.OUT_OF_MEMORY,
+            f"weights, gradients and moments of {parameters:,} parameters take {needed / GB:.2f} GB in each worker, "
+            f"and {whose} {there / GB:.2f} GB; {remedy}, or take a smaller spec.model",
+        )
+
+
+def _share_of_pod() -> int | None:
+    """Bytes for each worker of this pod; None: as many as its node has."""
+    said = POD_LIMIT.read_text().strip() if POD_LIMIT.exists() else "max"
+    return None if said == "max" else int(said) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
