@@ -1,69 +1,62 @@
 """Tokens per CPU second of the training loop, beside transformers' Trainer and a bare loop over a hand-written GPT.
 
-Run: python -m tests.bench.pretrain. One process, one thread; each loop runs as its users run it and stops after a few
-steps to let the next one go on, so that other work on the machine meets all of them. The bars are medians of the ratios
-within a round, since absolute numbers belong to a machine. The last bar is of two workers beside one, which take turns
-of some seconds too; it is in wall time, so other load distorts it.
+Run: python -m tests.bench.pretrain. One thread each; each loop runs as its users run it and stops after a few steps to
+let the next one go on, so that other work on the machine meets all of them. The bars are medians of the ratios within a
+round, since absolute numbers belong to a machine. The last bar is of two workers beside one, which take turns of some
+seconds too; it is in wall time, so other load distorts it.
 """
 
 import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import logging
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import torch
 from tests.bench.bars import bar, print_machine
-from tests.bench.pretrain_contestants import (
-    LENGTH,
-    ROWS,
-    Ours,
-    bare,
-    made_up_tokens,
-    trainer,
-    work_order,
-    write_inputs,
-)
+from tests.bench.pretrain_contestants import LENGTH, ROWS, WARM_STEPS, made_up_tokens, work_order, write_inputs
 from tests.bench.turns import Contestant
 from tests.support.training_loop import started
-from transformers.utils.logging import disable_progress_bar
 
 from hatchery_jobs.artifacts import RECORD
+from hatchery_jobs.pretrain.launch import worker_environment
 from hatchery_jobs.pretrain.timeline import TIMELINE, UPDATE, Line, read_timeline
 
 DEPTHS = (2, 4)
-ROUNDS, STEPS, WARM_STEPS = 20, 4, 3
+ROUNDS, STEPS = 20, 4
+LOOPS = {
+    "ours": "ours",
+    "trainer": "gelu_new",
+    "trainer, fused activation": "gelu_pytorch_tanh",
+    "bare": "bare",
+}
+"""What is compared, by the names of the contestants' module."""
 TURNS, TURN_SECONDS = 12, 3.0
 TRAINER_GOAL, BARE_GOAL, OUTSIDE_GOAL, DATA_GOAL, SCALING_GOAL = 1.20, 0.95, 0.03, 0.01, 1.5
 
 
 def compare(root: Path, layers: int) -> None:
     """The bars of one depth."""
-    tokens = made_up_tokens()
-    us = Ours(work_order(root, f"l{layers}", layers))
-    loops = {
-        "ours": us,
-        "trainer": trainer(tokens, root / "trainer", layers),
-        "trainer, fused activation": trainer(tokens, root / "trainer", layers, "gelu_pytorch_tanh"),
-        "bare": bare(root / "tokens" / "0-train-00000.tokens", layers),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    as_users_do = {**os.environ, "OMP_NUM_THREADS": "1"}
+    as_in_a_pod = worker_environment(as_users_do, processes=1)
+    seconds: dict[str, list[float]] = {name: [] for name in LOOPS}
     with ExitStack() as stack:
-        contestants = {name: stack.enter_context(Contestant(train)) for name, train in loops.items()}
+        contestants = {}
+        for name, loop in LOOPS.items():
+            command = [sys.executable, "-m", "tests.bench.pretrain_contestants", loop, str(layers), str(root)]
+            environment = as_in_a_pod if name == "ours" else as_users_do
+            contestants[name] = stack.enter_context(Contestant(command, environment))
         for contestant in contestants.values():
             contestant.play(WARM_STEPS)
         for number in range(ROUNDS):
             names = list(contestants)
             for name in names[number % len(names) :] + names[: number % len(names)]:
                 seconds[name].append(contestants[name].play(STEPS))
+        outside, data = contestants["ours"].end()
     for name, values in seconds.items():
         speed = STEPS * ROWS * LENGTH / statistics.median(values)
         ratio = statistics.median(theirs / ours for ours, theirs in zip(seconds["ours"], values, strict=True))
@@ -71,7 +64,6 @@ def compare(root: Path, layers: int) -> None:
     for name, goal in (("trainer", TRAINER_GOAL), ("bare", BARE_GOAL)):
         ratios = [theirs / ours for ours, theirs in zip(seconds["ours"], seconds[name], strict=True)]
         bar(f"ours-over-{name}-l{layers}", statistics.median(ratios), goal)
-    outside, data = us.shares(WARM_STEPS)
     bar(f"time-outside-share-l{layers}", outside, OUTSIDE_GOAL, below=True)
     bar(f"data-wait-share-l{layers}", data, DATA_GOAL, below=True)
 
@@ -128,9 +120,6 @@ def scaling(root: Path) -> None:
 
 def main() -> None:
     """Prints all bars."""
-    torch.set_num_threads(1)
-    disable_progress_bar()
-    logging.disable(logging.WARNING)
     print_machine()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

@@ -1,7 +1,12 @@
-"""The training loops that are compared: ours, transformers' Trainer, and a bare loop over a hand-written GPT."""
+"""The training loops that are compared: ours, transformers' Trainer, and a bare loop over a hand-written GPT.
+
+One of them as a contestant: `python -m tests.bench.pretrain_contestants NAME LAYERS ROOT`.
+"""
 
 import json
+import logging
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,10 +17,12 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows
+from tests.bench.turns import Step, take_turns
 from tests.support.tokens import write_store
 from tests.support.training_loop import train
 from tokenizers import Tokenizer, models
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.utils.logging import disable_progress_bar
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.pretrain import PretrainRunSpec
@@ -26,12 +33,10 @@ from hatchery_jobs.pretrain.trainer import Trainer as OurTrainer
 
 HEADS, WIDTH, LENGTH, ROWS, VOCAB = 4, 128, 128, 16, 1024
 TOKENS, VALIDATION_TOKENS = 400_000, 4_000
+WARM_STEPS = 3
 PEAK_LR = 5e-4
 FOREVER = 1_000_000
 """Steps of loops that are ended from outside."""
-
-Step = Callable[[], None]
-"""Called before every step; see `Contestant`."""
 
 
 def made_up_tokens() -> np.ndarray:
@@ -110,9 +115,9 @@ class Ours:
         with mock.patch.object(loop, "learn", learn):
             train(self.order)
 
-    def shares(self, warm_steps: int) -> tuple[float, float]:
+    def shares(self) -> tuple[float, float]:
         """Shares of the iterations after the first ones: outside forward, backward and optimizer; waiting for data."""
-        pairs = list(zip(self.iterations, self.times, strict=False))[warm_steps:]
+        pairs = list(zip(self.iterations, self.times, strict=False))[WARM_STEPS:]
         total = math.fsum(seconds for seconds, _ in pairs)
         used = math.fsum(times.compute + times.optimizer for _, times in pairs)
         return 1 - used / total, math.fsum(times.data for _, times in pairs) / total
@@ -128,8 +133,9 @@ class Turn(TrainerCallback):
         self._step()
 
 
-def trainer(tokens: np.ndarray, folder: Path, layers: int, activation: str = "gelu_new") -> Callable[[Step], None]:
+def trainer(folder: Path, layers: int, activation: str) -> Callable[[Step], None]:
     """transformers' Trainer over GPT-2 as the library has it, without dropout; rows in memory, progress bar off."""
+    tokens = made_up_tokens()
     rows = [torch.from_numpy(row) for row in tokens[: len(tokens) // LENGTH * LENGTH].reshape(-1, LENGTH)]
     data = [{"input_ids": row, "labels": row} for row in rows]
     settings = trainer_settings(folder, per_device_train_batch_size=ROWS, max_steps=FOREVER, learning_rate=PEAK_LR)
@@ -218,3 +224,21 @@ def bare(path: Path, layers: int) -> Callable[[Step], None]:
             number += 1
 
     return run
+
+
+def main(name: str, layers: int, root: Path) -> None:
+    """Takes turns as one of the loops; ours reports its shares."""
+    logging.disable(logging.WARNING)
+    disable_progress_bar()
+    match name:
+        case "ours":
+            us = Ours(work_order(root, f"l{layers}", layers))
+            take_turns(us, us.shares)
+        case "bare":
+            take_turns(bare(root / "tokens" / "0-train-00000.tokens", layers))
+        case activation:
+            take_turns(trainer(root / activation, layers, activation))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))

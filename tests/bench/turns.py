@@ -1,66 +1,91 @@
-"""Contestants that take turns in one process, a few steps each, so that other work on the machine meets all alike."""
+"""Contestants that take turns, a few steps each, so that other work on the machine meets all alike.
 
-import threading
+Each is a process of its own, in the environment its users give it: what memory costs depends on both.
+"""
+
+import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
-
-class Enough(BaseException):
-    """Ends a contestant: no `except Exception` of a library may hold it up."""
+Step = Callable[[], None]
+"""Called by a loop before every step."""
 
 
 class Contestant:
-    """A training loop in a thread of its own, which runs only in its turns; a context manager that ends it."""
+    """A training loop that runs only in its turns; a context manager that ends it."""
 
-    def __init__(self, train: Callable[[Callable[[], None]], None]) -> None:
-        """Runs `train` up to its first step; it must call the function it is given before every step."""
-        self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
-        self._left, self._is_enough = 0, False
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(train,), daemon=True)
-        self._thread.start()
-        self._wait()
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Starts a process that calls `take_turns`, and waits for its first step."""
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._hear()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._is_enough = True
-        self._go.release()
-        self._thread.join()
+        self._process.kill()
+        self._process.communicate()
 
     def play(self, steps: int) -> float:
-        """CPU seconds of this process for so many steps.
+        """CPU seconds of the process for so many steps.
 
         Raises:
             RuntimeError: the loop failed or ended.
         """
-        self._left = steps
-        began = time.process_time()
-        self._go.release()
-        self._wait()
-        return time.process_time() - began
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.flush()
+        return float(self._hear())
 
-    def _wait(self) -> None:
-        self._done.acquire()
-        if self._error is not None:
-            raise RuntimeError("a contestant ended before its time") from self._error
+    def end(self) -> Any:
+        """Ends the loop; gives what it reports."""
+        said, _ = self._process.communicate()
+        return json.loads(said)
 
-    def _run(self, train: Callable[[Callable[[], None]], None]) -> None:
-        try:
-            train(self._step)
-            self._error = EOFError("no more steps")
-        except Enough:
-            pass
-        except BaseException as error:  # noqa: BLE001 - told by the thread that measures
-            self._error = error
-        self._done.release()
+    def _hear(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.communicate()
+            code = self._process.returncode
+            raise RuntimeError(f"a contestant ended before its time, with exit code {code}: {self._process.args}")
+        return json.loads(line)
 
-    def _step(self) -> None:
-        if self._left == 0:
-            self._done.release()
-            self._go.acquire()
-        if self._is_enough:
-            raise Enough
-        self._left -= 1
+
+class _Enough(BaseException):
+    """Ends a loop: no `except Exception` of a library may hold it up."""
+
+
+def take_turns(train: Callable[[Step], object], report: Callable[[], object] = lambda: None) -> None:
+    """The part of a contestant: trains in turns until there are no more, then reports."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a loop prints is no answer
+
+    def answer(value: object) -> None:
+        answers.write(json.dumps(value) + "\n")
+        answers.flush()
+
+    left, began = 0, 0.0
+
+    def step() -> None:
+        nonlocal left, began
+        if left == 0:
+            answer(time.process_time() - began)
+            asked = sys.stdin.readline()
+            if not asked:
+                raise _Enough
+            left, began = int(asked), time.process_time()
+        left -= 1
+
+    try:
+        train(step)
+    except _Enough:
+        answer(report())
+    else:
+        raise EOFError("the loop has no more steps")

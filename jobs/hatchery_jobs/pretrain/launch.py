@@ -42,9 +42,14 @@ RELAUNCH_WAIT_SECONDS: Final = 2.0
 """Wait before the workers are started again."""
 
 
-KEPT_MEMORY: Final = {name: str(1 << 30) for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")}
-"""Bytes from which on the C library gives freed memory back to the system. Every pass takes the same tensors again; on
-a CPU it takes a tenth longer if each has to be cleared by the kernel first."""
+KEPT_MEMORY: Final = {
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+"""The C library keeps so many bytes of freed memory, and asks for pages of megabytes where the kernel lets programs
+choose. Every pass takes the same tensors again; on a CPU it takes a tenth longer if the kernel has to clear each first,
+in small pages."""
 
 
 @dataclass(frozen=True)

@@ -1,67 +1,48 @@
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from tests.bench.turns import Contestant
 
+Player = Callable[[str, int], Contestant]
 
-def test_each_runs_only_in_its_turn() -> None:
-    played: list[str] = []
 
-    def loop(name: str):
-        def train(step) -> None:
-            while True:
-                step()
-                played.append(name)
+@pytest.fixture
+def player(tmp_path: Path) -> Player:
+    """Gives a function that starts a contestant, which writes its steps to a file of its name."""
 
-        return train
+    def start(name: str, steps: int = 100) -> Contestant:
+        command = [sys.executable, "-m", "tests.unit.bench.player", str(tmp_path / name), str(steps)]
+        return Contestant(command, os.environ)
 
-    with Contestant(loop("a")) as a, Contestant(loop("b")) as b:
-        assert played == []
-        a.play(2)
+    return start
+
+
+def test_each_runs_only_in_its_turn(player: Player, tmp_path: Path) -> None:
+    with player("a") as a, player("b") as b:
+        assert list(tmp_path.iterdir()) == []
+        assert a.play(2) > 0
         b.play(1)
         a.play(1)
-        assert played == ["a", "a", "b", "a"]
+        assert (tmp_path / "a").read_text() == "0 1 2 "
+        assert (tmp_path / "b").read_text() == "0 "
 
 
-def test_cpu_time_is_that_of_the_turn() -> None:
-    def train(step) -> None:
-        while True:
-            step()
-            sum(range(200_000))
-
-    with Contestant(train) as contestant:
-        assert contestant.play(3) > 0
+def test_ended_it_unwinds_and_reports(player: Player, tmp_path: Path) -> None:
+    with player("a") as a:
+        a.play(2)
+        assert a.end() == {"steps": 100}
+    assert (tmp_path / "a").read_text() == "0 1 ended"
 
 
-@pytest.mark.parametrize("steps", [0, 1])
-def test_a_loop_that_fails_says_so(steps: int) -> None:
-    def train(step) -> None:
-        for _ in range(steps):
-            step()
-        raise ValueError("broken")
-
-    def measure() -> None:
-        Contestant(train).play(2)
-
-    with pytest.raises(RuntimeError, match="before its time") as caught:
-        measure()
-    assert isinstance(caught.value.__cause__, ValueError)
-
-
-def test_a_loop_that_ends_early_is_an_error() -> None:
-    contestant = Contestant(lambda step: step())
-    with pytest.raises(RuntimeError, match="before its time"):
-        contestant.play(2)
-
-
-def test_leaving_ends_the_loop() -> None:
-    ended: list[bool] = []
-
-    def train(step) -> None:
-        try:
-            while True:
-                step()
-        finally:
-            ended.append(True)
-
-    with Contestant(train):
-        pass
-    assert ended == [True]
+@pytest.mark.parametrize(
+    ("name", "steps", "error"), [("a", 0, "EOFError"), ("a", 1, "EOFError"), ("absent/a", 9, "FileNotFoundError")]
+)
+def test_a_loop_that_ends_or_fails_says_so(
+    player: Player, capfd: pytest.CaptureFixture[str], name: str, steps: int, error: str
+) -> None:
+    with pytest.raises(RuntimeError, match="before its time, with exit code 1"):
+        player(name, steps).play(2)
+    assert error in capfd.readouterr().err
