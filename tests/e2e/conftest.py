@@ -83,4 +83,5 @@ def namespace(request: pytest.FixtureRequest, kube: Kube, operator: str, hub: Hu
     kube.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait")
     kube.apply(*namespace_objects(name))
     yield name
-    kube.kubectl("delete", "namespace", name, "--wait", "--timeout=180s")
+    kube.kubectl("delete", "namespace", name, "--wait=false")
+    kube.kubectl("wait", "-n", name, "--for=delete", "pods", "--all", "--timeout=180s")

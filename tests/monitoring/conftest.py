@@ -60,7 +60,7 @@ class Scraped:
         return self.server.api(path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     """A Prometheus that has scraped both pages several times while their numbers changed."""
     folder = tmp_path_factory.mktemp("monitoring")

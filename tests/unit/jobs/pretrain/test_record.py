@@ -1,6 +1,7 @@
 """What the lead tells of a run: curve, timeline, metrics, samples, log."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
@@ -175,7 +176,8 @@ def test_trackers_are_told_of_the_first_and_the_last_update_and_of_some_between(
     seconds = iter([10.0, 10.1, 10.6, 10.7])
     with Recorder(order, RunState(), SETUP) as recorder:
         recorder._trackers = Told(told)
-        monkeypatch.setattr(record.time, "monotonic", lambda: next(seconds))
+        # of this module alone: threads of other fixtures ask for the time too
+        monkeypatch.setattr(record, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
         learn(recorder, RunState(), 4)
     assert told == [1, 3, 4, "closed"]
 
