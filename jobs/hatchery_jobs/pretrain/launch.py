@@ -17,10 +17,11 @@ from typing import Final
 
 from hatchery_api.base import parse_duration
 from hatchery_api.conditions import Reason
-from hatchery_api.contract import RENDEZVOUS_PORT
+from hatchery_api.contract import RENDEZVOUS_PORT, ExitCode
 from hatchery_api.pretrain import Parallelism
 from hatchery_jobs.errors import Interrupted, RetryableError
 from hatchery_jobs.logs import log
+from hatchery_jobs.pretrain.cgroup import memory_kills
 from hatchery_jobs.pretrain.orders import Cause, Ending, Failure, Sign, WorkOrder, read_ending, read_failure
 
 POLL_SECONDS: Final = 0.2
@@ -115,9 +116,11 @@ def run_workers(order: WorkOrder, gang: Gang, stop: threading.Event) -> Ending:
     fruitless = hangs = 0
     while not stop.is_set():
         _clear(order.signs)
-        launched_with = order.micro_batch()
+        launched_with, kills = order.micro_batch(), memory_kills()
         code = _launch(order, gang, stop)
         ending, failure = read_ending(order.signs), read_failure(order.signs)
+        if memory_kills() > kills:
+            failure = _killed_for_memory(order)
         if ending is not None and ending.state == "done":
             return ending
         if stop.is_set():
@@ -134,6 +137,19 @@ def run_workers(order: WorkOrder, gang: Gang, stop: threading.Event) -> Ending:
         log("relaunch", node=gang.index, exitCode=code, cause=cause, fruitless=fruitless)
         stop.wait(RELAUNCH_WAIT_SECONDS)
     raise Interrupted("asked to end; training goes on from the newest checkpoint")
+
+
+def _killed_for_memory(order: WorkOrder) -> Failure:
+    """The failure of a worker that could not say it itself; what the others say follows from it."""
+    if order.sign(Sign.ON_CPU).exists():
+        order.halve_micro_batch()
+    return Failure(
+        reason=Reason.OUT_OF_MEMORY,
+        message="a worker was killed for memory; raise spec.placement.resources.limits.memory, lower "
+        "spec.batch.perDevice or set spec.gradientCheckpointing",
+        exit_code=ExitCode.RETRY,
+        cause=Cause.MEMORY,
+    )
 
 
 def _is_final(failure: Failure, order: WorkOrder, launched_with: int) -> bool:
@@ -189,8 +205,7 @@ def _lost(gang: Gang, code: int) -> RetryableError:
     if gang.nodes == 1:
         return RetryableError(
             Reason.ATTEMPT_FAILED,
-            f"torchrun ended with code {code} and no worker said why: one was probably killed, which the memory limit "
-            "does; look at the log, raise spec.placement.resources.limits.memory or lower spec.batch.perDevice",
+            f"torchrun ended with code {code} and no worker said why: one was killed, and not for memory; see the log",
         )
     return RetryableError(
         Reason.ATTEMPT_FAILED,

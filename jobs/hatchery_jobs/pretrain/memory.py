@@ -1,17 +1,13 @@
 """Whether a worker's part of the run fits into the memory it has, asked before anything is made."""
 
 import os
-from pathlib import Path
-from typing import Final
 
 import torch
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.errors import SpecError
+from hatchery_jobs.pretrain.cgroup import memory_limit
 from hatchery_jobs.pretrain.preflight import ADAM_BYTES, GB
-
-POD_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
-"""Where the kernel says what the container may take."""
 
 
 def check_memory(parameters: int, holders: int, device: torch.device) -> None:
@@ -43,5 +39,5 @@ def check_memory(parameters: int, holders: int, device: torch.device) -> None:
 
 def _share_of_pod() -> int | None:
     """Bytes for each worker of this pod; None: as many as its node has."""
-    said = POD_LIMIT.read_text().strip() if POD_LIMIT.exists() else "max"
-    return None if said == "max" else int(said) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    limit = memory_limit()
+    return None if limit is None else limit // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -36,6 +36,8 @@ class Sign(StrEnum):
     """The launcher asks the workers to save and end."""
     STARTED = "started"
     """The workers have found each other and watch for STOP."""
+    ON_CPU = "on-cpu"
+    """They compute on processors, so what a batch takes counts towards the pod's limit."""
 
 
 class Cause(StrEnum):
@@ -44,7 +46,7 @@ class Cause(StrEnum):
     OWN = "own"
     """The worker itself."""
     MEMORY = "memory"
-    """Its device is too small for the micro-batch."""
+    """Memory is too small for the micro-batch."""
     HUNG = "hung"
     """It did nothing for too long."""
     PEER = "peer"

@@ -43,6 +43,8 @@ def prepare(order: WorkOrder) -> Trainer:
     team = gather_team(order)
     keep_log(order, team.rank, leads=team.leads)
     order.sign(Sign.STARTED).touch()
+    if team.device.type == "cpu":
+        order.sign(Sign.ON_CPU).touch()
     vocabulary = load_vocabulary(order.tokenizer)
     shape = model_shape(spec, vocabulary, order.weights)
     check_memory(shape.parameters, team.size if team.is_sharded else 1, team.device)

@@ -16,7 +16,7 @@ from tests.support.training_loop import train
 from hatchery_api import __version__
 from hatchery_api.conditions import Reason
 from hatchery_jobs.errors import SpecError
-from hatchery_jobs.pretrain import loop, memory, prepare
+from hatchery_jobs.pretrain import cgroup, loop, prepare
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.data import TokenStore
@@ -229,9 +229,8 @@ def test_an_attempt_after_a_kill_for_memory_goes_on_with_half_the_rows_and_the_s
 
 
 def test_a_model_that_the_pod_cannot_hold_is_refused_before_it_is_made(orders, monkeypatch, tmp_path):
-    limit = tmp_path / "memory.max"
-    limit.write_text("100000\n")
-    monkeypatch.setattr(memory, "POD_LIMIT", limit)
+    (tmp_path / "memory.max").write_text("100000\n")
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path)
     monkeypatch.setattr(prepare, "build_model", None)
     with pytest.raises(SpecError, match=r"take 0\.00 GB in each worker"):
         train(orders("large"))

@@ -1,11 +1,12 @@
-"""What a model takes beside what a pod or a GPU has."""
+"""What a model takes beside what a pod or a GPU has, and what the kernel says of it."""
 
 import pytest
 import torch
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.errors import SpecError
-from hatchery_jobs.pretrain import memory
+from hatchery_jobs.pretrain import cgroup
+from hatchery_jobs.pretrain.cgroup import memory_kills, memory_limit
 from hatchery_jobs.pretrain.memory import check_memory
 
 PARAMETERS = 111_000_000
@@ -13,11 +14,29 @@ STATE_BYTES = 16 * PARAMETERS
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    """The control groups as a pod sees them, none yet."""
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path)
+    return tmp_path
+
+
 @pytest.fixture
-def pod_limit(tmp_path, monkeypatch):
-    path = tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "POD_LIMIT", path)
-    return lambda said: path.write_text(f"{said}\n")
+def pod_limit(root):
+    return lambda said: (root / "memory.max").write_text(f"{said}\n")
+
+
+def test_both_versions_of_control_groups_are_read(root):
+    assert (memory_limit(), memory_kills()) == (None, 0)
+    (root / "memory").mkdir()
+    (root / "memory/memory.limit_in_bytes").write_text("9223372036854771712\n")
+    (root / "memory/memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
+    assert (memory_limit(), memory_kills()) == (None, 3)
+    (root / "memory/memory.limit_in_bytes").write_text("3355443200\n")
+    assert memory_limit() == 3355443200
+    (root / "memory.max").write_text("max\n")
+    (root / "memory.events").write_text("low 0\nhigh 0\nmax 5\noom 2\noom_kill 1\noom_group_kill 0\n")
+    assert (memory_limit(), memory_kills()) == (None, 1)
 
 
 def test_what_fits_and_what_has_no_limit_is_let_through(pod_limit):

@@ -16,7 +16,7 @@ from tests.unit.jobs.pretrain.pausing_worker import PAUSE_STEP
 from hatchery_api.contract import ExitCode
 from hatchery_api.pretrain import Parallelism
 from hatchery_jobs.errors import Interrupted, RetryableError, SpecError
-from hatchery_jobs.pretrain import launch, loop, train
+from hatchery_jobs.pretrain import cgroup, launch, loop, train
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.launch import Gang
 from hatchery_jobs.pretrain.orders import Cause, Ending, Failure, Sign, WorkOrder, write_ending, write_failure
@@ -264,6 +264,43 @@ def test_a_device_that_is_too_small_gets_half_the_rows_and_all_pods_know(order, 
     assert e.value.reason == "OutOfMemory"
 
 
+@pytest.fixture
+def kills(tmp_path, monkeypatch):
+    """Counts workers that the kernel kills for memory."""
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path)
+    events = tmp_path / "memory.events"
+    events.write_text("oom_kill 0\n")
+
+    def killed(*signs):
+        def leave(order):
+            count = int(events.read_text().split()[1])
+            events.write_text(f"oom_kill {count + 1}\n")
+            for sign in signs:
+                order.sign(sign).touch()
+
+        return leave
+
+    return killed
+
+
+def test_a_worker_killed_for_memory_is_followed_by_ones_with_half_the_rows(order, monkeypatch, kills):
+    killed, peer = kills(Sign.STARTED, Sign.ON_CPU), fails(cause=Cause.PEER, rank=1)
+    script([[killed, peer], [started, done]], order, monkeypatch)
+    assert launch.run_workers(order, GANG, threading.Event()).result.step == 7
+    assert order.micro_batch() == 1
+    script([[killed, peer]], order, monkeypatch)  # one row cannot be halved
+    with pytest.raises(RetryableError, match=r"killed for memory; raise spec\.placement\.resources\.limits") as e:
+        launch.run_workers(order, GANG, threading.Event())
+    assert e.value.reason == "OutOfMemory"
+
+
+def test_a_worker_with_a_gpu_that_was_killed_for_memory_of_the_pod_keeps_its_rows(order, monkeypatch, kills):
+    script([[kills(Sign.STARTED)]], order, monkeypatch)
+    with pytest.raises(RetryableError) as e:
+        launch.run_workers(order, GANG, threading.Event())
+    assert (e.value.reason, order.micro_batch()) == ("OutOfMemory", 2)
+
+
 def test_a_pod_that_was_killed_for_memory_is_followed_by_one_with_half_the_rows(order):
     def starts(attempt, earlier=None):
         job = order.job.model_copy(update={"attempt": attempt, "earlier_failure": earlier})
@@ -297,7 +334,7 @@ def test_pods_that_never_meet_give_up(order, monkeypatch):
 def test_a_killed_worker_of_a_single_pod_is_reported(order, monkeypatch):
     script([[started]], order, monkeypatch)
     gang = Gang(nodes=1, processes=1, index=0, endpoint="", rendezvous="")
-    with pytest.raises(RetryableError, match="one was probably killed"):
+    with pytest.raises(RetryableError, match="one was killed, and not for memory"):
         launch.run_workers(order, gang, threading.Event())
 
 
