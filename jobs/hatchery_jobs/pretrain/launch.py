@@ -120,7 +120,7 @@ def run_workers(order: WorkOrder, gang: Gang, stop: threading.Event) -> Ending:
         code = _launch(order, gang, stop)
         ending, failure = read_ending(order.signs), read_failure(order.signs)
         if memory_kills() > kills:
-            failure = _killed_for_memory(order)
+            failure = _killed_for_memory(order, launched_with)
         if ending is not None and ending.state == "done":
             return ending
         if stop.is_set():
@@ -139,10 +139,10 @@ def run_workers(order: WorkOrder, gang: Gang, stop: threading.Event) -> Ending:
     raise Interrupted("asked to end; training goes on from the newest checkpoint")
 
 
-def _killed_for_memory(order: WorkOrder) -> Failure:
+def _killed_for_memory(order: WorkOrder, rows: int) -> Failure:
     """The failure of a worker that could not say it itself; what the others say follows from it."""
     if order.sign(Sign.ON_CPU).exists():
-        order.halve_micro_batch()
+        order.halve_micro_batch(rows)
     return Failure(
         reason=Reason.OUT_OF_MEMORY,
         message="a worker was killed for memory; raise spec.placement.resources.limits.memory, lower "

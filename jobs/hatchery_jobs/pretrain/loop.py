@@ -184,13 +184,14 @@ def main(path: Path) -> int:
     disable_progress_bar()
     order = WorkOrder.model_validate_json(path.read_bytes())
     bind(order.job)
+    rows = order.micro_batch()
     try:
         end = train(order)
     except Exception as error:  # noqa: BLE001 - torchrun would lose it; the launcher decides
         log("error", level="error", rank=local_rank(), trace=traceback.format_exc())
         failure = failure_of(error)
         if failure.cause == Cause.MEMORY:
-            order.halve_micro_batch()  # before the others can notice, so that all read the same
+            order.halve_micro_batch(rows)  # before the others can notice, so that all read the same
         write_failure(order, local_rank(), failure)
         return 1
     if local_rank() == 0:

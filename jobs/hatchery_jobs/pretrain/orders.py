@@ -83,13 +83,13 @@ class WorkOrder(Model):
         halved = self._halved()
         return min(wanted, halved.rows) if halved and wanted % halved.rows == 0 else wanted
 
-    def halve_micro_batch(self) -> None:
-        """Leaves half the rows, or the next fewer that divide them, for the next launch of all workers and for later
-        attempts; the global batch stays. One row cannot be halved.
+    def halve_micro_batch(self, rows: int) -> None:
+        """Leaves half of the rows that did not fit, or the next fewer that divide them, for the next launch of all
+        workers and for later attempts; the global batch stays. One row cannot be halved, and of several workers that
+        run out of memory together the first one is enough.
         """
-        rows = self.micro_batch()
         fewer = next((n for n in range(rows // 2, 0, -1) if rows % n == 0), None)
-        if fewer is not None:
+        if fewer is not None and fewer < self.micro_batch():
             halved = _Halved(rows=fewer, attempt=self.job.attempt)
             write_atomically(self.folder / MICRO_BATCH, halved.model_dump_json().encode())
             log("micro-batch-halved", rows=rows, now=fewer)
@@ -100,7 +100,7 @@ class WorkOrder(Model):
         """
         halved = self._halved()
         if self.job.earlier_failure == Reason.OUT_OF_MEMORY and (not halved or halved.attempt < self.job.attempt):
-            self.halve_micro_batch()
+            self.halve_micro_batch(self.micro_batch())
 
     def _halved(self) -> "_Halved | None":
         path = self.folder / MICRO_BATCH

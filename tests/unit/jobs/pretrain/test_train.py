@@ -249,7 +249,7 @@ def test_workers_that_hang_are_started_again_but_not_for_ever(order, monkeypatch
 def test_a_device_that_is_too_small_gets_half_the_rows_and_all_pods_know(order, monkeypatch):
     def too_small(rank):
         def leave(order):
-            order.halve_micro_batch()
+            order.halve_micro_batch(order.micro_batch())
             fails("OutOfMemory", cause=Cause.MEMORY, rank=rank)(order)
 
         return leave
@@ -301,28 +301,38 @@ def test_a_worker_with_a_gpu_that_was_killed_for_memory_of_the_pod_keeps_its_row
     assert (e.value.reason, order.micro_batch()) == ("OutOfMemory", 2)
 
 
-def test_a_pod_that_was_killed_for_memory_is_followed_by_one_with_half_the_rows(order):
-    def starts(attempt, earlier=None):
-        job = order.job.model_copy(update={"attempt": attempt, "earlier_failure": earlier})
-        told = order.model_copy(update={"job": job})
-        told.halve_after_a_kill()
-        return told.micro_batch()
+def told(order, per_device, **job):
+    """An order of another size of micro-batch, or another attempt."""
+    batch = order.job.spec.batch.model_copy(update={"per_device": per_device})
+    spec = order.job.spec.model_copy(update={"batch": batch})
+    return order.model_copy(update={"job": order.job.model_copy(update={"spec": spec, **job})})
 
-    assert starts(1) == 2
-    assert starts(2, "HubUnavailable") == 2
-    assert starts(3, "OutOfMemory") == 1
+
+def rows_of(order, per_device=2, **job):
+    """Rows with which an attempt starts on CPUs."""
+    attempt = told(order, per_device, **job)
+    attempt.halve_after_a_kill()
+    return attempt.micro_batch()
+
+
+def test_workers_that_run_out_of_memory_together_halve_once(order):
+    order = told(order, per_device=12)
+    order.halve_micro_batch(12)
+    order.halve_micro_batch(12)
+    assert order.micro_batch() == 6
+    order.halve_micro_batch(6)
+    assert order.micro_batch() == 3
+
+
+def test_a_pod_that_was_killed_for_memory_is_followed_by_one_with_half_the_rows(order):
+    assert rows_of(order) == 2
+    assert rows_of(order, attempt=2, earlier_failure="HubUnavailable") == 2
+    assert rows_of(order, attempt=3, earlier_failure="OutOfMemory") == 1
 
 
 def test_each_kill_for_memory_halves_once_however_often_the_attempt_starts(order):
-    def starts(attempt):
-        batch = order.job.spec.batch.model_copy(update={"per_device": 12})
-        spec = order.job.spec.model_copy(update={"batch": batch})
-        job = order.job.model_copy(update={"attempt": attempt, "earlier_failure": "OutOfMemory", "spec": spec})
-        told = order.model_copy(update={"job": job})
-        told.halve_after_a_kill()
-        return told.micro_batch()
-
-    assert [starts(attempt) for attempt in (2, 2, 3, 3, 4, 5)] == [6, 6, 3, 3, 1, 1]
+    rows = [rows_of(order, 12, attempt=n, earlier_failure="OutOfMemory") for n in (2, 2, 3, 3, 4, 5)]
+    assert rows == [6, 6, 3, 3, 1, 1]
 
 
 def test_pods_that_never_meet_give_up(order, monkeypatch):
