@@ -4,7 +4,7 @@ import json
 
 import pytest
 from tests.support.corpora import corpus, resource
-from tests.support.deploy import OPERATOR_NAMESPACE
+from tests.support.deploy import operator_log
 from tests.support.installation import HUB_TOKEN, TOKEN_SECRET
 from tests.support.kube import failed_because
 
@@ -24,11 +24,6 @@ def ended(kube, namespace, hub):
     )
     kube.wait("CorpusBuild", namespace, "bad", failed_because("HubUnauthorized"), 300)
     return kube.wait_succeeded("CorpusBuild", namespace, "good", 300)
-
-
-def operator_log(kube) -> str:
-    """What all replicas have said: any of them may be the one that works."""
-    return kube.kubectl("logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/part-of=hatchery", "--tail=-1")
 
 
 def holders(texts: dict[str, str]) -> list[str]:

@@ -34,10 +34,14 @@ def install_chart(cluster: Cluster, kube: Kube, images: dict[str, str], chart: P
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pods = kube.kubectl("get", "pods", "-n", OPERATOR_NAMESPACE, "-o", "wide", check=False)
-        logs = kube.kubectl(
-            *("logs", "-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/part-of=hatchery", "--tail=30"), check=False
-        )
+        logs = operator_log(kube, lines=30, check=False)
         raise WaitedInVainError(f"the chart cannot be installed: {done.stderr.strip()}\n{pods}\n{logs}")
+
+
+def operator_log(kube: Kube, lines: int = -1, *, check: bool = True) -> str:
+    """The last lines of each replica, since any of them may be the one that works; -1: all lines."""
+    pods = ("-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/part-of=hatchery")
+    return kube.kubectl("logs", *pods, f"--tail={lines}", check=check)
 
 
 def uninstall_chart(cluster: Cluster, kube: Kube) -> None:

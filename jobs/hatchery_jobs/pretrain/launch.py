@@ -17,12 +17,21 @@ from typing import Final
 
 from hatchery_api.base import parse_duration
 from hatchery_api.conditions import Reason
-from hatchery_api.contract import RENDEZVOUS_PORT, ExitCode
+from hatchery_api.contract import RENDEZVOUS_PORT
 from hatchery_api.pretrain import Parallelism
 from hatchery_jobs.errors import Interrupted, RetryableError
 from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.cgroup import memory_kills
-from hatchery_jobs.pretrain.orders import Cause, Ending, Failure, Sign, WorkOrder, read_ending, read_failure
+from hatchery_jobs.pretrain.orders import (
+    Cause,
+    Ending,
+    Failure,
+    Sign,
+    WorkOrder,
+    out_of_memory,
+    read_ending,
+    read_failure,
+)
 
 POLL_SECONDS: Final = 0.2
 """Longest time until a termination signal is seen."""
@@ -143,13 +152,7 @@ def _killed_for_memory(order: WorkOrder, rows: int) -> Failure:
     """The failure of a worker that could not say it itself; what the others say follows from it."""
     if order.sign(Sign.ON_CPU).exists():
         order.halve_micro_batch(rows)
-    return Failure(
-        reason=Reason.OUT_OF_MEMORY,
-        message="a worker was killed for memory; raise spec.placement.resources.limits.memory, lower "
-        "spec.batch.perDevice or set spec.gradientCheckpointing",
-        exit_code=ExitCode.RETRY,
-        cause=Cause.MEMORY,
-    )
+    return out_of_memory("a worker was killed for memory", of_pod=True)
 
 
 def _is_final(failure: Failure, order: WorkOrder, launched_with: int) -> bool:

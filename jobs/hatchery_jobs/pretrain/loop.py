@@ -25,7 +25,15 @@ from hatchery_jobs.errors import JobError
 from hatchery_jobs.logs import bind, guard_streams, log, redact
 from hatchery_jobs.pretrain import guard, watchdog
 from hatchery_jobs.pretrain.measure import measure, measure_is_due, sample
-from hatchery_jobs.pretrain.orders import Cause, Ending, Failure, WorkOrder, write_ending, write_failure
+from hatchery_jobs.pretrain.orders import (
+    Cause,
+    Ending,
+    Failure,
+    WorkOrder,
+    out_of_memory,
+    write_ending,
+    write_failure,
+)
 from hatchery_jobs.pretrain.prepare import prepare
 from hatchery_jobs.pretrain.result import result
 from hatchery_jobs.pretrain.schedule import learning_rate
@@ -168,11 +176,7 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, JobError):
         return Failure(reason=error.reason, message=error.message, exit_code=error.exit_code)
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        is_device = isinstance(error, torch.OutOfMemoryError)
-        more = "" if is_device else "raise spec.placement.resources.limits.memory, "
-        remedy = f"{more}lower spec.batch.perDevice or set spec.gradientCheckpointing"
-        said = f"{str(error) or 'out of memory'}; {remedy}"
-        return Failure(reason=Reason.OUT_OF_MEMORY, message=said, exit_code=ExitCode.RETRY, cause=Cause.MEMORY)
+        return out_of_memory(str(error) or "out of memory", of_pod=not isinstance(error, torch.OutOfMemoryError))
     peer_lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
     text = redact("".join(traceback.format_exception(error)))
     cause = Cause.PEER if peer_lost else Cause.OWN

@@ -143,6 +143,17 @@ class Failure(Model):
         return kinds.get(self.exit_code, RetryableError)(self.reason, self.message)
 
 
+def out_of_memory(said: str, *, of_pod: bool) -> Failure:
+    """The failure of a worker for which the memory of its pod, or else of its device, did not suffice."""
+    more = "raise spec.placement.resources.limits.memory, " if of_pod else ""
+    return Failure(
+        reason=Reason.OUT_OF_MEMORY,
+        message=f"{said}; {more}lower spec.batch.perDevice or set spec.gradientCheckpointing",
+        exit_code=ExitCode.RETRY,
+        cause=Cause.MEMORY,
+    )
+
+
 def write_ending(order: WorkOrder, ending: Ending) -> None:
     """Leaves the ending for the launcher."""
     (order.signs / "ending.json").write_text(ending.model_dump_json(by_alias=True))

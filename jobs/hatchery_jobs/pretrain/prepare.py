@@ -45,6 +45,8 @@ def prepare(order: WorkOrder) -> Trainer:
     order.sign(Sign.STARTED).touch()
     if team.device.type == "cpu":
         order.sign(Sign.ON_CPU).touch()
+        if team.leads:
+            order.halve_after_a_kill()
     vocabulary = load_vocabulary(order.tokenizer)
     shape = model_shape(spec, vocabulary, order.weights)
     check_memory(shape.parameters, team.size if team.is_sharded else 1, team.device)
@@ -56,8 +58,6 @@ def prepare(order: WorkOrder) -> Trainer:
     if team.leads:  # a checkpoint does not know of the time after it that was lost with a killed pod
         existed = existed_seconds(read_timeline(order.folder / RECORD / TIMELINE))
         state = state.model_copy(update={"wall_seconds": max(state.wall_seconds, existed)})
-    if team.leads and team.device.type == "cpu":  # batches on a GPU hardly weigh on what the pod is limited to
-        order.halve_after_a_kill()
     setup = _setup(spec, team, shape)
     recorder = Recorder(order, state, setup) if team.leads else Silence()
     feed, tokens_per_byte = open_feed(order, vocabulary, team)
