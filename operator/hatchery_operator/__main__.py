@@ -20,12 +20,12 @@ from hatchery_operator import handlers
 from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import Cluster, kubeconfig_from_environment
 from hatchery_operator.definitions import Definitions
+from hatchery_operator.domain.objects import Key
 from hatchery_operator.errors import ApiError
 from hatchery_operator.health import Pulse, beat, health_app, metrics_app, serve
 from hatchery_operator.lease import Elector
 from hatchery_operator.logs import configure_logs
 from hatchery_operator.metrics import Metrics
-from hatchery_operator.objects import Key
 from hatchery_operator.progress_service import ProgressService
 from hatchery_operator.queue import WorkQueue
 from hatchery_operator.reconcile import Reconciler

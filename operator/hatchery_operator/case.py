@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from hatchery_api.placement import RunSpec
 from hatchery_api.status import StageState, StageStatus
-from hatchery_operator.objects import Run, rfc3339
-from hatchery_operator.observed import Observed
+from hatchery_operator.domain.objects import Run, rfc3339
+from hatchery_operator.domain.observed import Observed
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.registry import STAGES
 from hatchery_operator.stages.shape import Shape

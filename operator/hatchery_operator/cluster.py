@@ -21,8 +21,8 @@ from kubernetes.aio.config.kube_config import load_kube_config
 
 from hatchery_api.base import GROUP, VERSION
 from hatchery_api.kinds import KINDS
+from hatchery_operator.domain.objects import MANAGER, Manifest
 from hatchery_operator.errors import ApiError, ConflictError, GoneError, UnreachableError, api_error
-from hatchery_operator.objects import MANAGER, Manifest
 
 PAGE_OBJECTS: Final = 100
 """Objects in one page of a listing."""

@@ -14,8 +14,8 @@ from hatchery_api.conditions import Reason
 from hatchery_api.crd import custom_resource_definition
 from hatchery_api.kinds import KINDS, Kind
 from hatchery_operator.cluster import Cluster
+from hatchery_operator.domain.diagnosis import Problem
 from hatchery_operator.metrics import Metrics
-from hatchery_operator.problem import Problem
 
 LOG: Final = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.contract import Report
 from hatchery_operator import pods
 from hatchery_operator.case import Case
-from hatchery_operator.objects import JobSummary, rfc3339
+from hatchery_operator.domain.diagnosis import Failure
+from hatchery_operator.domain.objects import JobSummary, rfc3339
 from hatchery_operator.outcome import Step
 from hatchery_operator.pending import failure_of
-from hatchery_operator.problem import Failure
 
 LONGEST_BACKOFF_SECONDS: Final = 600.0
 """Longest wait between two attempts."""

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import PERMANENT, Report
-from hatchery_operator.names import RESOURCES, Names, limit
-from hatchery_operator.objects import Manifest
-from hatchery_operator.problem import Failure
+from hatchery_operator.domain.diagnosis import Failure
+from hatchery_operator.domain.objects import Manifest
+from hatchery_operator.domain.spec_paths import RESOURCES, Names, limit
 
 LAST_LINES_CHARACTERS: Final = 1000
 """How much of a crash's last lines goes into a condition, below the line that names the error."""

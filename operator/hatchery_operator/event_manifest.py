@@ -5,7 +5,7 @@ from typing import Final
 from uuid import uuid4
 
 from hatchery_api.base import API_VERSION
-from hatchery_operator.objects import MANAGER, Manifest, Run, rfc3339
+from hatchery_operator.domain.objects import MANAGER, Manifest, Run, rfc3339
 from hatchery_operator.outcome import Note
 
 EVENT_CHARACTERS: Final = 1024

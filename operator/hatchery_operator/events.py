@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from hatchery_operator.cluster import EVENTS, Cluster
-from hatchery_operator.objects import JobSummary, Manifest, parse_time
+from hatchery_operator.domain.objects import JobSummary, Manifest, parse_time
 from hatchery_operator.refusal import event_time
 
 SHARED_SECONDS: Final = 5.0

@@ -10,8 +10,8 @@ from hatchery_api.base import GROUP, VERSION
 from hatchery_api.kinds import KINDS
 from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import Credentials
-from hatchery_operator.objects import Key, key_of, resource_version, summarize_job
-from hatchery_operator.progress_route import UID_LABEL
+from hatchery_operator.domain.labels import UID_LABEL
+from hatchery_operator.domain.objects import Key, key_of, resource_version, summarize_job
 from hatchery_operator.resync import put_or_complain
 
 Wake = Callable[[Key], None]

@@ -4,7 +4,7 @@ from typing import Final
 
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_operator.case import Case
-from hatchery_operator.objects import JobSummary
+from hatchery_operator.domain.objects import JobSummary
 from hatchery_operator.outcome import Child, Step
 
 SUSPENDED: Final = "suspended; set spec.suspend to false to go on"

@@ -7,9 +7,9 @@ from datetime import datetime
 from hatchery_api.conditions import Condition, ConditionType, Reason, find_condition, set_condition
 from hatchery_api.placement import RunSpec
 from hatchery_api.status import Artifact, InputRecord, RunStatus
-from hatchery_operator.objects import Key, Run, rfc3339
-from hatchery_operator.observed import Observed
-from hatchery_operator.problem import Problem
+from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.objects import Key, Run, rfc3339
+from hatchery_operator.domain.observed import Observed
 from hatchery_operator.stages.registry import STAGES
 from hatchery_operator.stages.shape import Need
 

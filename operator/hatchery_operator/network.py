@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from hatchery_api.base import GROUP
 from hatchery_api.contract import METRICS_PORT
-from hatchery_operator.objects import MANAGED_BY_LABEL, MANAGER, Manifest
+from hatchery_operator.domain.objects import MANAGED_BY_LABEL, MANAGER, Manifest
 from hatchery_operator.settings import Settings
 
 RUNS_POLICY: Final = "hatchery-runs"

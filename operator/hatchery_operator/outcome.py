@@ -10,10 +10,10 @@ from hatchery_api.conditions import Condition, ConditionType, Reason, find_condi
 from hatchery_api.contract import Report
 from hatchery_api.status import DISRUPTED_PODS, InputRecord, ProgressStatus, RunStatus, StageStatus
 from hatchery_operator import pods
+from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.objects import Manifest, Run, rfc3339
+from hatchery_operator.domain.observed import HELD, Observed
 from hatchery_operator.inputs import with_staleness
-from hatchery_operator.objects import Manifest, Run, rfc3339
-from hatchery_operator.observed import HELD, Observed
-from hatchery_operator.problem import Problem
 
 MESSAGE_CHARACTERS: Final = 4096
 """Longest message of a condition."""

@@ -3,7 +3,7 @@
 from typing import Final
 
 from hatchery_api.pod_overrides import PodOverrides
-from hatchery_operator.objects import Manifest
+from hatchery_operator.domain.objects import Manifest
 
 PREFIX: Final = "user-"
 """Begins the names of the user's volumes, so that they never meet the operator's."""

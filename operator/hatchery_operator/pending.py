@@ -4,11 +4,11 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_operator import pods
-from hatchery_operator.names import Names
-from hatchery_operator.objects import JobSummary, Run, parse_time
-from hatchery_operator.observed import Observed
-from hatchery_operator.patience import next_look
-from hatchery_operator.problem import Failure, Problem
+from hatchery_operator.domain.backoff import next_look
+from hatchery_operator.domain.diagnosis import Failure, Problem
+from hatchery_operator.domain.objects import JobSummary, Run, parse_time
+from hatchery_operator.domain.observed import Observed
+from hatchery_operator.domain.spec_paths import Names
 from hatchery_operator.settings import Settings
 from hatchery_operator.waiting import blocked, pulling
 

@@ -12,10 +12,10 @@ from hatchery_api.contract import (
     ProgressVariable,
 )
 from hatchery_api.placement import RunSpec
-from hatchery_operator.objects import Manifest, Run
+from hatchery_operator.domain.labels import AUDIENCE, CA_CONFIG_MAP, CA_KEY, status_path
+from hatchery_operator.domain.objects import Manifest, Run
 from hatchery_operator.overrides import container_claims, pod_fields, shared_memory
 from hatchery_operator.overrides import volumes as user_volumes
-from hatchery_operator.progress_route import AUDIENCE, CA_CONFIG_MAP, CA_KEY, status_path
 from hatchery_operator.resources import container_resources, pod_resources, processes
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.shape import Shape

@@ -6,10 +6,10 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import PERMANENT, ExitCode, Report
+from hatchery_operator.domain.diagnosis import Failure, Problem
+from hatchery_operator.domain.objects import Manifest, parse_time
+from hatchery_operator.domain.spec_paths import Names
 from hatchery_operator.ends import ends, failure_of
-from hatchery_operator.names import Names
-from hatchery_operator.objects import Manifest, parse_time
-from hatchery_operator.problem import Failure, Problem
 from hatchery_operator.waiting import is_pending
 
 INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"

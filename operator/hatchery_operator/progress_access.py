@@ -12,9 +12,9 @@ from typing import Any, Final
 import jwt
 
 from hatchery_operator.cluster import PODS, Cluster
+from hatchery_operator.domain.labels import AUDIENCE
 from hatchery_operator.errors import ApiError
 from hatchery_operator.progress import Identity
-from hatchery_operator.progress_route import AUDIENCE
 
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
 """Where the API server says who issues its tokens."""

@@ -13,7 +13,7 @@ from hatchery_operator.ca_bundle import CaBundle, ReplicaCertificates
 from hatchery_operator.cache import Cache
 from hatchery_operator.certificate import Certificate, make_certificate, read_certificate
 from hatchery_operator.cluster import Cluster
-from hatchery_operator.objects import Key
+from hatchery_operator.domain.objects import Key
 from hatchery_operator.progress import ProgressReceiver
 from hatchery_operator.progress_access import ProgressAccess
 from hatchery_operator.progress_writer import ProgressWriter

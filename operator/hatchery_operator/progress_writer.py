@@ -8,10 +8,10 @@ from typing import Final
 
 from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import Cluster
+from hatchery_operator.domain.objects import Key, Run
+from hatchery_operator.domain.observed import stage_in_flight
 from hatchery_operator.errors import ConflictError, GoneError
 from hatchery_operator.live import progress_status
-from hatchery_operator.objects import Key, Run
-from hatchery_operator.observed import stage_in_flight
 from hatchery_operator.progress import Received
 from hatchery_operator.queue import WorkQueue
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_operator.names import RESOURCES, Names
-from hatchery_operator.objects import Manifest
-from hatchery_operator.problem import Problem
+from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.objects import Manifest
+from hatchery_operator.domain.spec_paths import RESOURCES, Names
 
 _PREFIX: Final = re.compile(r'^(?:Error creating: )?(?P<what>[\w.]+)(?: "[^"]*")? is forbidden: ')
 _QUOTA: Final = re.compile(r"exceeded quota: (?P<quota>\S+), requested: (\S+), used: (\S+), limited: (\S+)")

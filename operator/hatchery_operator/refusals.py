@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from hatchery_operator.objects import Key
-from hatchery_operator.problem import Problem
+from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.objects import Key
 
 FIRST_WAIT_SECONDS: Final = 1.0
 """Wait after the first refusal: what is left of a deleted run of the same name goes in about this time."""

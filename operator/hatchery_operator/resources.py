@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from hatchery_api.base import parse_quantity
 from hatchery_api.placement import Resources, RunSpec
-from hatchery_operator.objects import Manifest
+from hatchery_operator.domain.objects import Manifest
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.registry import STAGES
 from hatchery_operator.stages.shape import Shape

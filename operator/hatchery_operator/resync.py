@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import JOBS, RUNS, Cluster
 from hatchery_operator.definitions import Definitions
+from hatchery_operator.domain.labels import UID_LABEL
+from hatchery_operator.domain.objects import JobSummary, Key, Manifest, key_of, resource_version, summarize_job
 from hatchery_operator.errors import ApiError, RefusedError
 from hatchery_operator.health import Pulse
 from hatchery_operator.metrics import WATCHED, Metrics
-from hatchery_operator.objects import JobSummary, Key, Manifest, key_of, resource_version, summarize_job
-from hatchery_operator.progress_route import UID_LABEL
 
 LOG: Final = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Final, get_args
 from hatchery_api.conditions import ConditionType, find_condition
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.status import EvalRunStatus, PretrainRunStatus, RunStatus, StageState
-from hatchery_operator.objects import Key, Run, parse_time
+from hatchery_operator.domain.objects import Key, Run, parse_time
 from hatchery_operator.resources import devices
 from hatchery_operator.stages.pretrain import TRAIN
 

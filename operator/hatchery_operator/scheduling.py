@@ -8,9 +8,9 @@ import re
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_operator.names import Names, asked
-from hatchery_operator.objects import Manifest
-from hatchery_operator.problem import Problem
+from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.objects import Manifest
+from hatchery_operator.domain.spec_paths import Names, asked
 
 _HEAD: Final = re.compile(r"^0/(?P<nodes>\d+) nodes are available: (?P<causes>.*)", re.DOTALL)
 _CAUSE: Final = re.compile(r"(\d+) (.+?)(?=, \d+ |$)")

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from hatchery_api.conditions import Reason
 from hatchery_api.status import RunStatus
-from hatchery_operator.objects import JobSummary, parse_time, rfc3339
-from hatchery_operator.observed import Observed
-from hatchery_operator.problem import Problem
+from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.objects import JobSummary, parse_time, rfc3339
+from hatchery_operator.domain.observed import Observed
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from hatchery_api.contract import (
     Output,
 )
 from hatchery_api.placement import RunSpec
+from hatchery_operator.domain.objects import SIZE_ANNOTATION, Manifest
 from hatchery_operator.network import gang_policy, isolation
-from hatchery_operator.objects import SIZE_ANNOTATION, Manifest
 from hatchery_operator.pod import CONTAINER, INPUT_ANNOTATION, pod_spec
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.shape import claim_of

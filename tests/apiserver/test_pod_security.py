@@ -10,7 +10,7 @@ from tests.support.operator_process import Team
 from tests.support.pod_override_strategies import GOOD_PLACEMENTS
 
 from hatchery_api.kinds import BY_KIND, KINDS
-from hatchery_operator.objects import parse_run
+from hatchery_operator.domain.objects import parse_run
 from hatchery_operator.settings import Progress, Settings
 from hatchery_operator.stages.registry import STAGES
 from hatchery_operator.work import Work

@@ -18,8 +18,8 @@ from hatchery_api.crd import custom_resource_definition
 from hatchery_api.kinds import KINDS
 from hatchery_operator.cluster import ResourceType
 from hatchery_operator.definitions import DOCUMENT
+from hatchery_operator.domain.objects import Manifest, rfc3339
 from hatchery_operator.errors import AlreadyExistsError, ConflictError, GoneError
-from hatchery_operator.objects import Manifest, rfc3339
 
 Address = tuple[str, str, str]
 

@@ -8,8 +8,8 @@ from tests.support.network_policies import Endpoint, allowed
 from tests.support.operator_builders import NAMESPACE, manifest
 
 from hatchery_api.contract import METRICS_PORT, RENDEZVOUS_PORT
+from hatchery_operator.domain.objects import Manifest, parse_run
 from hatchery_operator.network import RUNS_POLICY, runs_policy
-from hatchery_operator.objects import Manifest, parse_run
 from hatchery_operator.settings import Progress, Settings
 from hatchery_operator.stages.registry import STAGES
 from hatchery_operator.work import Work

@@ -27,13 +27,13 @@ from hatchery_api.contract import ExitCode
 from hatchery_api.placement import Retry
 from hatchery_api.pretrain import Parallelism, PretrainRunSpec
 from hatchery_api.status import HubRevision, InputRecord, ProgressStatus
-from hatchery_operator.objects import JobSummary, Run, rfc3339
-from hatchery_operator.observed import Observed
+from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.objects import JobSummary, Run, rfc3339
+from hatchery_operator.domain.observed import Observed
 from hatchery_operator.outcome import Plan
 from hatchery_operator.pending import YOUNG_SECONDS
 from hatchery_operator.plan import plan
 from hatchery_operator.pod import INPUT_ANNOTATION
-from hatchery_operator.problem import Problem
 from hatchery_operator.settings import Settings
 
 SETTINGS = Settings()
@@ -616,7 +616,7 @@ def test_long_messages_are_cut_to_what_a_condition_takes() -> None:
 
 
 def test_a_spec_that_cannot_be_read_is_said_with_its_field_and_may_be_mended() -> None:
-    from hatchery_operator.objects import parse_run
+    from hatchery_operator.domain.objects import parse_run
 
     decided = decide(parse_run(manifest(retry={"maxAttempts": 0})))
     assert said(decided) == ("False", "InvalidSpec")

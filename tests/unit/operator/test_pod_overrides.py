@@ -14,9 +14,9 @@ from tests.support.pod_override_strategies import GOOD_OVERRIDES, GOOD_PLACEMENT
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.kinds import BY_KIND, KINDS
 from hatchery_api.pod_overrides import ALLOWED_ANNOTATIONS, RESERVED_PATHS, RESERVED_VARIABLES, PodOverrides
+from hatchery_operator.domain.objects import Manifest, parse_run
+from hatchery_operator.domain.observed import Observed
 from hatchery_operator.network import ISOLATED_LABEL
-from hatchery_operator.objects import Manifest, parse_run
-from hatchery_operator.observed import Observed
 from hatchery_operator.plan import plan
 from hatchery_operator.pod import INPUT_ANNOTATION
 from hatchery_operator.settings import Progress, Settings

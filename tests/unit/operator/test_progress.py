@@ -14,8 +14,8 @@ from hatchery_api.contract import TrainerStatus
 from hatchery_api.status import ProgressMetric
 from hatchery_operator import progress
 from hatchery_operator.certificate import make_certificate
+from hatchery_operator.domain.labels import status_path
 from hatchery_operator.progress import Identity, ProgressReceiver, Received
-from hatchery_operator.progress_route import status_path
 
 PATH = status_path("team", "pretrainruns", "tiny")
 BODY = {"trainerStatus": {"progressPercentage": 45, "metrics": [{"name": "loss", "value": "3.25"}]}}

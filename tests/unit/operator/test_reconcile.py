@@ -21,12 +21,12 @@ from hatchery_operator.ca_bundle import CaBundle
 from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import Cluster, ResourceType
 from hatchery_operator.definitions import Definitions
+from hatchery_operator.domain.objects import Key, Manifest, rfc3339
 from hatchery_operator.errors import ApiError, ConflictError, GoneError, RefusedError, UnreachableError
 from hatchery_operator.handlers import take_job, take_run
 from hatchery_operator.health import Pulse
 from hatchery_operator.logs import JsonFormatter
 from hatchery_operator.metrics import Metrics
-from hatchery_operator.objects import Key, Manifest, rfc3339
 from hatchery_operator.reconcile import Reconciler
 from hatchery_operator.resync import Resync
 from hatchery_operator.settings import Settings

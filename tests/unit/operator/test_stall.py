@@ -7,8 +7,8 @@ from tests.support.operator_builders import NOW, job, later, run
 
 from hatchery_api.conditions import Condition, ConditionType, find_condition
 from hatchery_api.status import ProgressStatus
-from hatchery_operator.objects import Run, rfc3339
-from hatchery_operator.observed import Observed
+from hatchery_operator.domain.objects import Run, rfc3339
+from hatchery_operator.domain.observed import Observed
 from hatchery_operator.outcome import Plan
 from hatchery_operator.plan import plan
 from hatchery_operator.settings import Settings

@@ -38,11 +38,11 @@ from hatchery_operator import plan, reconcile
 from hatchery_operator.cache import Cache
 from hatchery_operator.cluster import Cluster
 from hatchery_operator.definitions import Definitions
+from hatchery_operator.domain.objects import Key, Manifest, Run, parse_run, rfc3339
 from hatchery_operator.errors import ApiError, OperatorError, RefusedError
 from hatchery_operator.handlers import take_job, take_run
 from hatchery_operator.health import Pulse
 from hatchery_operator.metrics import Metrics
-from hatchery_operator.objects import Key, Manifest, Run, parse_run, rfc3339
 from hatchery_operator.queue import LONGEST_BACKOFF_SECONDS
 from hatchery_operator.reconcile import Reconciler
 from hatchery_operator.resync import Resync

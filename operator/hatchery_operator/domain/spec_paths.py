@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from hatchery_operator.objects import Manifest, Run
+from hatchery_operator.domain.objects import Manifest, Run
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.shape import claim_of
 

@@ -6,7 +6,7 @@ since a thousand Jobs that wait for hours must cost next to nothing.
 
 from typing import Final
 
-from hatchery_operator.observed import SETTLE_SECONDS
+from hatchery_operator.domain.observed import SETTLE_SECONDS
 
 LOOK_AGAIN_SECONDS: Final = 10.0
 """Shortest time between two questions why pods do not run, and between two tries to create a child."""

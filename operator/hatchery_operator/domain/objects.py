@@ -11,7 +11,7 @@ from hatchery_api.base import API_VERSION
 from hatchery_api.kinds import BY_KIND, Kind
 from hatchery_api.placement import RunSpec
 from hatchery_api.status import RunStatus
-from hatchery_operator.progress_route import KIND_LABEL, NAME_LABEL, UID_LABEL
+from hatchery_operator.domain.labels import KIND_LABEL, NAME_LABEL, UID_LABEL
 
 Manifest = dict[str, Any]
 """A Kubernetes object as the API server reads and writes it."""

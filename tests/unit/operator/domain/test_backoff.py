@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from hatchery_operator.patience import next_look, next_try
+from hatchery_operator.domain.backoff import next_look, next_try
 
 
 def looks(*, explained: bool, until: float) -> list[float]:

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Final
 
 from hatchery_api.status import RunStatus, StageStatus
-from hatchery_operator.objects import JobSummary, Key, Manifest, Run
-from hatchery_operator.problem import Problem
+from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.objects import JobSummary, Key, Manifest, Run
 
 IN_FLIGHT: Final = frozenset({"Waiting", "Pending", "Running", "Suspended", "Resizing"})
 """States of a stage whose newest attempt is not over."""
