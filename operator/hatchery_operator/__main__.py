@@ -17,19 +17,19 @@ from uuid import uuid4
 import kopf
 
 from hatchery_operator import handlers
-from hatchery_operator.cache import Cache
-from hatchery_operator.cluster import Cluster, kubeconfig_from_environment
-from hatchery_operator.definitions import Definitions
 from hatchery_operator.domain.objects import Key
 from hatchery_operator.errors import ApiError
 from hatchery_operator.health import Pulse, beat, health_app, metrics_app, serve
-from hatchery_operator.lease import Elector
+from hatchery_operator.kube.cache import Cache
+from hatchery_operator.kube.client import Cluster, kubeconfig_from_environment
+from hatchery_operator.kube.crd_check import Definitions
+from hatchery_operator.kube.leader_election import Elector
+from hatchery_operator.kube.resync import Resync
+from hatchery_operator.kube.workqueue import WorkQueue
 from hatchery_operator.logs import configure_logs
 from hatchery_operator.metrics import Metrics
 from hatchery_operator.progress_service import ProgressService
-from hatchery_operator.queue import WorkQueue
 from hatchery_operator.reconcile import Reconciler
-from hatchery_operator.resync import Resync
 from hatchery_operator.settings import (
     Settings,
     SettingsError,

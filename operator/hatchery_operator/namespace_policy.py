@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 
-from hatchery_operator.cluster import Cluster
+from hatchery_operator.kube.client import Cluster
 from hatchery_operator.network import runs_policy
 from hatchery_operator.settings import Settings
 

@@ -4,14 +4,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from hatchery_operator.cache import Cache
-from hatchery_operator.cluster import JOBS, PODS, Cluster
 from hatchery_operator.domain.diagnosis import Problem
 from hatchery_operator.domain.labels import UID_LABEL
 from hatchery_operator.domain.objects import JobSummary, Key, Manifest, Run, parse_time, summarize_job
 from hatchery_operator.domain.observed import SETTLE_SECONDS, Observed, stage_in_flight
 from hatchery_operator.domain.spec_paths import Names
-from hatchery_operator.events import Events
+from hatchery_operator.kube.cache import Cache
+from hatchery_operator.kube.client import JOBS, PODS, Cluster
+from hatchery_operator.kube.events import Events
 from hatchery_operator.refusal import explain
 from hatchery_operator.stages.registry import references
 from hatchery_operator.waiting import needs_events

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import jwt
 
-from hatchery_operator.cluster import PODS, Cluster
 from hatchery_operator.domain.labels import AUDIENCE
 from hatchery_operator.errors import ApiError
+from hatchery_operator.kube.client import PODS, Cluster
 from hatchery_operator.progress import Identity
 
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"

@@ -10,10 +10,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from hatchery_operator.ca_bundle import CaBundle, ReplicaCertificates
-from hatchery_operator.cache import Cache
 from hatchery_operator.certificate import Certificate, make_certificate, read_certificate
-from hatchery_operator.cluster import Cluster
 from hatchery_operator.domain.objects import Key
+from hatchery_operator.kube.cache import Cache
+from hatchery_operator.kube.client import Cluster
 from hatchery_operator.progress import ProgressReceiver
 from hatchery_operator.progress_access import ProgressAccess
 from hatchery_operator.progress_writer import ProgressWriter

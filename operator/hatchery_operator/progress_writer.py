@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from random import random
 from typing import Final
 
-from hatchery_operator.cache import Cache
-from hatchery_operator.cluster import Cluster
 from hatchery_operator.domain.objects import Key, Run
 from hatchery_operator.domain.observed import stage_in_flight
 from hatchery_operator.errors import ConflictError, GoneError
+from hatchery_operator.kube.cache import Cache
+from hatchery_operator.kube.client import Cluster
+from hatchery_operator.kube.workqueue import WorkQueue
 from hatchery_operator.live import progress_status
 from hatchery_operator.progress import Received
-from hatchery_operator.queue import WorkQueue
 
 PROGRESS_MANAGER: Final = "hatchery-progress"
 """Field manager of `status.progress`; the rest of the status is the reconciler's."""

@@ -13,9 +13,9 @@ from tests.support.operator_cluster import CrashError, FakeCluster
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode, Report
-from hatchery_operator.cluster import ResourceType
 from hatchery_operator.domain.objects import ATTEMPT_LABEL, Manifest, controller_uid
 from hatchery_operator.errors import UnreachableError
+from hatchery_operator.kube.client import ResourceType
 
 Fault = Literal["none", "lost", "unanswered", "crash before", "crash after", "conflict"]
 """What becomes of a write: it never arrives, its answer is lost, the operator dies, somebody else writes first."""

@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from hatchery_operator.cluster import Cluster
 from hatchery_operator.errors import UnreachableError
+from hatchery_operator.kube.client import Cluster
 from hatchery_operator.progress import Identity
 from hatchery_operator.progress_access import KEYS_PATH, ProgressAccess
 

@@ -13,10 +13,10 @@ from tests.support.operator_cluster import FakeCluster
 from tests.support.virtual_time import pass_time, run_virtually
 
 from hatchery_api.contract import TrainerStatus
-from hatchery_operator.cache import Cache
-from hatchery_operator.cluster import Cluster
 from hatchery_operator.domain.objects import Key, Manifest, key_of
 from hatchery_operator.errors import UnreachableError
+from hatchery_operator.kube.cache import Cache
+from hatchery_operator.kube.client import Cluster
 from hatchery_operator.progress import Received
 from hatchery_operator.progress_writer import WRITE_SECONDS, ProgressWriter
 

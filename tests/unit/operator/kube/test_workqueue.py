@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hatchery_operator.errors import OperatorError
-from hatchery_operator.queue import (
+from hatchery_operator.kube.workqueue import (
     FIRST_BACKOFF_SECONDS,
     JITTER,
     LONGEST_BACKOFF_SECONDS,

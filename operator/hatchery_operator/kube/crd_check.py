@@ -13,8 +13,8 @@ from hatchery_api.base import API_VERSION, GROUP, VERSION
 from hatchery_api.conditions import Reason
 from hatchery_api.crd import custom_resource_definition
 from hatchery_api.kinds import KINDS, Kind
-from hatchery_operator.cluster import Cluster
 from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.kube.client import Cluster
 from hatchery_operator.metrics import Metrics
 
 LOG: Final = logging.getLogger(__name__)

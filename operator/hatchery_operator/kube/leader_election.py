@@ -12,9 +12,9 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
-from hatchery_operator.cluster import LEASES, REQUEST_SECONDS, Cluster
 from hatchery_operator.domain.objects import MANAGED_BY_LABEL, MANAGER, Manifest, micro_time
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, NotLeaderError
+from hatchery_operator.kube.client import LEASES, REQUEST_SECONDS, Cluster
 from hatchery_operator.settings import LeaderElection
 
 LOG: Final = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ import asyncio
 from datetime import datetime
 from typing import Final
 
-from hatchery_operator.cluster import EVENTS, Cluster
 from hatchery_operator.domain.objects import JobSummary, Manifest, parse_time
+from hatchery_operator.kube.client import EVENTS, Cluster
 from hatchery_operator.refusal import event_time
 
 SHARED_SECONDS: Final = 5.0

@@ -10,7 +10,6 @@ from typing import Any, cast
 import pytest
 from tests.support.virtual_time import pass_time, run_virtually
 
-from hatchery_operator.cluster import REQUEST_SECONDS, Cluster
 from hatchery_operator.errors import (
     AlreadyExistsError,
     ApiError,
@@ -19,7 +18,8 @@ from hatchery_operator.errors import (
     NotLeaderError,
     UnreachableError,
 )
-from hatchery_operator.lease import Election, Elector
+from hatchery_operator.kube.client import REQUEST_SECONDS, Cluster
+from hatchery_operator.kube.leader_election import Election, Elector
 from hatchery_operator.settings import LeaderElection
 
 TIMES = LeaderElection()

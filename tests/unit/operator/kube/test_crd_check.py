@@ -7,7 +7,7 @@ import pytest
 from tests.support.operator_cluster import served_schemas
 
 from hatchery_api.kinds import KINDS, Kind
-from hatchery_operator.definitions import missing_fields, outdated
+from hatchery_operator.kube.crd_check import missing_fields, outdated
 
 
 def served(kind: Kind, *without: str) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from hatchery_operator.cluster import JOBS, RUNS, Cluster, ResourceType, kubeconfig_from_environment
 from hatchery_operator.errors import (
     AlreadyExistsError,
     ApiError,
@@ -22,6 +21,7 @@ from hatchery_operator.errors import (
     UnreachableError,
     api_error,
 )
+from hatchery_operator.kube.client import JOBS, RUNS, Cluster, ResourceType, kubeconfig_from_environment
 
 Answer = tuple[int, dict[str, Any], dict[str, str]]
 MANIFEST = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j", "namespace": "n"}}

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from hatchery_operator.cache import Cache
-from hatchery_operator.cluster import JOBS, RUNS, Cluster
-from hatchery_operator.definitions import Definitions
 from hatchery_operator.domain.labels import UID_LABEL
 from hatchery_operator.domain.objects import JobSummary, Key, Manifest, key_of, resource_version, summarize_job
 from hatchery_operator.errors import ApiError, RefusedError
 from hatchery_operator.health import Pulse
+from hatchery_operator.kube.cache import Cache
+from hatchery_operator.kube.client import JOBS, RUNS, Cluster
+from hatchery_operator.kube.crd_check import Definitions
 from hatchery_operator.metrics import WATCHED, Metrics
 
 LOG: Final = logging.getLogger(__name__)
