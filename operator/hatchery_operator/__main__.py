@@ -16,7 +16,8 @@ from uuid import uuid4
 
 import kopf
 
-from hatchery_operator import handlers
+from hatchery_operator.controller import handlers
+from hatchery_operator.controller.reconciler import Reconciler
 from hatchery_operator.domain.objects import Key
 from hatchery_operator.errors import ApiError
 from hatchery_operator.health import Pulse, beat, health_app, metrics_app, serve
@@ -29,7 +30,6 @@ from hatchery_operator.kube.workqueue import WorkQueue
 from hatchery_operator.logs import configure_logs
 from hatchery_operator.metrics import Metrics
 from hatchery_operator.progress_service import ProgressService
-from hatchery_operator.reconcile import Reconciler
 from hatchery_operator.settings import (
     Settings,
     SettingsError,

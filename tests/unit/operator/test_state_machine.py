@@ -34,10 +34,12 @@ from tests.support.operator_model import Fault, ModelCluster, Outcome
 from hatchery_api.conditions import ConditionType
 from hatchery_api.placement import Retry
 from hatchery_api.status import StageState
-from hatchery_operator import plan, reconcile
+from hatchery_operator import plan
+from hatchery_operator.controller import reconciler as reconcile
+from hatchery_operator.controller.handlers import take_job, take_run
+from hatchery_operator.controller.reconciler import Reconciler
 from hatchery_operator.domain.objects import Key, Manifest, Run, parse_run, rfc3339
 from hatchery_operator.errors import ApiError, OperatorError, RefusedError
-from hatchery_operator.handlers import take_job, take_run
 from hatchery_operator.health import Pulse
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
@@ -45,7 +47,6 @@ from hatchery_operator.kube.crd_check import Definitions
 from hatchery_operator.kube.resync import Resync
 from hatchery_operator.kube.workqueue import LONGEST_BACKOFF_SECONDS
 from hatchery_operator.metrics import Metrics
-from hatchery_operator.reconcile import Reconciler
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.registry import references
 from hatchery_operator.workload import QUEUE_LABEL

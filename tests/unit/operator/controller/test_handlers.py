@@ -5,7 +5,7 @@ import asyncio
 import kopf
 from tests.support.operator_builders import manifest
 
-from hatchery_operator.handlers import configure
+from hatchery_operator.controller.handlers import configure
 
 
 def configured() -> kopf.OperatorSettings:

@@ -3,9 +3,9 @@
 from tests.support.operator_builders import NAMESPACE, NOW, later
 
 from hatchery_api.conditions import Reason
+from hatchery_operator.controller.refusals import FIRST_WAIT_SECONDS, Refusals
 from hatchery_operator.domain.diagnosis import Problem
 from hatchery_operator.domain.objects import Key
-from hatchery_operator.refusals import FIRST_WAIT_SECONDS, Refusals
 
 KEY = Key("CorpusBuild", NAMESPACE, "corpus")
 

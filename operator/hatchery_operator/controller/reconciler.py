@@ -11,12 +11,15 @@ from uuid import uuid4
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.status import RunStatus
 from hatchery_operator.ca_bundle import CaBundle
+from hatchery_operator.controller.event_manifest import event_manifest
+from hatchery_operator.controller.namespace_policy import NamespacePolicy
+from hatchery_operator.controller.observe import observe
+from hatchery_operator.controller.refusals import Refusals
 from hatchery_operator.domain.diagnosis import Problem
 from hatchery_operator.domain.objects import Key, Manifest, Run, controller_uid, summarize_job
 from hatchery_operator.domain.observed import Observed, newest_attempt, stage_in_flight
 from hatchery_operator.domain.spec_paths import Names
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
-from hatchery_operator.event_manifest import event_manifest
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import JOBS, RUNS, TYPES, Cluster
 from hatchery_operator.kube.crd_check import Definitions
@@ -24,12 +27,9 @@ from hatchery_operator.kube.events import Events
 from hatchery_operator.kube.workqueue import SPACING_SECONDS
 from hatchery_operator.logs import add_subject, begin_subject
 from hatchery_operator.metrics import Metrics, Result
-from hatchery_operator.namespace_policy import NamespacePolicy
-from hatchery_operator.observe import observe
 from hatchery_operator.outcome import Child, Note, Plan
 from hatchery_operator.plan import plan
 from hatchery_operator.refusal import explain
-from hatchery_operator.refusals import Refusals
 from hatchery_operator.settings import Settings
 
 LOG: Final = logging.getLogger(__name__)
