@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from hatchery_api.base import API_VERSION
 from hatchery_operator.domain.objects import MANAGER, Manifest, Run, rfc3339
-from hatchery_operator.outcome import Note
+from hatchery_operator.planning.status import Note
 
 EVENT_CHARACTERS: Final = 1024
 """Longest note the API server takes."""

@@ -27,8 +27,8 @@ from hatchery_operator.kube.events import Events
 from hatchery_operator.kube.workqueue import SPACING_SECONDS
 from hatchery_operator.logs import add_subject, begin_subject
 from hatchery_operator.metrics import Metrics, Result
-from hatchery_operator.outcome import Child, Note, Plan
-from hatchery_operator.plan import plan
+from hatchery_operator.planning.plan import plan
+from hatchery_operator.planning.status import Child, Note, Plan
 from hatchery_operator.refusal import explain
 from hatchery_operator.settings import Settings
 

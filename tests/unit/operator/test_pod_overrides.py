@@ -17,7 +17,7 @@ from hatchery_api.pod_overrides import ALLOWED_ANNOTATIONS, RESERVED_PATHS, RESE
 from hatchery_operator.domain.objects import Manifest, parse_run
 from hatchery_operator.domain.observed import Observed
 from hatchery_operator.network import ISOLATED_LABEL
-from hatchery_operator.plan import plan
+from hatchery_operator.planning.plan import plan
 from hatchery_operator.pod import INPUT_ANNOTATION
 from hatchery_operator.settings import Progress, Settings
 from hatchery_operator.stages.registry import STAGES

@@ -10,7 +10,7 @@ from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.status import StageStatus
 from hatchery_operator.domain.objects import Manifest, Run, parse_run
 from hatchery_operator.domain.observed import Observed
-from hatchery_operator.plan import plan
+from hatchery_operator.planning.plan import plan
 from hatchery_operator.resources import misfit
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.registry import STAGES

@@ -9,8 +9,8 @@ from hatchery_api.conditions import Condition, ConditionType, find_condition
 from hatchery_api.status import ProgressStatus
 from hatchery_operator.domain.objects import Run, rfc3339
 from hatchery_operator.domain.observed import Observed
-from hatchery_operator.outcome import Plan
-from hatchery_operator.plan import plan
+from hatchery_operator.planning.plan import plan
+from hatchery_operator.planning.status import Plan
 from hatchery_operator.settings import Settings
 
 SETTINGS = Settings(stalled_seconds=600)

@@ -34,7 +34,6 @@ from tests.support.operator_model import Fault, ModelCluster, Outcome
 from hatchery_api.conditions import ConditionType
 from hatchery_api.placement import Retry
 from hatchery_api.status import StageState
-from hatchery_operator import plan
 from hatchery_operator.controller import reconciler as reconcile
 from hatchery_operator.controller.handlers import take_job, take_run
 from hatchery_operator.controller.reconciler import Reconciler
@@ -47,6 +46,7 @@ from hatchery_operator.kube.crd_check import Definitions
 from hatchery_operator.kube.resync import Resync
 from hatchery_operator.kube.workqueue import LONGEST_BACKOFF_SECONDS
 from hatchery_operator.metrics import Metrics
+from hatchery_operator.planning import plan
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.registry import references
 from hatchery_operator.workload import QUEUE_LABEL

@@ -8,11 +8,11 @@ from hatchery_api.base import parse_duration
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.contract import Report
 from hatchery_operator import pods
-from hatchery_operator.case import Case
 from hatchery_operator.domain.diagnosis import Failure
 from hatchery_operator.domain.objects import JobSummary, rfc3339
-from hatchery_operator.outcome import Step
 from hatchery_operator.pending import failure_of
+from hatchery_operator.planning.context import Case
+from hatchery_operator.planning.status import Step
 
 LONGEST_BACKOFF_SECONDS: Final = 600.0
 """Longest wait between two attempts."""

@@ -3,9 +3,9 @@
 from typing import Final
 
 from hatchery_api.conditions import ConditionType, Reason, find_condition
-from hatchery_operator.case import Case
 from hatchery_operator.domain.objects import JobSummary
-from hatchery_operator.outcome import Child, Step
+from hatchery_operator.planning.context import Case
+from hatchery_operator.planning.status import Child, Step
 
 SUSPENDED: Final = "suspended; set spec.suspend to false to go on"
 """What is said of a suspended run."""

@@ -30,9 +30,9 @@ from hatchery_api.status import HubRevision, InputRecord, ProgressStatus
 from hatchery_operator.domain.diagnosis import Problem
 from hatchery_operator.domain.objects import JobSummary, Run, rfc3339
 from hatchery_operator.domain.observed import Observed
-from hatchery_operator.outcome import Plan
 from hatchery_operator.pending import YOUNG_SECONDS
-from hatchery_operator.plan import plan
+from hatchery_operator.planning.plan import plan
+from hatchery_operator.planning.status import Plan
 from hatchery_operator.pod import INPUT_ANNOTATION
 from hatchery_operator.settings import Settings
 

@@ -13,7 +13,7 @@ from hatchery_operator import pods
 from hatchery_operator.domain.diagnosis import Problem
 from hatchery_operator.domain.objects import Manifest, Run, rfc3339
 from hatchery_operator.domain.observed import HELD, Observed
-from hatchery_operator.inputs import with_staleness
+from hatchery_operator.planning.inputs import with_staleness
 
 MESSAGE_CHARACTERS: Final = 4096
 """Longest message of a condition."""
