@@ -4,6 +4,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from hatchery_operator.diagnosis.admission import explain
+from hatchery_operator.diagnosis.waiting import needs_events
 from hatchery_operator.domain.diagnosis import Problem
 from hatchery_operator.domain.labels import UID_LABEL
 from hatchery_operator.domain.objects import JobSummary, Key, Manifest, Run, parse_time, summarize_job
@@ -12,9 +14,7 @@ from hatchery_operator.domain.spec_paths import Names
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import JOBS, PODS, Cluster
 from hatchery_operator.kube.events import Events
-from hatchery_operator.refusal import explain
 from hatchery_operator.stages.registry import references
-from hatchery_operator.waiting import needs_events
 
 JOB_NAME_LABEL: Final = "batch.kubernetes.io/job-name"
 """Label that the Job controller gives to pods."""

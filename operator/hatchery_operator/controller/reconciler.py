@@ -15,6 +15,7 @@ from hatchery_operator.controller.event_manifest import event_manifest
 from hatchery_operator.controller.namespace_policy import NamespacePolicy
 from hatchery_operator.controller.observe import observe
 from hatchery_operator.controller.refusals import Refusals
+from hatchery_operator.diagnosis.admission import explain
 from hatchery_operator.domain.diagnosis import Problem
 from hatchery_operator.domain.objects import Key, Manifest, Run, controller_uid, summarize_job
 from hatchery_operator.domain.observed import Observed, newest_attempt, stage_in_flight
@@ -29,7 +30,6 @@ from hatchery_operator.logs import add_subject, begin_subject
 from hatchery_operator.metrics import Metrics, Result
 from hatchery_operator.planning.plan import plan
 from hatchery_operator.planning.status import Child, Note, Plan
-from hatchery_operator.refusal import explain
 from hatchery_operator.settings import Settings
 
 LOG: Final = logging.getLogger(__name__)

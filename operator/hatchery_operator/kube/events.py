@@ -4,9 +4,9 @@ import asyncio
 from datetime import datetime
 from typing import Final
 
+from hatchery_operator.diagnosis.admission import event_time
 from hatchery_operator.domain.objects import JobSummary, Manifest, parse_time
 from hatchery_operator.kube.client import EVENTS, Cluster
-from hatchery_operator.refusal import event_time
 
 SHARED_SECONDS: Final = 5.0
 """How long a listing of refusals serves all Jobs of its namespace: a thousand Jobs over a quota ask at about once."""

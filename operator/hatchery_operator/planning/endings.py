@@ -7,10 +7,10 @@ from typing import Final
 from hatchery_api.base import parse_duration
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.contract import Report
-from hatchery_operator import pods
+from hatchery_operator.diagnosis import pods
+from hatchery_operator.diagnosis.pending import failure_of
 from hatchery_operator.domain.diagnosis import Failure
 from hatchery_operator.domain.objects import JobSummary, rfc3339
-from hatchery_operator.pending import failure_of
 from hatchery_operator.planning.context import Case
 from hatchery_operator.planning.status import Step
 

@@ -10,19 +10,19 @@ from typing import Final
 
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.status import InputRecord, RunStatus, StageStatus
-from hatchery_operator import pods
+from hatchery_operator.diagnosis import pods
+from hatchery_operator.diagnosis.pending import begun, is_young, patience, starting, trouble
+from hatchery_operator.diagnosis.stall import stalled
 from hatchery_operator.domain.backoff import next_try
 from hatchery_operator.domain.diagnosis import Failure, Problem
 from hatchery_operator.domain.objects import JobSummary, Run, parse_time
 from hatchery_operator.domain.observed import HELD, Observed, stage_in_flight
-from hatchery_operator.pending import begun, is_young, patience, starting, trouble
 from hatchery_operator.planning import holding, inputs
 from hatchery_operator.planning.context import Case
 from hatchery_operator.planning.endings import attempt_failed, ended, out_of_budget
 from hatchery_operator.planning.status import Child, Plan, Step, conclude
 from hatchery_operator.resources import misfit
 from hatchery_operator.settings import Settings
-from hatchery_operator.stall import stalled
 from hatchery_operator.work import Work, job_name
 from hatchery_operator.workload import input_problem, manifests
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from hatchery_api.conditions import Condition, ConditionType, Reason, find_condition, set_condition
 from hatchery_api.contract import Report
 from hatchery_api.status import DISRUPTED_PODS, InputRecord, ProgressStatus, RunStatus, StageStatus
-from hatchery_operator import pods
+from hatchery_operator.diagnosis import pods
 from hatchery_operator.domain.diagnosis import Problem
 from hatchery_operator.domain.objects import Manifest, Run, rfc3339
 from hatchery_operator.domain.observed import HELD, Observed

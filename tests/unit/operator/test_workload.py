@@ -11,8 +11,8 @@ from hatchery_api.contract import INPUT_PATH, PERMANENT, ExitCode, JobInput
 from hatchery_api.kinds import KINDS
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.status import InputRecord
+from hatchery_operator.diagnosis.pods import failure
 from hatchery_operator.domain.objects import Manifest, Run
-from hatchery_operator.pods import failure
 from hatchery_operator.settings import Progress, Settings
 from hatchery_operator.stages.registry import STAGES
 from hatchery_operator.work import Work

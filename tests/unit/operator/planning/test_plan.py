@@ -27,10 +27,10 @@ from hatchery_api.contract import ExitCode
 from hatchery_api.placement import Retry
 from hatchery_api.pretrain import Parallelism, PretrainRunSpec
 from hatchery_api.status import HubRevision, InputRecord, ProgressStatus
+from hatchery_operator.diagnosis.pending import YOUNG_SECONDS
 from hatchery_operator.domain.diagnosis import Problem
 from hatchery_operator.domain.objects import JobSummary, Run, rfc3339
 from hatchery_operator.domain.observed import Observed
-from hatchery_operator.pending import YOUNG_SECONDS
 from hatchery_operator.planning.plan import plan
 from hatchery_operator.planning.status import Plan
 from hatchery_operator.pod import INPUT_ANNOTATION

@@ -6,11 +6,11 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import PERMANENT, ExitCode, Report
+from hatchery_operator.diagnosis.ends import ends, failure_of
+from hatchery_operator.diagnosis.waiting import is_pending
 from hatchery_operator.domain.diagnosis import Failure, Problem
 from hatchery_operator.domain.objects import Manifest, parse_time
 from hatchery_operator.domain.spec_paths import Names
-from hatchery_operator.ends import ends, failure_of
-from hatchery_operator.waiting import is_pending
 
 INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
 """Label and annotation of the pods of an Indexed Job."""

@@ -8,14 +8,14 @@ import yaml
 from tests.support.operator_builders import ended, pod, report, run
 
 from hatchery_api.conditions import Reason
+from hatchery_operator.diagnosis.admission import event_time, explain
+from hatchery_operator.diagnosis.ends import error_line
+from hatchery_operator.diagnosis.pods import failure, setback
+from hatchery_operator.diagnosis.waiting import blocked, needs_events, pulling
 from hatchery_operator.domain.diagnosis import Problem
 from hatchery_operator.domain.objects import Manifest
 from hatchery_operator.domain.spec_paths import Names
-from hatchery_operator.ends import error_line
-from hatchery_operator.pods import failure, setback
-from hatchery_operator.refusal import event_time, explain
 from hatchery_operator.settings import Settings
-from hatchery_operator.waiting import blocked, needs_events, pulling
 
 DATA = Path(__file__).parents[2] / "data/pods"
 NAMES = Names(

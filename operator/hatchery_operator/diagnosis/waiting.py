@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from hatchery_api.conditions import Reason
+from hatchery_operator.diagnosis.scheduling import unscheduled
 from hatchery_operator.domain.diagnosis import Problem
 from hatchery_operator.domain.objects import Manifest
 from hatchery_operator.domain.spec_paths import Names
-from hatchery_operator.scheduling import unscheduled
 
 _IMAGE: Final = frozenset(
     {

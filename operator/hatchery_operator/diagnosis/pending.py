@@ -3,14 +3,14 @@
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_operator import pods
+from hatchery_operator.diagnosis import pods
+from hatchery_operator.diagnosis.waiting import blocked, pulling
 from hatchery_operator.domain.backoff import next_look
 from hatchery_operator.domain.diagnosis import Failure, Problem
 from hatchery_operator.domain.objects import JobSummary, Run, parse_time
 from hatchery_operator.domain.observed import Observed
 from hatchery_operator.domain.spec_paths import Names
 from hatchery_operator.settings import Settings
-from hatchery_operator.waiting import blocked, pulling
 
 YOUNG_SECONDS: Final = 10.0
 """A Job of a few seconds has nothing to say yet, and to write that would cost as much as to start another one."""
