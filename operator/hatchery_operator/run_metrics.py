@@ -11,7 +11,7 @@ from hatchery_api.conditions import ConditionType, find_condition
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.status import EvalRunStatus, PretrainRunStatus, RunStatus, StageState
 from hatchery_operator.domain.objects import Key, Run, parse_time
-from hatchery_operator.resources import devices
+from hatchery_operator.manifests.resources import devices
 from hatchery_operator.stages.pretrain import TRAIN
 
 PHASES: Final[tuple[str, ...]] = get_args(StageState)

@@ -11,10 +11,10 @@ from tests.support.pod_override_strategies import GOOD_PLACEMENTS
 
 from hatchery_api.kinds import BY_KIND, KINDS
 from hatchery_operator.domain.objects import parse_run
+from hatchery_operator.manifests.attempt import Work
+from hatchery_operator.manifests.job import manifests
 from hatchery_operator.settings import Progress, Settings
 from hatchery_operator.stages.registry import STAGES
-from hatchery_operator.work import Work
-from hatchery_operator.workload import manifests
 
 pytestmark = pytest.mark.apiserver
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from hatchery_operator.domain.objects import Manifest, Run
 from hatchery_operator.settings import Settings
-from hatchery_operator.stages.shape import claim_of
+from hatchery_operator.stages.base import claim_of
 
 RESOURCES: Final = "spec.placement.resources"
 """Field with what each pod asks for."""

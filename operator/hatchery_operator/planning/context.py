@@ -7,8 +7,8 @@ from hatchery_api.status import StageState, StageStatus
 from hatchery_operator.domain.objects import Run, rfc3339
 from hatchery_operator.domain.observed import Observed
 from hatchery_operator.settings import Settings
+from hatchery_operator.stages.base import Shape
 from hatchery_operator.stages.registry import STAGES
-from hatchery_operator.stages.shape import Shape
 
 
 @dataclass(frozen=True)

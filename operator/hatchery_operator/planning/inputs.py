@@ -10,8 +10,8 @@ from hatchery_api.status import Artifact, InputRecord, RunStatus
 from hatchery_operator.domain.diagnosis import Problem
 from hatchery_operator.domain.objects import Key, Run, rfc3339
 from hatchery_operator.domain.observed import Observed
+from hatchery_operator.stages.base import Need
 from hatchery_operator.stages.registry import STAGES
-from hatchery_operator.stages.shape import Need
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,14 @@ from hatchery_operator.domain.backoff import next_try
 from hatchery_operator.domain.diagnosis import Failure, Problem
 from hatchery_operator.domain.objects import JobSummary, Run, parse_time
 from hatchery_operator.domain.observed import HELD, Observed, stage_in_flight
+from hatchery_operator.manifests.attempt import Work, job_name
+from hatchery_operator.manifests.job import input_problem, manifests
+from hatchery_operator.manifests.resources import misfit
 from hatchery_operator.planning import holding, inputs
 from hatchery_operator.planning.context import Case
 from hatchery_operator.planning.endings import attempt_failed, ended, out_of_budget
 from hatchery_operator.planning.status import Child, Plan, Step, conclude
-from hatchery_operator.resources import misfit
 from hatchery_operator.settings import Settings
-from hatchery_operator.work import Work, job_name
-from hatchery_operator.workload import input_problem, manifests
 
 PODS_END_SECONDS: Final = 10.0
 """Time between two looks at pods that outlive their Job: nobody tells when they are gone."""

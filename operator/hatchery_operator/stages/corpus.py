@@ -1,7 +1,7 @@
 """CorpusBuild: one pod reads sources and writes the corpus."""
 
 from hatchery_api.corpus import CorpusBuildSpec
-from hatchery_operator.stages.shape import Need, Shape, Stage, first_token
+from hatchery_operator.stages.base import Need, Shape, Stage, first_token
 
 
 def _needs(_: CorpusBuildSpec) -> tuple[Need, ...]:

@@ -1,7 +1,7 @@
 """EvalRun: one pod measures a model."""
 
 from hatchery_api.evaluate import EvalRunSpec
-from hatchery_operator.stages.shape import Need, Shape, Stage, first_token
+from hatchery_operator.stages.base import Need, Shape, Stage, first_token
 
 
 def _needs(spec: EvalRunSpec) -> tuple[Need, ...]:

@@ -2,7 +2,7 @@
 
 from hatchery_api.base import parse_duration
 from hatchery_api.pretrain import PretrainRunSpec
-from hatchery_operator.stages.shape import Need, Shape, Stage, first_token
+from hatchery_operator.stages.base import Need, Shape, Stage, first_token
 
 ENCODE, TRAIN = "encode", "train"
 

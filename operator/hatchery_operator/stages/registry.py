@@ -5,7 +5,7 @@ from typing import Final
 from hatchery_api.kinds import KINDS
 from hatchery_api.placement import RunSpec
 from hatchery_operator.stages import corpus, evaluate, pretrain, tokenizer
-from hatchery_operator.stages.shape import Need, Stage
+from hatchery_operator.stages.base import Need, Stage
 
 STAGES: Final[dict[str, tuple[Stage, ...]]] = {
     kind.kind: module.STAGES for kind, module in zip(KINDS, (corpus, tokenizer, pretrain, evaluate), strict=True)

@@ -1,7 +1,7 @@
 """TokenizerBuild: one pod trains and measures a tokenizer."""
 
 from hatchery_api.tokenizer import TokenizerBuildSpec
-from hatchery_operator.stages.shape import Need, Shape, Stage
+from hatchery_operator.stages.base import Need, Shape, Stage
 
 
 def _needs(spec: TokenizerBuildSpec) -> tuple[Need, ...]:

@@ -31,9 +31,9 @@ from hatchery_operator.diagnosis.pending import YOUNG_SECONDS
 from hatchery_operator.domain.diagnosis import Problem
 from hatchery_operator.domain.objects import JobSummary, Run, rfc3339
 from hatchery_operator.domain.observed import Observed
+from hatchery_operator.manifests.pod import INPUT_ANNOTATION
 from hatchery_operator.planning.plan import plan
 from hatchery_operator.planning.status import Plan
-from hatchery_operator.pod import INPUT_ANNOTATION
 from hatchery_operator.settings import Settings
 
 SETTINGS = Settings()

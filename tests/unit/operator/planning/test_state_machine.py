@@ -45,11 +45,11 @@ from hatchery_operator.kube.client import Cluster
 from hatchery_operator.kube.crd_check import Definitions
 from hatchery_operator.kube.resync import Resync
 from hatchery_operator.kube.workqueue import LONGEST_BACKOFF_SECONDS
+from hatchery_operator.manifests.job import QUEUE_LABEL
 from hatchery_operator.metrics import Metrics
 from hatchery_operator.planning import plan
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.registry import references
-from hatchery_operator.workload import QUEUE_LABEL
 
 KINDS: Final = {"corpus": "CorpusBuild", "tokenizer": "TokenizerBuild", "model": "PretrainRun", "eval": "EvalRun"}
 """The resources by name: each needs the one before it."""

@@ -13,10 +13,10 @@ from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_operator.diagnosis.pods import failure
 from hatchery_operator.domain.objects import Manifest, Run
+from hatchery_operator.manifests.attempt import Work
+from hatchery_operator.manifests.job import failure_rules, manifests
 from hatchery_operator.settings import Progress, Settings
 from hatchery_operator.stages.registry import STAGES
-from hatchery_operator.work import Work
-from hatchery_operator.workload import failure_rules, manifests
 
 SETTINGS = Settings(progress=Progress(service_url="https://hatchery.system.svc:8443"))
 ALL_STAGES = [(kind.kind, stage) for kind in KINDS for stage in kind.stages]

@@ -9,11 +9,11 @@ from tests.support.operator_builders import NAMESPACE, manifest
 
 from hatchery_api.contract import METRICS_PORT, RENDEZVOUS_PORT
 from hatchery_operator.domain.objects import Manifest, parse_run
-from hatchery_operator.network import RUNS_POLICY, runs_policy
+from hatchery_operator.manifests.attempt import Work
+from hatchery_operator.manifests.job import manifests
+from hatchery_operator.manifests.network import RUNS_POLICY, runs_policy
 from hatchery_operator.settings import Progress, Settings
 from hatchery_operator.stages.registry import STAGES
-from hatchery_operator.work import Work
-from hatchery_operator.workload import manifests
 
 SETTINGS = Settings(progress=Progress(service_url="https://operator.hatchery-system.svc:8443"))
 DENY_ALL: Manifest = {

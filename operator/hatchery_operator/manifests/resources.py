@@ -11,8 +11,8 @@ from hatchery_api.base import parse_quantity
 from hatchery_api.placement import Resources, RunSpec
 from hatchery_operator.domain.objects import Manifest
 from hatchery_operator.settings import Settings
+from hatchery_operator.stages.base import Shape
 from hatchery_operator.stages.registry import STAGES
-from hatchery_operator.stages.shape import Shape
 
 Wanted = int | Literal["auto"] | None
 """Processes in a pod as the spec says it; None for a pod without torchrun."""

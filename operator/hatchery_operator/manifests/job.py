@@ -17,11 +17,11 @@ from hatchery_api.contract import (
 )
 from hatchery_api.placement import RunSpec
 from hatchery_operator.domain.objects import SIZE_ANNOTATION, Manifest
-from hatchery_operator.network import gang_policy, isolation
-from hatchery_operator.pod import CONTAINER, INPUT_ANNOTATION, pod_spec
+from hatchery_operator.manifests.attempt import Work
+from hatchery_operator.manifests.network import gang_policy, isolation
+from hatchery_operator.manifests.pod import CONTAINER, INPUT_ANNOTATION, pod_spec
 from hatchery_operator.settings import Settings
-from hatchery_operator.stages.shape import claim_of
-from hatchery_operator.work import Work
+from hatchery_operator.stages.base import claim_of
 
 MOST_INPUT_BYTES: Final = 128 * 1024
 """Longest input of a pod: half of what Kubernetes takes for all annotations of an object."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hatchery_api.placement import RunSpec
 from hatchery_api.status import InputRecord
 from hatchery_operator.domain.objects import ATTEMPT_LABEL, STAGE_LABEL, Run
-from hatchery_operator.stages.shape import Shape
+from hatchery_operator.stages.base import Shape
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from hatchery_api.contract import (
 from hatchery_api.placement import RunSpec
 from hatchery_operator.domain.labels import AUDIENCE, CA_CONFIG_MAP, CA_KEY, status_path
 from hatchery_operator.domain.objects import Manifest, Run
-from hatchery_operator.overrides import container_claims, pod_fields, shared_memory
-from hatchery_operator.overrides import volumes as user_volumes
-from hatchery_operator.resources import container_resources, pod_resources, processes
+from hatchery_operator.manifests.attempt import Work
+from hatchery_operator.manifests.overrides import container_claims, pod_fields, shared_memory
+from hatchery_operator.manifests.overrides import volumes as user_volumes
+from hatchery_operator.manifests.resources import container_resources, pod_resources, processes
 from hatchery_operator.settings import Settings
-from hatchery_operator.stages.shape import Shape
-from hatchery_operator.work import Work
+from hatchery_operator.stages.base import Shape
 
 CONTAINER: Final = "main"
 """Name of the pods' only container."""

@@ -10,12 +10,12 @@ from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.status import StageStatus
 from hatchery_operator.domain.objects import Manifest, Run, parse_run
 from hatchery_operator.domain.observed import Observed
+from hatchery_operator.manifests.attempt import Work
+from hatchery_operator.manifests.job import manifests
+from hatchery_operator.manifests.resources import misfit
 from hatchery_operator.planning.plan import plan
-from hatchery_operator.resources import misfit
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.registry import STAGES
-from hatchery_operator.work import Work
-from hatchery_operator.workload import manifests
 
 ENCODE, TRAIN = STAGES["PretrainRun"]
 
