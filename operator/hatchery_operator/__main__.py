@@ -29,7 +29,7 @@ from hatchery_operator.kube.resync import Resync
 from hatchery_operator.kube.workqueue import WorkQueue
 from hatchery_operator.logs import configure_logs
 from hatchery_operator.metrics import Metrics
-from hatchery_operator.progress_service import ProgressService
+from hatchery_operator.progress.service import ProgressService
 from hatchery_operator.settings import (
     Settings,
     SettingsError,

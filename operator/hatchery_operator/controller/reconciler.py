@@ -10,7 +10,6 @@ from uuid import uuid4
 
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.status import RunStatus
-from hatchery_operator.ca_bundle import CaBundle
 from hatchery_operator.controller.event_manifest import event_manifest
 from hatchery_operator.controller.namespace_policy import NamespacePolicy
 from hatchery_operator.controller.observe import observe
@@ -30,6 +29,7 @@ from hatchery_operator.logs import add_subject, begin_subject
 from hatchery_operator.metrics import Metrics, Result
 from hatchery_operator.planning.plan import plan
 from hatchery_operator.planning.status import Child, Note, Plan
+from hatchery_operator.progress.ca_bundle import CaBundle
 from hatchery_operator.settings import Settings
 
 LOG: Final = logging.getLogger(__name__)

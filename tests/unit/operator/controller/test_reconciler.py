@@ -17,7 +17,6 @@ from tests.support.operator_cluster import CrashError, FakeCluster
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode, Report
-from hatchery_operator.ca_bundle import CaBundle
 from hatchery_operator.controller.handlers import take_job, take_run
 from hatchery_operator.controller.reconciler import Reconciler
 from hatchery_operator.domain.objects import Key, Manifest, rfc3339
@@ -29,6 +28,7 @@ from hatchery_operator.kube.crd_check import Definitions
 from hatchery_operator.kube.resync import Resync
 from hatchery_operator.logs import JsonFormatter
 from hatchery_operator.metrics import Metrics
+from hatchery_operator.progress.ca_bundle import CaBundle
 from hatchery_operator.settings import Settings
 
 PIPELINE = (("CorpusBuild", "corpus"), ("TokenizerBuild", "tokenizer"), ("PretrainRun", "model"), ("EvalRun", "eval"))

@@ -17,8 +17,8 @@ from hatchery_operator.domain.objects import Key, Manifest, key_of
 from hatchery_operator.errors import UnreachableError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
-from hatchery_operator.progress import Received
-from hatchery_operator.progress_writer import WRITE_SECONDS, ProgressWriter
+from hatchery_operator.progress.receiver import Received
+from hatchery_operator.progress.writer import WRITE_SECONDS, ProgressWriter
 
 
 class Watched(FakeCluster):

@@ -12,8 +12,8 @@ from hatchery_operator.errors import ConflictError, GoneError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
 from hatchery_operator.kube.workqueue import WorkQueue
-from hatchery_operator.live import progress_status
-from hatchery_operator.progress import Received
+from hatchery_operator.progress.live import progress_status
+from hatchery_operator.progress.receiver import Received
 
 PROGRESS_MANAGER: Final = "hatchery-progress"
 """Field manager of `status.progress`; the rest of the status is the reconciler's."""

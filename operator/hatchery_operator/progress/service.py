@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from hatchery_operator.ca_bundle import CaBundle, ReplicaCertificates
-from hatchery_operator.certificate import Certificate, make_certificate, read_certificate
 from hatchery_operator.domain.objects import Key
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
-from hatchery_operator.progress import ProgressReceiver
-from hatchery_operator.progress_access import ProgressAccess
-from hatchery_operator.progress_writer import ProgressWriter
+from hatchery_operator.progress.auth import ProgressAccess
+from hatchery_operator.progress.ca_bundle import CaBundle, ReplicaCertificates
+from hatchery_operator.progress.certificate import Certificate, make_certificate, read_certificate
+from hatchery_operator.progress.receiver import ProgressReceiver
+from hatchery_operator.progress.writer import ProgressWriter
 from hatchery_operator.settings import Settings, SettingsError, own_namespace, replica_name
 
 LOG: Final = logging.getLogger(__name__)

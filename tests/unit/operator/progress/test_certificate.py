@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 
-from hatchery_operator.certificate import CLOCK_SKEW, LIFETIME, make_certificate, service_hosts
+from hatchery_operator.progress.certificate import CLOCK_SKEW, LIFETIME, make_certificate, service_hosts
 
 NOW = datetime.now(UTC)
 

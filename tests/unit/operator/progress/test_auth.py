@@ -11,8 +11,8 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from hatchery_operator.errors import UnreachableError
 from hatchery_operator.kube.client import Cluster
-from hatchery_operator.progress import Identity
-from hatchery_operator.progress_access import KEYS_PATH, ProgressAccess
+from hatchery_operator.progress.auth import KEYS_PATH, ProgressAccess
+from hatchery_operator.progress.receiver import Identity
 
 ISSUER = "https://kubernetes.default.svc"
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -9,11 +9,11 @@ from tests.support.operator_builders import NAMESPACE, NOW, manifest
 from tests.support.operator_cluster import FakeCluster
 from tests.support.virtual_time import pass_time, run_virtually
 
-from hatchery_operator.ca_bundle import KEPT, LOOK_SECONDS, PUBLISH_SECONDS, CaBundle, ReplicaCertificates
-from hatchery_operator.certificate import make_certificate
 from hatchery_operator.errors import NotLeaderError, OperatorError, RefusedError, UnreachableError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
+from hatchery_operator.progress.ca_bundle import KEPT, LOOK_SECONDS, PUBLISH_SECONDS, CaBundle, ReplicaCertificates
+from hatchery_operator.progress.certificate import make_certificate
 
 SHARED = ("ConfigMap", "system", "shared")
 

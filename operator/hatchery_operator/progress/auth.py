@@ -14,7 +14,7 @@ import jwt
 from hatchery_operator.domain.labels import AUDIENCE
 from hatchery_operator.errors import ApiError
 from hatchery_operator.kube.client import PODS, Cluster
-from hatchery_operator.progress import Identity
+from hatchery_operator.progress.receiver import Identity
 
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
 """Where the API server says who issues its tokens."""
