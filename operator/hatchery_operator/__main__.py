@@ -20,15 +20,12 @@ from hatchery_operator.controller import handlers
 from hatchery_operator.controller.reconciler import Reconciler
 from hatchery_operator.domain.objects import Key
 from hatchery_operator.errors import ApiError
-from hatchery_operator.health import Pulse, beat, health_app, metrics_app, serve
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster, kubeconfig_from_environment
 from hatchery_operator.kube.crd_check import Definitions
 from hatchery_operator.kube.leader_election import Elector
 from hatchery_operator.kube.resync import Resync
 from hatchery_operator.kube.workqueue import WorkQueue
-from hatchery_operator.logs import configure_logs
-from hatchery_operator.metrics import Metrics
 from hatchery_operator.progress.service import ProgressService
 from hatchery_operator.settings import (
     Settings,
@@ -38,6 +35,9 @@ from hatchery_operator.settings import (
     replica_name,
     settings_path,
 )
+from hatchery_operator.telemetry.health import Pulse, beat, health_app, metrics_app, serve
+from hatchery_operator.telemetry.logs import configure_logs
+from hatchery_operator.telemetry.metrics import Metrics
 
 LOG: Final = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ from hatchery_jobs.pretrain.record import Recorder
 from hatchery_jobs.pretrain.setup import Setup
 from hatchery_jobs.pretrain.state import RunState, Times, Update
 from hatchery_operator.__main__ import Operator
-from hatchery_operator.health import metrics_app, serve
 from hatchery_operator.settings import LeaderElection, Settings
+from hatchery_operator.telemetry.health import metrics_app, serve
 
 NAMESPACE, NAME = "team", "PretrainRun-Running"
 """The PretrainRun that both pages tell about."""

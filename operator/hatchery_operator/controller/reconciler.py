@@ -25,12 +25,12 @@ from hatchery_operator.kube.client import JOBS, RUNS, TYPES, Cluster
 from hatchery_operator.kube.crd_check import Definitions
 from hatchery_operator.kube.events import Events
 from hatchery_operator.kube.workqueue import SPACING_SECONDS
-from hatchery_operator.logs import add_subject, begin_subject
-from hatchery_operator.metrics import Metrics, Result
 from hatchery_operator.planning.plan import plan
 from hatchery_operator.planning.status import Child, Note, Plan
 from hatchery_operator.progress.ca_bundle import CaBundle
 from hatchery_operator.settings import Settings
+from hatchery_operator.telemetry.logs import add_subject, begin_subject
+from hatchery_operator.telemetry.metrics import Metrics, Result
 
 LOG: Final = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from hatchery_api.crd import custom_resource_definition
 from hatchery_api.kinds import KINDS, Kind
 from hatchery_operator.domain.diagnosis import Problem
 from hatchery_operator.kube.client import Cluster
-from hatchery_operator.metrics import Metrics
+from hatchery_operator.telemetry.metrics import Metrics
 
 LOG: Final = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from hatchery_operator.domain.labels import UID_LABEL
 from hatchery_operator.domain.objects import JobSummary, Key, Manifest, key_of, resource_version, summarize_job
 from hatchery_operator.errors import ApiError, RefusedError
-from hatchery_operator.health import Pulse
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import JOBS, RUNS, Cluster
 from hatchery_operator.kube.crd_check import Definitions
-from hatchery_operator.metrics import WATCHED, Metrics
+from hatchery_operator.telemetry.health import Pulse
+from hatchery_operator.telemetry.metrics import WATCHED, Metrics
 
 LOG: Final = logging.getLogger(__name__)
 

@@ -21,15 +21,15 @@ from hatchery_operator.controller.handlers import take_job, take_run
 from hatchery_operator.controller.reconciler import Reconciler
 from hatchery_operator.domain.objects import Key, Manifest, rfc3339
 from hatchery_operator.errors import ApiError, ConflictError, GoneError, RefusedError, UnreachableError
-from hatchery_operator.health import Pulse
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster, ResourceType
 from hatchery_operator.kube.crd_check import Definitions
 from hatchery_operator.kube.resync import Resync
-from hatchery_operator.logs import JsonFormatter
-from hatchery_operator.metrics import Metrics
 from hatchery_operator.progress.ca_bundle import CaBundle
 from hatchery_operator.settings import Settings
+from hatchery_operator.telemetry.health import Pulse
+from hatchery_operator.telemetry.logs import JsonFormatter
+from hatchery_operator.telemetry.metrics import Metrics
 
 PIPELINE = (("CorpusBuild", "corpus"), ("TokenizerBuild", "tokenizer"), ("PretrainRun", "model"), ("EvalRun", "eval"))
 FIRST_JOBS = ("corpus-build-a1", "tokenizer-vocabulary-a1", "model-encode-a1", "model-train-a1", "eval-evaluate-a1")

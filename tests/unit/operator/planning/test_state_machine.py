@@ -39,17 +39,17 @@ from hatchery_operator.controller.handlers import take_job, take_run
 from hatchery_operator.controller.reconciler import Reconciler
 from hatchery_operator.domain.objects import Key, Manifest, Run, parse_run, rfc3339
 from hatchery_operator.errors import ApiError, OperatorError, RefusedError
-from hatchery_operator.health import Pulse
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
 from hatchery_operator.kube.crd_check import Definitions
 from hatchery_operator.kube.resync import Resync
 from hatchery_operator.kube.workqueue import LONGEST_BACKOFF_SECONDS
 from hatchery_operator.manifests.job import QUEUE_LABEL
-from hatchery_operator.metrics import Metrics
 from hatchery_operator.planning import plan
 from hatchery_operator.settings import Settings
 from hatchery_operator.stages.registry import references
+from hatchery_operator.telemetry.health import Pulse
+from hatchery_operator.telemetry.metrics import Metrics
 
 KINDS: Final = {"corpus": "CorpusBuild", "tokenizer": "TokenizerBuild", "model": "PretrainRun", "eval": "EvalRun"}
 """The resources by name: each needs the one before it."""

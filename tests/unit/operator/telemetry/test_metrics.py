@@ -9,8 +9,8 @@ from tests.support.run_samples import REASONS, fleet
 
 from hatchery_api.status import ProgressStatus
 from hatchery_operator.domain.objects import Run, parse_run
-from hatchery_operator.metrics import Metrics
-from hatchery_operator.run_metrics import PHASES, SERIES_PER_RUN
+from hatchery_operator.telemetry.metrics import Metrics
+from hatchery_operator.telemetry.run_metrics import PHASES, SERIES_PER_RUN
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from hatchery_operator.metrics import CONTENT_TYPE, Metrics
+from hatchery_operator.telemetry.metrics import CONTENT_TYPE, Metrics
 
 BEAT_SECONDS: Final = 5.0
 """Time between two measurements of the event loop's lag."""

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from hatchery_operator.health import Pulse, health_app, metrics_app
-from hatchery_operator.metrics import CONTENT_TYPE, Metrics
+from hatchery_operator.telemetry.health import Pulse, health_app, metrics_app
+from hatchery_operator.telemetry.metrics import CONTENT_TYPE, Metrics
 
 NOW = 1000.0
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 
-from hatchery_operator.logs import JsonFormatter, add_subject, begin_subject
+from hatchery_operator.telemetry.logs import JsonFormatter, add_subject, begin_subject
 
 
 def line(**extra: object) -> dict[str, object]:
