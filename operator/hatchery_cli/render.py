@@ -138,7 +138,7 @@ def run_line(run: RunView) -> str:
 
 def remedy(reason: str) -> str:
     """What the list of reasons says about one: its docstring is the troubleshooting page."""
-    from hatchery_operator.reference import member_docs
+    from hatchery_operator.codegen.reference import member_docs
 
     return {member.value: member_docs(Reason)[member.name] for member in Reason}.get(reason, "")
 

@@ -14,8 +14,8 @@ from tests.support.network_policies import Endpoint, allowed
 
 from hatchery_api.crd import custom_resource_definition
 from hatchery_api.kinds import KINDS
-from hatchery_operator import rbac
-from hatchery_operator.chart import Values
+from hatchery_operator.codegen import rbac
+from hatchery_operator.codegen.chart import Values
 from hatchery_operator.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -24,8 +24,8 @@ from hatchery_api.crd import custom_resource_definition
 from hatchery_api.kinds import BY_KIND, KINDS, Kind
 from hatchery_api.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.shape import PRESETS, resolve_shape
-from hatchery_operator.generate import generated_files
-from hatchery_operator.reference import member_docs, walk
+from hatchery_operator.codegen.generate import generated_files
+from hatchery_operator.codegen.reference import member_docs, walk
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD_LIMIT_BYTES = {"CorpusBuild": 30_000, "TokenizerBuild": 30_000, "PretrainRun": 45_000, "EvalRun": 30_000}

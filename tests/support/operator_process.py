@@ -21,7 +21,7 @@ from tests.support.operator_builders import SPECS, artifact
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import Report
 from hatchery_api.kinds import BY_KIND
-from hatchery_operator import rbac
+from hatchery_operator.codegen import rbac
 from hatchery_operator.domain.objects import rfc3339
 
 SYSTEM = "hatchery-system"

@@ -3,7 +3,7 @@
 import pytest
 
 from hatchery_api.kinds import KINDS
-from hatchery_operator import rbac
+from hatchery_operator.codegen import rbac
 
 EVERY_ROLE = [*rbac.operator_roles("home"), *rbac.operator_roles("home", namespaces=["team"]), *rbac.user_roles()]
 RULES = [rule for role in EVERY_ROLE for rule in role["rules"]]

@@ -22,7 +22,7 @@ from hatchery_api.pod_overrides import (
     RESERVED_VARIABLES,
     PodOverrides,
 )
-from hatchery_operator.chart import Values
+from hatchery_operator.codegen.chart import Values
 from hatchery_operator.settings import DEFAULT_PATH, PATH_VARIABLE, Settings
 
 _FOLDER: Final = "docs/reference"

@@ -1,12 +1,12 @@
-"""Writes every generated file, or checks that they are fresh: `python -m hatchery_operator.generate [--check]`."""
+"""Writes every generated file, or checks that they are fresh: `python -m hatchery_operator.codegen.generate [--check]`."""
 
 import sys
 from typing import Any
 
 from hatchery_api import generate as api
-from hatchery_operator import rbac
-from hatchery_operator.chart import chart_files
-from hatchery_operator.reference import reference_files
+from hatchery_operator.codegen import rbac
+from hatchery_operator.codegen.chart import chart_files
+from hatchery_operator.codegen.reference import reference_files
 
 _NAMESPACE = "hatchery-system"
 
