@@ -32,7 +32,7 @@ pins: ## resolve the pinned requirements again
 
 .PHONY: generate
 generate: setup ## write CRDs, RBAC, the chart's schema, the reference pages and the dashboards from code
-	$(BIN)/python -m hatchery_api.generate
+	$(BIN)/python -m hatchery_api.schema.generate
 	$(BIN)/python -m hatchery_operator.codegen.generate
 	$(BIN)/python -m manifests.monitoring.generate
 
@@ -42,7 +42,7 @@ check: setup ## lint, format, types, import rules, and that generated files are 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m hatchery_api.generate --check
+	$(BIN)/python -m hatchery_api.schema.generate --check
 	$(BIN)/python -m hatchery_operator.codegen.generate --check
 	$(BIN)/python -m manifests.monitoring.generate --check
 

@@ -12,7 +12,7 @@ from manifests.monitoring.evaluation import evaluation
 from manifests.monitoring.fleet import fleet
 from manifests.monitoring.run import run
 
-from hatchery_api import generate as api
+from hatchery_api.schema import generate as api
 
 ALERTS: Final = Path(__file__).resolve().parents[2] / "charts/hatchery/alerts.yaml"
 """The rules, as `promtool` reads them."""

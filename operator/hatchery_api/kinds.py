@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from hatchery_api.base import Record
-from hatchery_api.corpus import CorpusBuildSpec, CorpusResult
-from hatchery_api.evaluate import EvalResult, EvalRunSpec
 from hatchery_api.placement import RunSpec
-from hatchery_api.pretrain import PretrainRunSpec
-from hatchery_api.pretrain_result import PretrainResult
+from hatchery_api.resources.corpus import CorpusBuildSpec, CorpusResult
+from hatchery_api.resources.evaluate import EvalResult, EvalRunSpec
+from hatchery_api.resources.pretrain.result import PretrainResult
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.tokenizer import TokenizerBuildSpec, TokenizerResult
 from hatchery_api.status import (
     CorpusBuildStatus,
     EvalRunStatus,
@@ -16,7 +17,6 @@ from hatchery_api.status import (
     RunStatus,
     TokenizerBuildStatus,
 )
-from hatchery_api.tokenizer import TokenizerBuildSpec, TokenizerResult
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from pydantic import Field
 
 from hatchery_api.base import Record, cel
 from hatchery_api.conditions import Condition
-from hatchery_api.corpus import CorpusResult
-from hatchery_api.evaluate import EvalResult
-from hatchery_api.pretrain_result import PretrainResult
-from hatchery_api.tokenizer import TokenizerResult
+from hatchery_api.resources.corpus import CorpusResult
+from hatchery_api.resources.evaluate import EvalResult
+from hatchery_api.resources.pretrain.result import PretrainResult
+from hatchery_api.resources.tokenizer import TokenizerResult
 
 
 class Artifact(Record):

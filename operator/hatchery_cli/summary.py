@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from hatchery_api.resources.tokenizer import TokenizerMetrics
 from hatchery_api.status import CorpusBuildStatus, EvalRunStatus, PretrainRunStatus, TokenizerBuildStatus
-from hatchery_api.tokenizer import TokenizerMetrics
 from hatchery_cli.curve import Points, plot
 from hatchery_cli.render import clean, duration_text, failure_card, table
 from hatchery_cli.runs import NOTHING, RunView

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tests.bench import corpus_reference
 
-from hatchery_api.corpus import FilterRule, Filters
+from hatchery_api.resources.corpus import FilterRule, Filters
 from hatchery_jobs.corpus.filters import PRESETS, View, compile_filters
 from hatchery_jobs.corpus.minhash import Signer, shingle_hashes, windows
 from hatchery_jobs.sources.documents import Document

@@ -19,10 +19,10 @@ from tests.support.objective_feeds import small_vocabulary
 from hatchery_api.base import Record
 from hatchery_api.conditions import ConditionType, Reason
 from hatchery_api.contract import ExitCode, HubTarget, JobInput, Output
-from hatchery_api.corpus import FilterRule
-from hatchery_api.crd import custom_resource_definition
 from hatchery_api.kinds import BY_KIND, KINDS, Kind
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.corpus import FilterRule
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.schema.crd import custom_resource_definition
 from hatchery_jobs.pretrain.shape import PRESETS, resolve_shape
 from hatchery_operator.codegen.generate import generated_files
 from hatchery_operator.codegen.reference import member_docs, walk

@@ -15,7 +15,7 @@ from tests.support.run_samples import REASONS, sample
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.kinds import KINDS
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain import metrics
 from hatchery_jobs.pretrain.devices import Device
 from hatchery_jobs.pretrain.orders import WorkOrder

@@ -13,7 +13,7 @@ import numpy as np
 
 from hatchery_api.base import parse_quantity
 from hatchery_api.conditions import Reason
-from hatchery_api.corpus import CorpusBuildSpec, CorpusResult, Duplicates
+from hatchery_api.resources.corpus import CorpusBuildSpec, CorpusResult, Duplicates
 from hatchery_jobs.artifacts import Draft, storage_errors, write_atomically
 from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.corpus.card import dataset_card

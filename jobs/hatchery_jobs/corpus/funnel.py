@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from hatchery_api.corpus import FunnelStep
+from hatchery_api.resources.corpus import FunnelStep
 
 
 @dataclass

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hatchery_api.contract import JobInput
-from hatchery_api.corpus import CorpusBuildSpec
+from hatchery_api.resources.corpus import CorpusBuildSpec
 from hatchery_jobs.sources.documents import Document, Fault
 from hatchery_jobs.sources.origins import Origin, open_origin, unreadable
 

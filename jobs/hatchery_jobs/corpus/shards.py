@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hatchery_api.corpus import SplitSize
+from hatchery_api.resources.corpus import SplitSize
 from hatchery_jobs.corpus.minhash import I64, U64
 from hatchery_jobs.corpus.near import Tick
 from hatchery_jobs.corpus.spool import Positions, Spool

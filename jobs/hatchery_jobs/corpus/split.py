@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from hatchery_api.corpus import Split
+from hatchery_api.resources.corpus import Split
 from hatchery_jobs.corpus.minhash import U64
 from hatchery_jobs.sources.documents import chance
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hatchery_api.conditions import Reason
-from hatchery_api.evaluate import CompletionTask
+from hatchery_api.resources.evaluate import CompletionTask
 from hatchery_jobs.errors import SpecError
 from hatchery_jobs.evaluate.measures import Measure, Sample, TaskResult
 from hatchery_jobs.evaluate.model import Loaded, check_positions

@@ -5,7 +5,7 @@ import os
 from functools import partial
 from typing import Final
 
-from hatchery_api.evaluate import CompletionTask, EvalResult, EvalRunSpec, EvalTask
+from hatchery_api.resources.evaluate import CompletionTask, EvalResult, EvalRunSpec, EvalTask
 from hatchery_jobs.artifacts import write_atomically
 from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.errors import Interrupted

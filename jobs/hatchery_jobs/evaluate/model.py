@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hatchery_api.conditions import Reason
-from hatchery_api.evaluate import EvalRunSpec
+from hatchery_api.resources.evaluate import EvalRunSpec
 from hatchery_jobs.context import Context
 from hatchery_jobs.errors import DataError, SpecError
 from hatchery_jobs.pull import Snapshot, find_snapshot

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from hatchery_api.conditions import Reason
-from hatchery_api.evaluate import PerplexityTask
+from hatchery_api.resources.evaluate import PerplexityTask
 from hatchery_jobs.errors import DataError, SpecError
 from hatchery_jobs.evaluate.blocks import Block, Texts, blocks
 from hatchery_jobs.evaluate.measures import Measure, TaskResult

@@ -10,7 +10,7 @@ from typing import Any, Final
 import yaml
 
 from hatchery_api import __version__
-from hatchery_api.evaluate import EvalMeasure, EvalResult, EvalRunSpec, EvalSample
+from hatchery_api.resources.evaluate import EvalMeasure, EvalResult, EvalRunSpec, EvalSample
 from hatchery_jobs.evaluate.measures import TaskResult, number, text
 from hatchery_jobs.evaluate.model import Loaded, Source
 

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import yaml
 
-from hatchery_api.pretrain import PretrainRunSpec
-from hatchery_api.pretrain_result import PretrainResult
+from hatchery_api.resources.pretrain.result import PretrainResult
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.curve import CURVE
 from hatchery_jobs.pretrain.index import TokenIndex
 from hatchery_jobs.pretrain.report import CURVE_PICTURE, REPORT, Story

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_api.pretrain import PretrainRunSpec
-from hatchery_api.pretrain_result import PretrainResult
+from hatchery_api.resources.pretrain.result import PretrainResult
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.artifacts import local_path, storage_errors, write_atomically
 from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.errors import DataError

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.errors import SpecError
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.order import Mixture

@@ -1,6 +1,6 @@
 """Opens the feed that a spec asks for: a store, or text while training."""
 
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.context import Context
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.feed import StoreFeed, store_feed

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from hatchery_api.contract import JobInput
-from hatchery_api.pretrain import PretrainRunSpec
-from hatchery_api.pretrain_result import PretrainResult
+from hatchery_api.resources.pretrain.result import PretrainResult
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.artifacts import RECORD, write_atomically
 from hatchery_jobs.pretrain.card import model_card
 from hatchery_jobs.pretrain.curve import CURVE, read_curve

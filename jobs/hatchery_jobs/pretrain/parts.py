@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import JobInput
-from hatchery_api.pretrain import PretrainRunSpec, TrainingCorpus
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec, TrainingCorpus
 from hatchery_jobs.artifacts import read_manifest
 from hatchery_jobs.context import Context
 from hatchery_jobs.errors import DataError

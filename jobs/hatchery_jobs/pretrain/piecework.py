@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.artifacts import storage_errors
 from hatchery_jobs.context import Context
 from hatchery_jobs.errors import Interrupted, RetryableError

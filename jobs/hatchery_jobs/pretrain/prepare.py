@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.artifacts import RECORD
 from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.logs import log

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hatchery_api.contract import JobInput
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_api.status import HubRevision
 from hatchery_jobs.artifacts import link_file
 from hatchery_jobs.errors import JobError, RetryableError

@@ -14,8 +14,8 @@ from typing import Final
 import yaml
 
 from hatchery_api.contract import JobInput, stage_spec
-from hatchery_api.pretrain import PretrainRunSpec
-from hatchery_api.pretrain_result import PretrainResult
+from hatchery_api.resources.pretrain.result import PretrainResult
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain import timeline
 from hatchery_jobs.pretrain.charts import STYLE, Chart, Line, Mark, label
 from hatchery_jobs.pretrain.index import TokenIndex

@@ -1,6 +1,6 @@
 """The numbers of a run, as its resource reports them."""
 
-from hatchery_api.pretrain_result import LastCheckpoint, Loss, PretrainResult
+from hatchery_api.resources.pretrain.result import LastCheckpoint, Loss, PretrainResult
 from hatchery_jobs.pretrain.state import goodput, perplexity
 from hatchery_jobs.pretrain.trainer import Trainer
 

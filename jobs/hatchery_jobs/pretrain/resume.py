@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hatchery_api.conditions import Reason
-from hatchery_api.pretrain_model import HubRevisionSource
+from hatchery_api.resources.pretrain.model import HubRevisionSource
 from hatchery_jobs.artifacts import sha256_file, storage_errors
 from hatchery_jobs.errors import DataError, SpecError
 from hatchery_jobs.logs import log

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_api.pretrain import PretrainRunSpec
-from hatchery_api.pretrain_model import Architecture, ModelOverrides
+from hatchery_api.resources.pretrain.model import Architecture, ModelOverrides
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.errors import SpecError
 from hatchery_jobs.pretrain.vocabulary import Vocabulary
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.context import Context
 from hatchery_jobs.errors import DataError
 from hatchery_jobs.pretrain.data import TokenStore, stream_positions

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, broadcast_object_list
 
 from hatchery_api.conditions import Reason
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.errors import SpecError
 from hatchery_jobs.pretrain.orders import Sign, WorkOrder
 from hatchery_jobs.pretrain.sharding import is_sharded

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from hatchery_api.contract import JobInput
-from hatchery_api.pretrain import PretrainRunSpec
-from hatchery_api.tracking import WandB
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain.tracking import WandB
 from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.samples import Sample
 from hatchery_jobs.pretrain.setup import Setup

@@ -8,9 +8,9 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import METRICS_PORT
-from hatchery_api.pretrain import PretrainRunSpec
-from hatchery_api.pretrain_model import HubRevisionSource
-from hatchery_api.pretrain_result import PretrainResult
+from hatchery_api.resources.pretrain.model import HubRevisionSource
+from hatchery_api.resources.pretrain.result import PretrainResult
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.artifacts import Draft, storage_errors, write_atomically
 from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.errors import Interrupted, RetryableError

@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from transformers import AutoTokenizer
 
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.artifacts import storage_errors
 from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.pretrain import guard

@@ -9,7 +9,7 @@ from typing import Any, Final
 from tokenizers import Tokenizer
 
 from hatchery_api.conditions import Reason
-from hatchery_api.tokenizer import SENTINEL
+from hatchery_api.resources.tokenizer import SENTINEL
 from hatchery_jobs.errors import DataError
 
 TOKENIZER_FILES: Final = (

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hatchery_api.conditions import Reason
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.context import Context
 from hatchery_jobs.errors import DataError, SpecError
 from hatchery_jobs.pretrain.shape import Shape, asks_for_next_sentence, check_positions, resolve_shape

@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hatchery_api.corpus import Files
+from hatchery_api.resources.corpus import Files
 from hatchery_jobs.sources.documents import Fault
 from hatchery_jobs.sources.listing import SourceFile, is_passing
 

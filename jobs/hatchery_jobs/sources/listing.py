@@ -17,7 +17,7 @@ from fsspec.utils import glob_translate
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import CLAIM_SCHEME
-from hatchery_api.corpus import Files
+from hatchery_api.resources.corpus import Files
 from hatchery_jobs.artifacts import local_path, sha256_file
 from hatchery_jobs.errors import DataError, JobError, RetryableError, SpecError
 

@@ -6,7 +6,7 @@ from typing import Final
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from hatchery_api.conditions import Reason
-from hatchery_api.tokenizer import SENTINEL, PreTokenizer, SpecialTokens, TokenizerBlocks, TokenizerBuildSpec
+from hatchery_api.resources.tokenizer import SENTINEL, PreTokenizer, SpecialTokens, TokenizerBlocks, TokenizerBuildSpec
 from hatchery_jobs.errors import SpecError
 from hatchery_jobs.tokenizer.words import PROBES
 

@@ -7,7 +7,7 @@ from typing import Final
 import yaml
 from tokenizers import Tokenizer
 
-from hatchery_api.tokenizer import TokenizerBuildSpec, TokenizerResult
+from hatchery_api.resources.tokenizer import TokenizerBuildSpec, TokenizerResult
 from hatchery_jobs.tokenizer.measure import Counts, encode
 from hatchery_jobs.tokenizer.words import PROGRAM
 

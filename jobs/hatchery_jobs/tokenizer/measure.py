@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from hatchery_api.conditions import Reason
-from hatchery_api.tokenizer import TokenizerMetrics
+from hatchery_api.resources.tokenizer import TokenizerMetrics
 from hatchery_jobs.errors import DataError
 from hatchery_jobs.tokenizer.build import is_byte_level, normalized
 from hatchery_jobs.tokenizer.sample import Document

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import CLAIM_SCHEME
-from hatchery_api.tokenizer import BaseTokenizer, TokenizerBuildSpec
+from hatchery_api.resources.tokenizer import BaseTokenizer, TokenizerBuildSpec
 from hatchery_jobs.artifacts import local_path
 from hatchery_jobs.errors import SpecError
 from hatchery_jobs.pull import Snapshot, find_snapshot

@@ -10,7 +10,7 @@ from typing import Any, Final
 from tokenizers import Tokenizer
 
 from hatchery_api.conditions import Reason
-from hatchery_api.tokenizer import TokenizerBlocks, TokenizerBuildSpec, TokenizerResult
+from hatchery_api.resources.tokenizer import TokenizerBlocks, TokenizerBuildSpec, TokenizerResult
 from hatchery_jobs.artifacts import write_atomically
 from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.errors import DataError, Interrupted

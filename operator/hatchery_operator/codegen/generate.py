@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from hatchery_api import generate as api
+from hatchery_api.schema import generate as api
 from hatchery_operator.codegen import rbac
 from hatchery_operator.codegen.chart import chart_files
 from hatchery_operator.codegen.reference import reference_files

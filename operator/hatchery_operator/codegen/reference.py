@@ -12,7 +12,6 @@ from hatchery_api import contract
 from hatchery_api.base import GROUP, KEPT, VERSION
 from hatchery_api.conditions import ConditionType, Reason
 from hatchery_api.contract import ExitCode
-from hatchery_api.crd import custom_resource_definition, structural
 from hatchery_api.kinds import KINDS, Kind
 from hatchery_api.pod_overrides import (
     ALLOWED_ANNOTATIONS,
@@ -22,6 +21,7 @@ from hatchery_api.pod_overrides import (
     RESERVED_VARIABLES,
     PodOverrides,
 )
+from hatchery_api.schema.crd import custom_resource_definition, structural
 from hatchery_operator.codegen.chart import Values
 from hatchery_operator.settings import DEFAULT_PATH, PATH_VARIABLE, Settings
 

@@ -1,6 +1,6 @@
 """CorpusBuild: one pod reads sources and writes the corpus."""
 
-from hatchery_api.corpus import CorpusBuildSpec
+from hatchery_api.resources.corpus import CorpusBuildSpec
 from hatchery_operator.stages.base import Need, Shape, Stage, first_token
 
 

@@ -1,6 +1,6 @@
 """EvalRun: one pod measures a model."""
 
-from hatchery_api.evaluate import EvalRunSpec
+from hatchery_api.resources.evaluate import EvalRunSpec
 from hatchery_operator.stages.base import Need, Shape, Stage, first_token
 
 

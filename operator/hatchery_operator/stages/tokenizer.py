@@ -1,6 +1,6 @@
 """TokenizerBuild: one pod trains and measures a tokenizer."""
 
-from hatchery_api.tokenizer import TokenizerBuildSpec
+from hatchery_api.resources.tokenizer import TokenizerBuildSpec
 from hatchery_operator.stages.base import Need, Shape, Stage
 
 

@@ -4,9 +4,9 @@ from typing import cast
 
 import torch
 
-from hatchery_api.objective import Masked as MaskedSpec
-from hatchery_api.objective import Seq2seq as Seq2seqSpec
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.objective import Masked as MaskedSpec
+from hatchery_api.resources.pretrain.objective import Seq2seq as Seq2seqSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.objectives import masked, seq2seq
 from hatchery_jobs.pretrain.objectives.batch import Objective
 from hatchery_jobs.pretrain.objectives.causal import Causal

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
-from hatchery_api.objective import Masked as MaskedSpec
+from hatchery_api.resources.pretrain.objective import Masked as MaskedSpec
 from hatchery_jobs.errors import DataError
 from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, Fed, Scorer
 from hatchery_jobs.pretrain.objectives.chance import Draw, chance

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_api.objective import Seq2seq as Seq2seqSpec
+from hatchery_api.resources.pretrain.objective import Seq2seq as Seq2seqSpec
 from hatchery_jobs.errors import DataError
 from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, Fed, Scorer
 from hatchery_jobs.pretrain.objectives.chance import Draw, chance

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from hatchery_api.contract import JobInput
-from hatchery_api.corpus import CorpusBuildSpec
+from hatchery_api.resources.corpus import CorpusBuildSpec
 from hatchery_jobs.context import Context
 from hatchery_jobs.corpus import build
 from hatchery_jobs.progress import Progress

@@ -4,7 +4,7 @@ import pytest
 from tests.bench.corpus import fast_filters, fast_reasons, standard_library
 from tests.bench.corpus_reference import filter_reasons
 
-from hatchery_api.corpus import FilterRule, Filters, KeywordsRule
+from hatchery_api.resources.corpus import FilterRule, Filters, KeywordsRule
 from hatchery_jobs.corpus.filters import PRESETS, REASONS, compile_filters, first_drop
 from hatchery_jobs.sources.documents import Document, chance
 

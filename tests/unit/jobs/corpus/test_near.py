@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tests.bench.corpus_reference import components
 
-from hatchery_api.corpus import NearDedup
+from hatchery_api.resources.corpus import NearDedup
 from hatchery_jobs.corpus import near
 from hatchery_jobs.corpus.near import Clusters, keepers, near_clusters, remaining_pairs, sign, star_pairs
 from hatchery_jobs.corpus.spool import SpoolWriter

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hatchery_api.corpus import Split
+from hatchery_api.resources.corpus import Split
 from hatchery_jobs.corpus.split import in_validation
 
 

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.evaluate import EvalRunSpec
+from hatchery_api.resources.evaluate import EvalRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_jobs.artifacts import open_draft
 from hatchery_jobs.context import Context

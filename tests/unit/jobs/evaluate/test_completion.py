@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_api.evaluate import CompletionTask
+from hatchery_api.resources.evaluate import CompletionTask
 from hatchery_jobs.errors import SpecError
 from hatchery_jobs.evaluate.completion import PRESETS, first_block, generation_settings, run
 from hatchery_jobs.evaluate.measures import Sample, TaskResult

@@ -11,8 +11,8 @@ from huggingface_hub import constants
 from tests.support.hub_server import HubServer
 
 from hatchery_api.conditions import Reason
-from hatchery_api.evaluate import EvalResult
 from hatchery_api.placement import Hub
+from hatchery_api.resources.evaluate import EvalResult
 from hatchery_jobs.errors import DataError, Interrupted, SpecError
 from hatchery_jobs.evaluate.evaluate import run
 from hatchery_jobs.evaluate.measures import Measure, TaskResult

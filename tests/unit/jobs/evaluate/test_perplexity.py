@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_api.evaluate import PerplexityTask
+from hatchery_api.resources.evaluate import PerplexityTask
 from hatchery_jobs.errors import DataError, Interrupted, SpecError
 from hatchery_jobs.evaluate.blocks import Texts, read_split
 from hatchery_jobs.evaluate.model import Loaded

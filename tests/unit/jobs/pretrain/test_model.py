@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, BertModel
 from transformers.activations import ACT2FN
 
-from hatchery_api.pretrain import Optimizer
+from hatchery_api.resources.pretrain.spec import Optimizer
 from hatchery_jobs.errors import DataError, SpecError
 from hatchery_jobs.pretrain.model import build_model, sinusoids
 from hatchery_jobs.pretrain.optimizer import build_optimizer, parameter_groups

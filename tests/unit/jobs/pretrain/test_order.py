@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.tokens import write_store
 
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.errors import SpecError
 from hatchery_jobs.pretrain.feed import StoreFeed, corpus_weights
 from hatchery_jobs.pretrain.order import BLOCK, Mixture, SequenceOrder, Turns, quotas

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.pretrain import PretrainRunSpec
-from hatchery_api.pretrain_result import Loss, PretrainResult
+from hatchery_api.resources.pretrain.result import Loss, PretrainResult
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain import timeline
 from hatchery_jobs.pretrain.index import CorpusIndex, Shard, SplitIndex, TokenIndex

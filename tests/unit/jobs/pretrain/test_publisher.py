@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.pretrain import PretrainRunSpec
-from hatchery_api.pretrain_model import HubRevisionSource
+from hatchery_api.resources.pretrain.model import HubRevisionSource
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.hub import push_folder, push_once
 from hatchery_jobs.pretrain import publisher as module

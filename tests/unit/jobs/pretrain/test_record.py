@@ -8,7 +8,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs import logs
 from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.pretrain import metrics, record

@@ -13,7 +13,7 @@ from tests.support.hub_client import served
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode
 from hatchery_api.placement import Hub
-from hatchery_api.pretrain_model import HubRevisionSource
+from hatchery_api.resources.pretrain.model import HubRevisionSource
 from hatchery_jobs.errors import DataError, JobError, RetryableError, SpecError
 from hatchery_jobs.hub import push_once
 from hatchery_jobs.pretrain.checkpoint import FILES, Checkpoints

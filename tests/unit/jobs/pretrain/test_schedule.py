@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hatchery_api.pretrain import Schedule
+from hatchery_api.resources.pretrain.spec import Schedule
 from hatchery_jobs.pretrain.schedule import learning_rate
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models
 
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.errors import DataError, SpecError
 from hatchery_jobs.pretrain.model import build_model
 from hatchery_jobs.pretrain.shape import PRESETS, Shape, resolve_shape

@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain import tracking
 from hatchery_jobs.pretrain.devices import Device
 from hatchery_jobs.pretrain.samples import Sample

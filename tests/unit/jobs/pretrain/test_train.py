@@ -14,7 +14,7 @@ from tests.unit.jobs.pretrain import pausing_worker
 from tests.unit.jobs.pretrain.pausing_worker import PAUSE_STEP
 
 from hatchery_api.contract import ExitCode
-from hatchery_api.pretrain import Parallelism
+from hatchery_api.resources.pretrain.spec import Parallelism
 from hatchery_jobs.errors import Interrupted, RetryableError, SpecError
 from hatchery_jobs.pretrain import cgroup, launch, loop, train
 from hatchery_jobs.pretrain.curve import CURVE, read_curve

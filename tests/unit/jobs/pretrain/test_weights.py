@@ -8,7 +8,7 @@ from tests.support.hub_server import HubServer
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.placement import Hub
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.context import Context
 from hatchery_jobs.errors import RetryableError, SpecError
 from hatchery_jobs.hub import push_folder

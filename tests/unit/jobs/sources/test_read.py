@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hatchery_api.conditions import Reason
-from hatchery_api.corpus import Files
+from hatchery_api.resources.corpus import Files
 from hatchery_jobs.errors import DataError, RetryableError, SpecError
 from hatchery_jobs.sources import formats
 from hatchery_jobs.sources.documents import Fault

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hatchery_api.contract import HubTarget, JobInput, Output
+from hatchery_api.resources.tokenizer import TokenizerBuildSpec
 from hatchery_api.status import InputRecord
-from hatchery_api.tokenizer import TokenizerBuildSpec
 from hatchery_jobs.artifacts import open_draft
 from hatchery_jobs.context import Context
 from hatchery_jobs.progress import Progress

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from hatchery_api.conditions import Reason
 from hatchery_api.placement import Hub
-from hatchery_api.tokenizer import BaseTokenizer, TokenizerBuildSpec
+from hatchery_api.resources.tokenizer import BaseTokenizer, TokenizerBuildSpec
 from hatchery_jobs.errors import RetryableError, SpecError
 from hatchery_jobs.hub import push_folder
 from hatchery_jobs.tokenizer.retrain import find_base, load, retrained, special_roles

@@ -8,7 +8,7 @@ import yaml
 from transformers import AutoTokenizer
 
 from hatchery_api.conditions import Reason
-from hatchery_api.tokenizer import TokenizerResult
+from hatchery_api.resources.tokenizer import TokenizerResult
 from hatchery_jobs.errors import DataError, Interrupted
 from hatchery_jobs.pretrain.vocabulary import load_vocabulary
 from hatchery_jobs.tokenizer.train import run

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tests.support.objective_feeds import SPECIAL, ListFeed, library_rows, objective_spec, small_vocabulary
 
-from hatchery_api.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.model import build_model
 from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch
 from hatchery_jobs.pretrain.objectives.build import build_objective

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.objective_feeds import SPECIAL, ListFeed, ListPairs, library_rows, objective_spec, small_vocabulary
 
-from hatchery_api.objective import Seq2seq
+from hatchery_api.resources.pretrain.objective import Seq2seq
 from hatchery_jobs.errors import DataError
 from hatchery_jobs.pretrain.model import build_model
 from hatchery_jobs.pretrain.objectives.batch import IGNORED

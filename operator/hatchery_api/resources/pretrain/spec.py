@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from hatchery_api.base import Duration, Model, Ref, Seed, cel, exactly_one, spelled_out
-from hatchery_api.corpus import Files, HubDataset
-from hatchery_api.guard import Guard
-from hatchery_api.objective import Objective
 from hatchery_api.placement import Card, RunSpec, SecretKey
-from hatchery_api.pretrain_model import HubRevisionSource, PretrainModel
-from hatchery_api.tracking import Tracking
+from hatchery_api.resources.corpus import Files, HubDataset
+from hatchery_api.resources.pretrain.guard import Guard
+from hatchery_api.resources.pretrain.model import HubRevisionSource, PretrainModel
+from hatchery_api.resources.pretrain.objective import Objective
+from hatchery_api.resources.pretrain.tracking import Tracking
 
 Steps = Annotated[int, Field(ge=1, le=100_000_000)]
 """A number of optimizer steps."""

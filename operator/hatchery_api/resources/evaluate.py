@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 
 from hatchery_api.base import Model, Record, Ref, ResourceName, Seed, cel, exactly_one
 from hatchery_api.placement import HubRepo, RunSpec, SecretKey
-from hatchery_api.tokenizer import CorpusRef
+from hatchery_api.resources.tokenizer import CorpusRef
 
 
 class HubModel(Model):
