@@ -19,10 +19,10 @@ from hatchery_api.status import PretrainRunStatus
 from hatchery_cli import curve
 from hatchery_cli.client import Cluster, KubeCluster
 from hatchery_cli.errors import CommandError, Exit
-from hatchery_cli.live import Watch
 from hatchery_cli.render import reasons_table, runs_table
-from hatchery_cli.runs import RunView, chosen
 from hatchery_cli.summary import Curves, facts, summary
+from hatchery_cli.views import RunView, chosen
+from hatchery_cli.watch import Watch
 
 PIPE_COLUMNS: Final = 160
 """Width of tables where there is no terminal."""

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hatchery_api.conditions import Reason
-from hatchery_cli.runs import NOTHING, RunView, first_line
+from hatchery_cli.views import NOTHING, RunView, first_line
 
 _STYLES: Final = {
     Reason.COMPLETED: "green",

@@ -12,7 +12,7 @@ from hatchery_api.resources.tokenizer import TokenizerMetrics
 from hatchery_api.status import CorpusBuildStatus, EvalRunStatus, PretrainRunStatus, TokenizerBuildStatus
 from hatchery_cli.curve import Points, plot
 from hatchery_cli.render import clean, duration_text, failure_card, table
-from hatchery_cli.runs import NOTHING, RunView
+from hatchery_cli.views import NOTHING, RunView
 
 Curves = Mapping[str, Points | str]
 """Loss curve by the label of a run, or why there is none."""

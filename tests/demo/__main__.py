@@ -28,8 +28,8 @@ from hatchery_cli.app import console, show_summary
 from hatchery_cli.client import KubeCluster
 from hatchery_cli.curve import read_from_hub
 from hatchery_cli.errors import CommandError, Exit
-from hatchery_cli.live import Watch
-from hatchery_cli.runs import RunView, chosen
+from hatchery_cli.views import RunView, chosen
+from hatchery_cli.watch import Watch
 
 NAMESPACE = "demo"
 SAMPLE = REPOSITORY / "manifests/samples/pipeline.yaml"

@@ -2,7 +2,7 @@ import pytest
 from tests.support.status_objects import blocked, completed, condition, failed, pipeline, resource, running
 
 from hatchery_cli.errors import CommandError
-from hatchery_cli.runs import RunView, chosen
+from hatchery_cli.views import RunView, chosen
 
 FINISHED = {"succeeded": True, "failed": False, "is_blocked": False, "is_settled": True}
 FAILED = {"succeeded": False, "failed": True, "is_blocked": False, "is_settled": True}

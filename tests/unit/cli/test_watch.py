@@ -5,7 +5,7 @@ from rich.console import Console
 from tests.support.status_objects import FakeCluster, blocked, completed, failed, resource, running
 
 from hatchery_cli.errors import CommandError, Exit
-from hatchery_cli.live import Watch
+from hatchery_cli.watch import Watch
 
 
 def watch(*states, names=(), tty=False, timeout=None, seconds=1.0):

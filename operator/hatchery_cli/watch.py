@@ -14,7 +14,7 @@ from hatchery_cli.client import Cluster
 from hatchery_cli.curve import plot
 from hatchery_cli.errors import CommandError, Exit
 from hatchery_cli.render import clean, duration_text, failure_card, run_line, runs_table
-from hatchery_cli.runs import RunView, chosen, first_line
+from hatchery_cli.views import RunView, chosen, first_line
 
 POLL_SECONDS: Final = 2.0
 """Time between two looks; live progress in the status changes every ten seconds at most."""
