@@ -19,11 +19,11 @@ import torch
 from tests.bench.bars import bar, print_machine
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.checkpoint_writer import CheckpointWriter
 from hatchery_jobs.pretrain.snapshot import Leaves, gather
 from hatchery_jobs.pretrain.state import RunState
+from hatchery_jobs.runtime.errors import RetryableError
 
 VOCABULARY, ROUNDS, STEP_WIDTH, STEPS = 32_768, 5, 384, 8
 STALL_GOAL = 0.10

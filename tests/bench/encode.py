@@ -32,12 +32,12 @@ from transformers import PreTrainedTokenizerFast
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_api.status import InputRecord
-from hatchery_jobs.context import Context
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.feed import StoreFeed
 from hatchery_jobs.pretrain.index import INDEX, CorpusIndex, Shard, TokenIndex, summed
-from hatchery_jobs.progress import Progress
+from hatchery_jobs.runtime.context import Context
+from hatchery_jobs.runtime.progress import Progress
 
 ROUNDS, LENGTH, VOCAB = 5, 128, 8192
 TEXT_BYTES = 6_000_000

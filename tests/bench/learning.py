@@ -28,11 +28,11 @@ from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_api.resources.tokenizer import PreTokenizer, TokenizerBlocks
 from hatchery_api.status import InputRecord
-from hatchery_jobs.context import Context
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.orders import WorkOrder
-from hatchery_jobs.progress import Progress
+from hatchery_jobs.runtime.context import Context
+from hatchery_jobs.runtime.progress import Progress
 from hatchery_jobs.tokenizer.build import untrained
 
 VOCAB, LENGTH, STEPS = 1024, 128, 1000

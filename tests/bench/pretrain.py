@@ -22,9 +22,9 @@ from tests.bench.pretrain_contestants import LENGTH, ROWS, WARM_STEPS, made_up_t
 from tests.bench.turns import Contestant
 from tests.support.training_loop import started
 
-from hatchery_jobs.artifacts import RECORD
 from hatchery_jobs.pretrain.launch import worker_environment
 from hatchery_jobs.pretrain.timeline import TIMELINE, UPDATE, Line, read_timeline
+from hatchery_jobs.runtime.artifacts import RECORD
 
 DEPTHS = (2, 4)
 ROUNDS, STEPS = 20, 4

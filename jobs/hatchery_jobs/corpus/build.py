@@ -14,8 +14,6 @@ import numpy as np
 from hatchery_api.base import parse_quantity
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.corpus import CorpusBuildSpec, CorpusResult, Duplicates
-from hatchery_jobs.artifacts import Draft, storage_errors, write_atomically
-from hatchery_jobs.context import Context, Outcome
 from hatchery_jobs.corpus.card import dataset_card
 from hatchery_jobs.corpus.exact import content_digest, first_of_equals
 from hatchery_jobs.corpus.filters import Filter, compile_filters, first_drop
@@ -26,7 +24,9 @@ from hatchery_jobs.corpus.read import Quarantine, open_origins, read_documents
 from hatchery_jobs.corpus.shards import Plan, write_shards
 from hatchery_jobs.corpus.split import SPLITS, in_validation
 from hatchery_jobs.corpus.spool import Positions, Spool, SpoolWriter
-from hatchery_jobs.errors import DataError, Interrupted, SpecError
+from hatchery_jobs.runtime.artifacts import Draft, storage_errors, write_atomically
+from hatchery_jobs.runtime.context import Context, Outcome
+from hatchery_jobs.runtime.errors import DataError, Interrupted, SpecError
 from hatchery_jobs.sources.documents import Document
 from hatchery_jobs.sources.origins import Origin
 

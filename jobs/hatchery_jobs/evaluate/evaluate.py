@@ -6,14 +6,14 @@ from functools import partial
 from typing import Final
 
 from hatchery_api.resources.evaluate import CompletionTask, EvalResult, EvalRunSpec, EvalTask
-from hatchery_jobs.artifacts import write_atomically
-from hatchery_jobs.context import Context, Outcome
-from hatchery_jobs.errors import Interrupted
 from hatchery_jobs.evaluate import completion, perplexity
 from hatchery_jobs.evaluate.blocks import read_split
 from hatchery_jobs.evaluate.measures import TaskResult
 from hatchery_jobs.evaluate.model import Loaded, find_model, load
 from hatchery_jobs.evaluate.record import card, results_json, samples_jsonl, short_result
+from hatchery_jobs.runtime.artifacts import write_atomically
+from hatchery_jobs.runtime.context import Context, Outcome
+from hatchery_jobs.runtime.errors import Interrupted
 
 CODE_VERSION: Final = "1"
 """Goes into the artifact's key; raised when equal input would give other files."""

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import EvalRunSpec
-from hatchery_jobs.context import Context
-from hatchery_jobs.errors import DataError, SpecError
 from hatchery_jobs.pull import Snapshot, find_snapshot
+from hatchery_jobs.runtime.context import Context
+from hatchery_jobs.runtime.errors import DataError, SpecError
 
 HUB_FIELD: Final = "spec.model.hub"
 """Path of the field, for messages."""

@@ -10,10 +10,10 @@ import numpy as np
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import PerplexityTask
-from hatchery_jobs.errors import DataError, SpecError
 from hatchery_jobs.evaluate.blocks import Block, Texts, blocks
 from hatchery_jobs.evaluate.measures import Measure, TaskResult
 from hatchery_jobs.evaluate.model import Loaded, check_positions
+from hatchery_jobs.runtime.errors import DataError, SpecError
 
 Watch = Callable[[int, int, str], None]
 """Called with done, total and unit; raises when the pod is asked to end."""

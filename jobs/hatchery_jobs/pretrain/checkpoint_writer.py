@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.snapshot import Leaves, Snapshot, whole
 from hatchery_jobs.pretrain.state import RunState
+from hatchery_jobs.runtime.errors import RetryableError
 
 Saved = Callable[[RunState, Path], None]
 """Told the state and folder of a checkpoint that is durable, on the writing thread."""

@@ -15,9 +15,6 @@ from typing import Final
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.result import PretrainResult
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.artifacts import local_path, storage_errors, write_atomically
-from hatchery_jobs.context import Context, Outcome
-from hatchery_jobs.errors import DataError
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.index import INDEX, SplitIndex, TokenIndex
 from hatchery_jobs.pretrain.objectives.lengths import row_tokens
@@ -27,6 +24,9 @@ from hatchery_jobs.pretrain.piecework import CODE_VERSION, Work, make_plan
 from hatchery_jobs.pretrain.preflight import check, check_hub
 from hatchery_jobs.pretrain.shape import resolve_shape
 from hatchery_jobs.pretrain.vocabulary import Vocabulary
+from hatchery_jobs.runtime.artifacts import local_path, storage_errors, write_atomically
+from hatchery_jobs.runtime.context import Context, Outcome
+from hatchery_jobs.runtime.errors import DataError
 
 PIECES: Final = "_pieces"
 """Folder of encoded parts beside the runs' folders; no run can have this name."""

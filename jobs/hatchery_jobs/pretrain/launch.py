@@ -19,8 +19,6 @@ from hatchery_api.base import parse_duration
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import RENDEZVOUS_PORT
 from hatchery_api.resources.pretrain.spec import Parallelism
-from hatchery_jobs.errors import Interrupted, RetryableError
-from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.cgroup import memory_kills
 from hatchery_jobs.pretrain.orders import (
     Cause,
@@ -32,6 +30,8 @@ from hatchery_jobs.pretrain.orders import (
     read_ending,
     read_failure,
 )
+from hatchery_jobs.runtime.errors import Interrupted, RetryableError
+from hatchery_jobs.runtime.logs import log
 
 POLL_SECONDS: Final = 0.2
 """Longest time until a termination signal is seen."""

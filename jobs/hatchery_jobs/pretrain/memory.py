@@ -5,9 +5,9 @@ import os
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.errors import SpecError
 from hatchery_jobs.pretrain.cgroup import memory_limit
 from hatchery_jobs.pretrain.preflight import ADAM_BYTES, GB
+from hatchery_jobs.runtime.errors import SpecError
 
 
 def check_memory(parameters: int, holders: int, device: torch.device) -> None:

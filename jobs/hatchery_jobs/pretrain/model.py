@@ -9,10 +9,10 @@ import transformers as hf
 from safetensors import SafetensorError
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.errors import DataError, SpecError
 from hatchery_jobs.pretrain.objectives.head import Head
 from hatchery_jobs.pretrain.shape import RELATIVE_POSITIONS, Shape
 from hatchery_jobs.pretrain.vocabulary import SpecialIds
+from hatchery_jobs.runtime.errors import DataError, SpecError
 
 FUSED_GELU: Final = "gelu_pytorch_tanh"
 """The same function as GPT-2's and T5's gelu_new, as one kernel: a tenth to a third more tokens per second. The other

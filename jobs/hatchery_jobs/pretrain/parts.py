@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import JobInput
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec, TrainingCorpus
-from hatchery_jobs.artifacts import read_manifest
-from hatchery_jobs.context import Context
-from hatchery_jobs.errors import DataError
-from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.index import Split
+from hatchery_jobs.runtime.artifacts import read_manifest
+from hatchery_jobs.runtime.context import Context
+from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.runtime.logs import log
 from hatchery_jobs.sources.documents import Document, chance
 from hatchery_jobs.sources.formats import format_of
 from hatchery_jobs.sources.listing import SourceFile

@@ -14,10 +14,6 @@ from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.artifacts import storage_errors
-from hatchery_jobs.context import Context
-from hatchery_jobs.errors import Interrupted, RetryableError
-from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.encoder import FastEncoder, FileEncoder, NotEqual, fast_encoder, utf8_bytes
 from hatchery_jobs.pretrain.index import (
     CorpusIndex,
@@ -33,6 +29,10 @@ from hatchery_jobs.pretrain.parts import Corpus, Part, validation_only
 from hatchery_jobs.pretrain.pieces import Piece, Pieces
 from hatchery_jobs.pretrain.shards import ShardWriter
 from hatchery_jobs.pretrain.vocabulary import Vocabulary, load_vocabulary
+from hatchery_jobs.runtime.artifacts import storage_errors
+from hatchery_jobs.runtime.context import Context
+from hatchery_jobs.runtime.errors import Interrupted, RetryableError
+from hatchery_jobs.runtime.logs import log
 
 CODE_VERSION: Final = "2"
 """Raised whenever equal inputs would give other shards."""

@@ -7,15 +7,15 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.context import Context
-from hatchery_jobs.errors import DataError, RetryableError, SpecError
 from hatchery_jobs.hub import check_writable
-from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.orders import CHECKPOINTS
 from hatchery_jobs.pretrain.shape import Shape
 from hatchery_jobs.pretrain.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.weights import model_shape
+from hatchery_jobs.runtime.context import Context
+from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError
+from hatchery_jobs.runtime.logs import log
 
 GB: Final = 1e9
 """Bytes."""

@@ -8,9 +8,6 @@ import torch
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.artifacts import RECORD
-from hatchery_jobs.errors import RetryableError
-from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.devices import this_device
 from hatchery_jobs.pretrain.feeds import open_feed
@@ -32,6 +29,9 @@ from hatchery_jobs.pretrain.timeline import TIMELINE, existed_seconds, read_time
 from hatchery_jobs.pretrain.trainer import Trainer
 from hatchery_jobs.pretrain.vocabulary import Vocabulary, copy_tokenizer, load_vocabulary
 from hatchery_jobs.pretrain.weights import model_shape
+from hatchery_jobs.runtime.artifacts import RECORD
+from hatchery_jobs.runtime.errors import RetryableError
+from hatchery_jobs.runtime.logs import log
 
 COMPILERS = ("cc", "gcc", "clang")
 """Programs one of which torch.compile calls."""

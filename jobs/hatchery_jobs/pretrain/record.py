@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from hatchery_jobs.artifacts import RECORD
-from hatchery_jobs.logs import debug, log, to_file
 from hatchery_jobs.pretrain import timeline
 from hatchery_jobs.pretrain.curve import CURVE, Curve
 from hatchery_jobs.pretrain.metrics import RunMetrics
@@ -23,7 +21,9 @@ from hatchery_jobs.pretrain.setup import Setup
 from hatchery_jobs.pretrain.state import RunState, Update, goodput
 from hatchery_jobs.pretrain.timeline import TIMELINE, Timeline
 from hatchery_jobs.pretrain.tracking import measured_numbers, open_trackers, update_numbers
-from hatchery_jobs.progress import Progress, serve_metrics
+from hatchery_jobs.runtime.artifacts import RECORD
+from hatchery_jobs.runtime.logs import debug, log, to_file
+from hatchery_jobs.runtime.progress import Progress, serve_metrics
 
 DONE: Final = "done"
 """Cause of the end of workers that did all updates."""

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.errors import DataError
 from hatchery_jobs.pretrain.encoder import FileEncoder, NotEqual, fast_encoder
 from hatchery_jobs.pretrain.parts import Corpus
 from hatchery_jobs.pretrain.vocabulary import Vocabulary
+from hatchery_jobs.runtime.errors import DataError
 
 MILESTONE_BATCHES: Final = 16
 """Batches of documents between two milestones."""

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.context import Context
-from hatchery_jobs.errors import DataError
 from hatchery_jobs.pretrain.data import TokenStore, stream_positions
 from hatchery_jobs.pretrain.feed import corpus_weights
 from hatchery_jobs.pretrain.order import SequenceOrder, Turns, derived_seed
@@ -21,6 +19,8 @@ from hatchery_jobs.pretrain.parts import Corpus, corpora, open_sources, training
 from hatchery_jobs.pretrain.rows import Rows, Tokens
 from hatchery_jobs.pretrain.stream import RowStream
 from hatchery_jobs.pretrain.vocabulary import Vocabulary
+from hatchery_jobs.runtime.context import Context
+from hatchery_jobs.runtime.errors import DataError
 
 BLOCKS_AHEAD: Final = 2
 """Blocks of rows that are read before they are needed."""

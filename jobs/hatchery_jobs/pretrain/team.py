@@ -11,9 +11,9 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.errors import SpecError
 from hatchery_jobs.pretrain.orders import Sign, WorkOrder
 from hatchery_jobs.pretrain.sharding import is_sharded
+from hatchery_jobs.runtime.errors import SpecError
 
 PEER_TIMEOUT: Final = timedelta(minutes=30)
 """Longest time one worker waits for another; a checkpoint, which only the first one writes, must fit in."""

@@ -11,10 +11,6 @@ from hatchery_api.contract import METRICS_PORT
 from hatchery_api.resources.pretrain.model import HubRevisionSource
 from hatchery_api.resources.pretrain.result import PretrainResult
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.artifacts import Draft, storage_errors, write_atomically
-from hatchery_jobs.context import Context, Outcome
-from hatchery_jobs.errors import Interrupted, RetryableError
-from hatchery_jobs.logs import log
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.index import TokenIndex
 from hatchery_jobs.pretrain.launch import Gang, run_workers
@@ -23,6 +19,10 @@ from hatchery_jobs.pretrain.orders import CHECKPOINTS, MICRO_BATCH, OUTBOX, STRE
 from hatchery_jobs.pretrain.preflight import check, check_hub
 from hatchery_jobs.pretrain.vocabulary import copy_tokenizer, load_vocabulary
 from hatchery_jobs.pretrain.weights import find_weights
+from hatchery_jobs.runtime.artifacts import Draft, storage_errors, write_atomically
+from hatchery_jobs.runtime.context import Context, Outcome
+from hatchery_jobs.runtime.errors import Interrupted, RetryableError
+from hatchery_jobs.runtime.logs import log
 
 CODE_VERSION: Final = "3"
 """Raised whenever equal inputs would give another model."""

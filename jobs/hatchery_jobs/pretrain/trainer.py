@@ -14,8 +14,6 @@ import torch
 from transformers import AutoTokenizer
 
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.artifacts import storage_errors
-from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.pretrain import guard
 from hatchery_jobs.pretrain.checkpoint import WEIGHTS, Checkpoints
 from hatchery_jobs.pretrain.checkpoint_writer import CheckpointWriter
@@ -30,6 +28,8 @@ from hatchery_jobs.pretrain.sharding import unsynced
 from hatchery_jobs.pretrain.snapshot import apply, contribute, gather, whole
 from hatchery_jobs.pretrain.state import RunState, Update
 from hatchery_jobs.pretrain.team import Team
+from hatchery_jobs.runtime.artifacts import storage_errors
+from hatchery_jobs.runtime.errors import RetryableError
 
 CATCH_UP_SECONDS: Final = 120.0
 """Time at the end for checkpoints that are not on the Hub yet; the finished model is pushed after it anyway."""

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.context import Context
-from hatchery_jobs.errors import DataError, SpecError
 from hatchery_jobs.pretrain.shape import Shape, asks_for_next_sentence, check_positions, resolve_shape
 from hatchery_jobs.pretrain.vocabulary import Vocabulary
 from hatchery_jobs.pull import Snapshot, find_snapshot
+from hatchery_jobs.runtime.context import Context
+from hatchery_jobs.runtime.errors import DataError, SpecError
 
 HUB_FIELD: Final = "spec.model.from.hub"
 """Path of the field, for messages."""

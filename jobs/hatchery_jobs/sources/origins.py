@@ -6,7 +6,7 @@ from typing import Protocol
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.corpus import Files, HubDataset
-from hatchery_jobs.errors import DataError, RetryableError
+from hatchery_jobs.runtime.errors import DataError, RetryableError
 from hatchery_jobs.sources.documents import Document, Fault
 from hatchery_jobs.sources.formats import read_file
 from hatchery_jobs.sources.hub_source import find_origin

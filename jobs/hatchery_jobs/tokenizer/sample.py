@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.errors import DataError
+from hatchery_jobs.runtime.errors import DataError
 from hatchery_jobs.texts import BATCH_CHARS, read_texts
 
 MAX_CHARS: Final = 2**31 - 1

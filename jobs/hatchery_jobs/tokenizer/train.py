@@ -11,9 +11,9 @@ from tokenizers import Tokenizer
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.tokenizer import TokenizerBlocks, TokenizerBuildSpec, TokenizerResult
-from hatchery_jobs.artifacts import write_atomically
-from hatchery_jobs.context import Context, Outcome
-from hatchery_jobs.errors import DataError, Interrupted
+from hatchery_jobs.runtime.artifacts import write_atomically
+from hatchery_jobs.runtime.context import Context, Outcome
+from hatchery_jobs.runtime.errors import DataError, Interrupted
 from hatchery_jobs.texts import split_files
 from hatchery_jobs.tokenizer import build, retrain
 from hatchery_jobs.tokenizer.card import card

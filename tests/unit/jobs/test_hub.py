@@ -16,8 +16,8 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode
 from hatchery_api.placement import Hub
 from hatchery_jobs import hub as module
-from hatchery_jobs.errors import DataError, JobError, RetryableError, SpecError
 from hatchery_jobs.hub import ATTEMPTS, check_writable, push_folder
+from hatchery_jobs.runtime.errors import DataError, JobError, RetryableError, SpecError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use .content=:DeprecationWarning")
 MODEL = Hub(repo="lab/model")

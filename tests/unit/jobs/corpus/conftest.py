@@ -6,9 +6,9 @@ import pytest
 
 from hatchery_api.contract import JobInput
 from hatchery_api.resources.corpus import CorpusBuildSpec
-from hatchery_jobs.context import Context
 from hatchery_jobs.corpus import build
-from hatchery_jobs.progress import Progress
+from hatchery_jobs.runtime.context import Context
+from hatchery_jobs.runtime.progress import Progress
 
 
 @pytest.fixture

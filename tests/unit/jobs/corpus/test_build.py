@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.artifacts import verify
 from hatchery_jobs.corpus import build
-from hatchery_jobs.errors import DataError, Interrupted, SpecError
+from hatchery_jobs.runtime.artifacts import verify
+from hatchery_jobs.runtime.errors import DataError, Interrupted, SpecError
 
 
 def lines(*texts, **more):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.errors import DataError, RetryableError, SpecError
+from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError
 
 pytest.importorskip("huggingface_hub")
 

@@ -12,10 +12,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.evaluate import EvalRunSpec
 from hatchery_api.status import InputRecord
-from hatchery_jobs.artifacts import open_draft
-from hatchery_jobs.context import Context
 from hatchery_jobs.evaluate.model import Loaded
-from hatchery_jobs.progress import Progress
+from hatchery_jobs.runtime.artifacts import open_draft
+from hatchery_jobs.runtime.context import Context
+from hatchery_jobs.runtime.progress import Progress
 
 END = "<|endoftext|>"
 POSITIONS = 96

@@ -8,9 +8,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.errors import DataError
 from hatchery_jobs.evaluate import blocks as module
 from hatchery_jobs.evaluate.blocks import blocks, read_split, token_bytes
+from hatchery_jobs.runtime.errors import DataError
 
 TEXTS = ["def f():\n    pass\n", "", "漢字 é 🎉🎉", "x" * 100, "\x00 \u0301"]
 

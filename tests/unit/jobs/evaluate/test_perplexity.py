@@ -9,10 +9,10 @@ import torch
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import PerplexityTask
-from hatchery_jobs.errors import DataError, Interrupted, SpecError
 from hatchery_jobs.evaluate.blocks import Texts, read_split
 from hatchery_jobs.evaluate.model import Loaded
 from hatchery_jobs.evaluate.perplexity import exponential, run
+from hatchery_jobs.runtime.errors import DataError, Interrupted, SpecError
 
 DOCUMENTS = ["def f(x):\n    return x\n" * 3, "naïve 漢字\n", "print('🎉')\n" * 5, "z"]
 

@@ -15,11 +15,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_api.status import Artifact, InputRecord
-from hatchery_jobs.artifacts import open_draft
-from hatchery_jobs.context import Context
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.orders import WorkOrder
-from hatchery_jobs.progress import Progress
+from hatchery_jobs.runtime.artifacts import open_draft
+from hatchery_jobs.runtime.context import Context
+from hatchery_jobs.runtime.progress import Progress
 
 VOCABULARY = 300
 EOS = "<|endoftext|>"
@@ -154,7 +154,7 @@ def orders(bench: Bench, inputs: list[InputRecord], tmp_path: Path) -> Callable[
 
 
 def _digest(folder: Path) -> str:
-    from hatchery_jobs.artifacts import verify
+    from hatchery_jobs.runtime.artifacts import verify
 
     artifact = verify(folder)
     assert isinstance(artifact, Artifact)

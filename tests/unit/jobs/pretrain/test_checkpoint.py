@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.pretrain import checkpoint
 from hatchery_jobs.pretrain.checkpoint import FILES, MANIFEST, Checkpoints, read_manifest
 from hatchery_jobs.pretrain.curve import Curve, read_curve
 from hatchery_jobs.pretrain.snapshot import Snapshot
 from hatchery_jobs.pretrain.state import RunState
+from hatchery_jobs.runtime.errors import RetryableError
 
 
 def make(seed):

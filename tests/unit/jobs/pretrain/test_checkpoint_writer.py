@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.checkpoint_writer import Buffers, CheckpointWriter
 from hatchery_jobs.pretrain.snapshot import Snapshot
 from hatchery_jobs.pretrain.state import RunState
+from hatchery_jobs.runtime.errors import RetryableError
 
 PATIENCE_SECONDS = 60
 """After this a test that hangs fails."""

@@ -15,8 +15,6 @@ from tokenizers import Tokenizer
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode, Output
-from hatchery_jobs.artifacts import verify
-from hatchery_jobs.errors import DataError, Interrupted, RetryableError, SpecError
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.encoder import FastEncoder, FileEncoder
@@ -26,6 +24,8 @@ from hatchery_jobs.pretrain.pieces import Pieces
 from hatchery_jobs.pretrain.piecework import Work
 from hatchery_jobs.pretrain.shards import ShardWriter
 from hatchery_jobs.pretrain.vocabulary import load_vocabulary
+from hatchery_jobs.runtime.artifacts import verify
+from hatchery_jobs.runtime.errors import DataError, Interrupted, RetryableError, SpecError
 
 
 def read(folder, split):

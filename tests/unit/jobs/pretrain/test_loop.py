@@ -15,7 +15,6 @@ from tests.support.training_loop import train
 
 from hatchery_api import __version__
 from hatchery_api.conditions import Reason
-from hatchery_jobs.errors import SpecError
 from hatchery_jobs.pretrain import cgroup, loop, prepare
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
@@ -23,7 +22,8 @@ from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.order import SequenceOrder
 from hatchery_jobs.pretrain.orders import CHECKPOINTS, Sign
 from hatchery_jobs.pretrain.team import Team
-from hatchery_jobs.progress import REGISTRY
+from hatchery_jobs.runtime.errors import SpecError
+from hatchery_jobs.runtime.progress import REGISTRY
 
 
 @pytest.fixture(autouse=True)

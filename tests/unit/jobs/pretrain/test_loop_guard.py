@@ -7,13 +7,13 @@ import torch
 from tests.support.training_loop import train
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.errors import SpecError
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.feed import StoreFeed
 from hatchery_jobs.pretrain.objectives.causal import Causal
 from hatchery_jobs.pretrain.orders import CHECKPOINTS
 from hatchery_jobs.pretrain.team import Team
+from hatchery_jobs.runtime.errors import SpecError
 
 ROWS, PER_BATCH = 2, 4
 

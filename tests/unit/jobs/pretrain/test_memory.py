@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.errors import SpecError
 from hatchery_jobs.pretrain import cgroup
 from hatchery_jobs.pretrain.cgroup import memory_kills, memory_limit
 from hatchery_jobs.pretrain.memory import check_memory
+from hatchery_jobs.runtime.errors import SpecError
 
 PARAMETERS = 111_000_000
 STATE_BYTES = 16 * PARAMETERS

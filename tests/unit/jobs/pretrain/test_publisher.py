@@ -18,7 +18,6 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.model import HubRevisionSource
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.hub import push_folder, push_once
 from hatchery_jobs.pretrain import publisher as module
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
@@ -33,6 +32,7 @@ from hatchery_jobs.pretrain.publisher import (
 from hatchery_jobs.pretrain.resume import fetch_checkpoint
 from hatchery_jobs.pretrain.snapshot import Snapshot, gather
 from hatchery_jobs.pretrain.state import RunState
+from hatchery_jobs.runtime.errors import RetryableError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use .content=:DeprecationWarning")
 PATIENCE_SECONDS = 60

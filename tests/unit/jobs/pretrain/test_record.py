@@ -9,8 +9,6 @@ from prometheus_client.metrics import MetricWrapperBase
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs import logs
-from hatchery_jobs.errors import RetryableError
 from hatchery_jobs.pretrain import metrics, record
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.devices import Device
@@ -20,7 +18,9 @@ from hatchery_jobs.pretrain.samples import SAMPLES, Sample, read_samples
 from hatchery_jobs.pretrain.setup import Setup
 from hatchery_jobs.pretrain.state import RunState, Times, Update, goodput
 from hatchery_jobs.pretrain.timeline import TIMELINE, read_timeline, restarts
-from hatchery_jobs.progress import REGISTRY
+from hatchery_jobs.runtime import logs
+from hatchery_jobs.runtime.errors import RetryableError
+from hatchery_jobs.runtime.progress import REGISTRY
 
 SETUP = Setup(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("cpu", 1e6))
 TIMES = Times(data=0.25, compute=1.0, optimizer=0.5, total=2.0)

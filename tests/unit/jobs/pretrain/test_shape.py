@@ -10,11 +10,11 @@ import torch
 from tokenizers import Tokenizer, models
 
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.errors import DataError, SpecError
 from hatchery_jobs.pretrain.model import build_model
 from hatchery_jobs.pretrain.shape import PRESETS, Shape, resolve_shape
 from hatchery_jobs.pretrain.vocabulary import SpecialIds, Vocabulary
 from hatchery_jobs.pretrain.weights import shape_of_weights
+from hatchery_jobs.runtime.errors import DataError, SpecError
 
 OBJECTIVES = {"gpt2": "causal", "llama": "causal", "bert": "masked", "roberta": "masked", "t5": "seq2seq"}
 SPECIAL = SpecialIds(eos=0, pad=1, mask=2, cls=3, sep=4)

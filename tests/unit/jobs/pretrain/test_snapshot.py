@@ -23,11 +23,11 @@ from transformers import (
 )
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.errors import SpecError
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.checkpoint_writer import Buffers
 from hatchery_jobs.pretrain.snapshot import Leaves, Snapshot, apply, contribute, gather
 from hatchery_jobs.pretrain.state import RunState
+from hatchery_jobs.runtime.errors import SpecError
 
 GPT2 = {"vocab_size": 20, "n_positions": 8, "n_head": 2, "bos_token_id": 0, "eos_token_id": 0}
 LLAMA = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}

@@ -8,7 +8,6 @@ import pytest
 from tests.support.texts import documents
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.errors import DataError
 from hatchery_jobs.pretrain import encode, parts, stream
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.encoder import FastEncoder, NotEqual
@@ -18,6 +17,7 @@ from hatchery_jobs.pretrain.rows import Tokens
 from hatchery_jobs.pretrain.stream import RowStream
 from hatchery_jobs.pretrain.stream_feed import ShuffledBlocks, stream_feed
 from hatchery_jobs.pretrain.vocabulary import load_vocabulary
+from hatchery_jobs.runtime.errors import DataError
 
 LENGTH = 32
 

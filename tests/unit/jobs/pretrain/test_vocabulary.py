@@ -5,8 +5,8 @@ import json
 import pytest
 from tokenizers import AddedToken, Tokenizer, models
 
-from hatchery_jobs.errors import DataError
 from hatchery_jobs.pretrain.vocabulary import load_vocabulary
+from hatchery_jobs.runtime.errors import DataError
 
 
 def folder(tmp_path, texts: list[str], config: dict, *, special: tuple[str, ...] = ()):

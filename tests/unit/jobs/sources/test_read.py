@@ -13,7 +13,7 @@ import pytest
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.corpus import Files
-from hatchery_jobs.errors import DataError, RetryableError, SpecError
+from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError
 from hatchery_jobs.sources import formats
 from hatchery_jobs.sources.documents import Fault
 from hatchery_jobs.sources.formats import format_of, read_file

@@ -13,9 +13,9 @@ import pytest
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.tokenizer import TokenizerBuildSpec
 from hatchery_api.status import InputRecord
-from hatchery_jobs.artifacts import open_draft
-from hatchery_jobs.context import Context
-from hatchery_jobs.progress import Progress
+from hatchery_jobs.runtime.artifacts import open_draft
+from hatchery_jobs.runtime.context import Context
+from hatchery_jobs.runtime.progress import Progress
 
 Make = Callable[..., Context[TokenizerBuildSpec]]
 

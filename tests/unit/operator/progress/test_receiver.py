@@ -291,7 +291,7 @@ def test_the_callback_of_transformers_works_unchanged(pod_environment):
 
 
 def test_our_own_client_works(pod_environment):
-    from hatchery_jobs.progress import ProgressClient
+    from hatchery_jobs.runtime.progress import ProgressClient
 
     client = ProgressClient.from_environment()
     client.post(STATUS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hatchery_jobs import logs
+from hatchery_jobs.runtime import logs
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any, Generic
 from hatchery_api.base import Record
 from hatchery_api.contract import JobInput, SpecT, artifact_key, stage_spec
 from hatchery_api.status import Artifact
-from hatchery_jobs.artifacts import Draft, open_draft, open_input
-from hatchery_jobs.progress import Progress
+from hatchery_jobs.runtime.artifacts import Draft, open_draft, open_input
+from hatchery_jobs.runtime.progress import Progress
 
 
 @dataclass(frozen=True)

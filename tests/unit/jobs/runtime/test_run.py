@@ -9,9 +9,9 @@ import pytest
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import REPORT_LIMIT_BYTES, ExitCode, Report
 from hatchery_api.resources.corpus import CorpusResult, SplitSize
-from hatchery_jobs import run
-from hatchery_jobs.context import Outcome
-from hatchery_jobs.errors import DataError, Interrupted, RetryableError, SpecError
+from hatchery_jobs.runtime import run
+from hatchery_jobs.runtime.context import Outcome
+from hatchery_jobs.runtime.errors import DataError, Interrupted, RetryableError, SpecError
 
 SPEC = {"sources": [{"name": "a", "files": {"urls": ["/x/*.py"]}}]}
 

@@ -12,10 +12,10 @@ from tests.support.hub_server import HubServer
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode
-from hatchery_jobs import logs
-from hatchery_jobs.errors import SpecError
-from hatchery_jobs.logs import REDACTED, log, redact
-from hatchery_jobs.run import failure
+from hatchery_jobs.runtime import logs
+from hatchery_jobs.runtime.errors import SpecError
+from hatchery_jobs.runtime.logs import REDACTED, log, redact
+from hatchery_jobs.runtime.run import failure
 
 CANARY = "hf_CanaryTokenThatMustNeverBeSeen"
 

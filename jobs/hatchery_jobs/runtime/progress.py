@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, disabl
 
 from hatchery_api.contract import METRICS_PORT, TrainerProgress, TrainerStatus
 from hatchery_api.status import ProgressMetric
-from hatchery_jobs.logs import log
+from hatchery_jobs.runtime.logs import log
 
 INTERVAL_SECONDS: Final = 5.0
 """Shortest time between two requests."""

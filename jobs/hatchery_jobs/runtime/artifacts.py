@@ -21,7 +21,7 @@ import fsspec
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import CLAIM_SCHEME, CLAIMS_PATH
 from hatchery_api.status import Artifact
-from hatchery_jobs.errors import DataError, RetryableError
+from hatchery_jobs.runtime.errors import DataError, RetryableError
 
 MANIFEST: Final = "manifest.json"
 """The done-marker of an artifact."""

@@ -19,11 +19,11 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import METRICS_PORT, REPORT_PATH, ExitCode, JobInput, Report
 from hatchery_api.kinds import BY_KIND
 from hatchery_api.status import HubRevision
-from hatchery_jobs.artifacts import write_atomically
-from hatchery_jobs.context import Context, Outcome
-from hatchery_jobs.errors import DataError, Interrupted, JobError, RetryableError, SpecError
-from hatchery_jobs.logs import bind, log, redact
-from hatchery_jobs.progress import Progress, serve_metrics
+from hatchery_jobs.runtime.artifacts import write_atomically
+from hatchery_jobs.runtime.context import Context, Outcome
+from hatchery_jobs.runtime.errors import DataError, Interrupted, JobError, RetryableError, SpecError
+from hatchery_jobs.runtime.logs import bind, log, redact
+from hatchery_jobs.runtime.progress import Progress, serve_metrics
 
 STAGES: Final = {
     ("CorpusBuild", "build"): "hatchery_jobs.corpus.build",

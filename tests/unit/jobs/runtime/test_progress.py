@@ -5,7 +5,7 @@ import urllib.request
 
 import pytest
 
-from hatchery_jobs.progress import Progress, ProgressClient, serve_metrics
+from hatchery_jobs.runtime.progress import Progress, ProgressClient, serve_metrics
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import os
 import pytest
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs import artifacts
-from hatchery_jobs.errors import DataError, RetryableError
+from hatchery_jobs.runtime import artifacts
+from hatchery_jobs.runtime.errors import DataError, RetryableError
 
 
 @pytest.fixture
