@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import EvalRunSpec
-from hatchery_jobs.pull import Snapshot, find_snapshot
+from hatchery_jobs.hub.download import Snapshot, find_snapshot
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.errors import DataError, SpecError
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.hub import check_writable
+from hatchery_jobs.hub.push import check_writable
 from hatchery_jobs.pretrain.data import TokenStore
 from hatchery_jobs.pretrain.orders import CHECKPOINTS
 from hatchery_jobs.pretrain.shape import Shape

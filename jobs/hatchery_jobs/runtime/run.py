@@ -95,7 +95,7 @@ def _push(job: JobInput[Any], outcome: Outcome) -> HubRevision | None:
     repo_type = REPO_TYPES.get((job.kind, job.stage))
     if job.spec.hub is None or repo_type is None:
         return None
-    from hatchery_jobs.hub import push_folder
+    from hatchery_jobs.hub.push import push_folder
 
     return push_folder(
         outcome.folder,

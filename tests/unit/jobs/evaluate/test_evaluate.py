@@ -16,7 +16,7 @@ from hatchery_api.resources.evaluate import EvalResult
 from hatchery_jobs.evaluate.evaluate import run
 from hatchery_jobs.evaluate.measures import Measure, TaskResult
 from hatchery_jobs.evaluate.record import short_result
-from hatchery_jobs.hub import push_folder
+from hatchery_jobs.hub.push import push_folder
 from hatchery_jobs.runtime.errors import DataError, Interrupted, SpecError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use .content=:DeprecationWarning")

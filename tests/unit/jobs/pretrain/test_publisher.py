@@ -18,7 +18,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.model import HubRevisionSource
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.hub import push_folder, push_once
+from hatchery_jobs.hub.push import push_folder, push_once
 from hatchery_jobs.pretrain import publisher as module
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.publisher import (

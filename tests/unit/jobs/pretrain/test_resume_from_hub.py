@@ -14,7 +14,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode
 from hatchery_api.placement import Hub
 from hatchery_api.resources.pretrain.model import HubRevisionSource
-from hatchery_jobs.hub import push_once
+from hatchery_jobs.hub.push import push_once
 from hatchery_jobs.pretrain.checkpoint import FILES, Checkpoints
 from hatchery_jobs.pretrain.publisher import state_branch, state_tag, tag_of
 from hatchery_jobs.pretrain.resume import fetch_checkpoint

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from hatchery_api.conditions import Reason
 from hatchery_api.placement import Hub
 from hatchery_api.resources.tokenizer import BaseTokenizer, TokenizerBuildSpec
-from hatchery_jobs.hub import push_folder
+from hatchery_jobs.hub.push import push_folder
 from hatchery_jobs.runtime.errors import RetryableError, SpecError
 from hatchery_jobs.tokenizer.retrain import find_base, load, retrained, special_roles
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hatchery_api.conditions import Reason
 from hatchery_api.placement import Hub
 from hatchery_api.status import HubRevision
-from hatchery_jobs.hub_answers import RepoType, Target, client_errors, translated
+from hatchery_jobs.hub.responses import RepoType, Target, client_errors, translated
 from hatchery_jobs.runtime.artifacts import RECORD
 from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError
 
