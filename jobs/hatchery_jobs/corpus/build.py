@@ -24,11 +24,11 @@ from hatchery_jobs.corpus.read import Quarantine, open_origins, read_documents
 from hatchery_jobs.corpus.shards import Plan, write_shards
 from hatchery_jobs.corpus.split import SPLITS, in_validation
 from hatchery_jobs.corpus.spool import Positions, Spool, SpoolWriter
+from hatchery_jobs.readers.documents import Document
+from hatchery_jobs.readers.origins import Origin
 from hatchery_jobs.runtime.artifacts import Draft, storage_errors, write_atomically
 from hatchery_jobs.runtime.context import Context, Outcome
 from hatchery_jobs.runtime.errors import DataError, Interrupted, SpecError
-from hatchery_jobs.sources.documents import Document
-from hatchery_jobs.sources.origins import Origin
 
 CODE_VERSION: Final = "corpus-1"
 """Changes whenever equal input would give other bytes."""

@@ -8,7 +8,7 @@ import yaml
 from hatchery_api.resources.corpus import CorpusBuildSpec, CorpusResult, NearDedup
 from hatchery_jobs.corpus.filters import REASONS
 from hatchery_jobs.corpus.funnel import Funnel
-from hatchery_jobs.sources.origins import Origin
+from hatchery_jobs.readers.origins import Origin
 
 _SIZE_CATEGORIES: Final = (
     (10**3, "n<1K"),

@@ -23,7 +23,7 @@ from hatchery_api.resources.corpus import (
     LineLengthRule,
     SizeRule,
 )
-from hatchery_jobs.sources.documents import Document, chance
+from hatchery_jobs.readers.documents import Document, chance
 
 PRESETS: Final[dict[str, tuple[FilterRule, ...]]] = {
     "none": (),

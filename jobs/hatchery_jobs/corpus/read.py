@@ -6,8 +6,8 @@ from pathlib import Path
 
 from hatchery_api.contract import JobInput
 from hatchery_api.resources.corpus import CorpusBuildSpec
-from hatchery_jobs.sources.documents import Document, Fault
-from hatchery_jobs.sources.origins import Origin, open_origin, unreadable
+from hatchery_jobs.readers.documents import Document, Fault
+from hatchery_jobs.readers.origins import Origin, open_origin, unreadable
 
 
 class Quarantine:

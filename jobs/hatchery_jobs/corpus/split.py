@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from hatchery_api.resources.corpus import Split
 from hatchery_jobs.corpus.minhash import U64
-from hatchery_jobs.sources.documents import chance
+from hatchery_jobs.readers.documents import chance
 
 SPLITS: Final = ("train", "validation")
 """Names of the splits, as `datasets` knows them."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from hatchery_jobs.texts import BATCH_CHARS, read_texts, split_files
+from hatchery_jobs.readers.corpus_artifact import BATCH_CHARS, read_texts, split_files
 
 _LEAD_BITS: Final = 0xC0
 """Bits of a byte of UTF-8 that tell whether a character begins with it."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hatchery_jobs.corpus.exact import content_digest, first_of_equals
-from hatchery_jobs.sources.documents import Document
+from hatchery_jobs.readers.documents import Document
 
 
 def document(text):

@@ -6,7 +6,7 @@ from tests.bench.corpus_reference import filter_reasons
 
 from hatchery_api.resources.corpus import FilterRule, Filters, KeywordsRule
 from hatchery_jobs.corpus.filters import PRESETS, REASONS, compile_filters, first_drop
-from hatchery_jobs.sources.documents import Document, chance
+from hatchery_jobs.readers.documents import Document, chance
 
 CODE = "def f(a):\n    b = a\n    c = b\n    d = c\n    e = d\n    return e == a\n"
 

@@ -11,7 +11,7 @@ from hatchery_api.resources.corpus import NearDedup
 from hatchery_jobs.corpus import near
 from hatchery_jobs.corpus.near import Clusters, keepers, near_clusters, remaining_pairs, sign, star_pairs
 from hatchery_jobs.corpus.spool import SpoolWriter
-from hatchery_jobs.sources.documents import Document
+from hatchery_jobs.readers.documents import Document
 
 SURE = NearDedup(ngram=2, bands=64, rows=1, threshold=0.6, min_words=10)
 """Bands of one row: a pair at 0.6 is missed once in 10^25."""

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hatchery_api.conditions import Reason
+from hatchery_jobs.readers.corpus_artifact import split_files
 from hatchery_jobs.runtime.errors import DataError
-from hatchery_jobs.texts import split_files
 from hatchery_jobs.tokenizer import sample
 from hatchery_jobs.tokenizer.sample import choose
 

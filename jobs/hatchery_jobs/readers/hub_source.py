@@ -8,8 +8,8 @@ from typing import Any
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.corpus import HubDataset
 from hatchery_jobs.hub.download import hub_errors, hub_token
+from hatchery_jobs.readers.documents import Document, Fault
 from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError
-from hatchery_jobs.sources.documents import Document, Fault
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import pytest
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.corpus import Files
+from hatchery_jobs.readers import formats
+from hatchery_jobs.readers.documents import Fault
+from hatchery_jobs.readers.formats import format_of, read_file
+from hatchery_jobs.readers.listing import fingerprint, list_files
+from hatchery_jobs.readers.origins import open_origin, unreadable
 from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError
-from hatchery_jobs.sources import formats
-from hatchery_jobs.sources.documents import Fault
-from hatchery_jobs.sources.formats import format_of, read_file
-from hatchery_jobs.sources.listing import fingerprint, list_files
-from hatchery_jobs.sources.origins import open_origin, unreadable
 
 NOBODY = 65534
 

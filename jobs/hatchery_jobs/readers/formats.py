@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hatchery_api.resources.corpus import Files
-from hatchery_jobs.sources.documents import Fault
-from hatchery_jobs.sources.listing import SourceFile, is_passing
+from hatchery_jobs.readers.documents import Fault
+from hatchery_jobs.readers.listing import SourceFile, is_passing
 
 _BY_SUFFIX: Final = {
     ".jsonl": "jsonl",

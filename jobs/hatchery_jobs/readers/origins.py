@@ -6,11 +6,11 @@ from typing import Protocol
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.corpus import Files, HubDataset
+from hatchery_jobs.readers.documents import Document, Fault
+from hatchery_jobs.readers.formats import read_file
+from hatchery_jobs.readers.hub_source import find_origin
+from hatchery_jobs.readers.listing import SourceFile, fingerprint, list_files
 from hatchery_jobs.runtime.errors import DataError, RetryableError
-from hatchery_jobs.sources.documents import Document, Fault
-from hatchery_jobs.sources.formats import read_file
-from hatchery_jobs.sources.hub_source import find_origin
-from hatchery_jobs.sources.listing import SourceFile, fingerprint, list_files
 
 
 class Origin(Protocol):
