@@ -8,8 +8,8 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.rows import Rows, Tokens
-from hatchery_jobs.pretrain.vocabulary import SpecialIds, Vocabulary
+from hatchery_jobs.pretrain.data.types import Rows, Tokens
+from hatchery_jobs.pretrain.data.vocabulary import SpecialIds, Vocabulary
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<pad>", "<mask>", "[CLS]", "[SEP]"]
 SENTINELS = [f"<extra_id_{n}>" for n in range(16)]

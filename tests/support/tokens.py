@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hatchery_jobs.pretrain.data import TokenStore
-from hatchery_jobs.pretrain.index import INDEX, CorpusIndex, Packing, Split, TokenIndex, fingerprint, summed
-from hatchery_jobs.pretrain.shards import ShardWriter
+from hatchery_jobs.pretrain.data.index import INDEX, CorpusIndex, Packing, Split, TokenIndex, fingerprint, summed
+from hatchery_jobs.pretrain.data.shards import ShardWriter
+from hatchery_jobs.pretrain.data.token_store import TokenStore
 
 EOS = 0
 

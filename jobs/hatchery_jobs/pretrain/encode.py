@@ -15,15 +15,15 @@ from typing import Final
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.result import PretrainResult
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.data import TokenStore
-from hatchery_jobs.pretrain.index import INDEX, SplitIndex, TokenIndex
-from hatchery_jobs.pretrain.objectives.lengths import row_tokens
-from hatchery_jobs.pretrain.parts import corpora, corpus_role, open_sources
-from hatchery_jobs.pretrain.pieces import Pieces
-from hatchery_jobs.pretrain.piecework import CODE_VERSION, Work, make_plan
+from hatchery_jobs.pretrain.data.corpora import corpora, corpus_role, open_sources
+from hatchery_jobs.pretrain.data.encode_worker import CODE_VERSION, Work, make_plan
+from hatchery_jobs.pretrain.data.index import INDEX, SplitIndex, TokenIndex
+from hatchery_jobs.pretrain.data.row_lengths import row_tokens
+from hatchery_jobs.pretrain.data.shard_cache import Pieces
+from hatchery_jobs.pretrain.data.token_store import TokenStore
+from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.preflight import check, check_hub
 from hatchery_jobs.pretrain.shape import resolve_shape
-from hatchery_jobs.pretrain.vocabulary import Vocabulary
 from hatchery_jobs.runtime.artifacts import local_path, storage_errors, write_atomically
 from hatchery_jobs.runtime.context import Context, Outcome
 from hatchery_jobs.runtime.errors import DataError

@@ -9,9 +9,9 @@ import transformers as hf
 from safetensors import SafetensorError
 
 from hatchery_api.conditions import Reason
+from hatchery_jobs.pretrain.data.vocabulary import SpecialIds
 from hatchery_jobs.pretrain.objectives.head import Head
 from hatchery_jobs.pretrain.shape import RELATIVE_POSITIONS, Shape
-from hatchery_jobs.pretrain.vocabulary import SpecialIds
 from hatchery_jobs.runtime.errors import DataError, SpecError
 
 FUSED_GELU: Final = "gelu_pytorch_tanh"

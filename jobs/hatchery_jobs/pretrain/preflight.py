@@ -8,10 +8,10 @@ from typing import Final
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.hub.push import check_writable
-from hatchery_jobs.pretrain.data import TokenStore
+from hatchery_jobs.pretrain.data.token_store import TokenStore
+from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.orders import CHECKPOINTS
 from hatchery_jobs.pretrain.shape import Shape
-from hatchery_jobs.pretrain.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.weights import model_shape
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError

@@ -9,12 +9,13 @@ import torch
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
+from hatchery_jobs.pretrain.data.loader import open_feed
+from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, target_tokens
+from hatchery_jobs.pretrain.data.vocabulary import Vocabulary, copy_tokenizer, load_vocabulary
 from hatchery_jobs.pretrain.devices import this_device
-from hatchery_jobs.pretrain.feeds import open_feed
 from hatchery_jobs.pretrain.memory import check_memory
 from hatchery_jobs.pretrain.model import build_model
 from hatchery_jobs.pretrain.objectives.build import build_objective
-from hatchery_jobs.pretrain.objectives.lengths import learns_pairs, target_tokens
 from hatchery_jobs.pretrain.optimizer import build_optimizer
 from hatchery_jobs.pretrain.orders import CHECKPOINTS, OUTBOX, Sign, WorkOrder
 from hatchery_jobs.pretrain.publisher import Publisher, is_wanted
@@ -27,7 +28,6 @@ from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.pretrain.team import Team, gather_team
 from hatchery_jobs.pretrain.timeline import TIMELINE, existed_seconds, read_timeline
 from hatchery_jobs.pretrain.trainer import Trainer
-from hatchery_jobs.pretrain.vocabulary import Vocabulary, copy_tokenizer, load_vocabulary
 from hatchery_jobs.pretrain.weights import model_shape
 from hatchery_jobs.runtime.artifacts import RECORD
 from hatchery_jobs.runtime.errors import RetryableError

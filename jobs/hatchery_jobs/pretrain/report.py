@@ -18,7 +18,7 @@ from hatchery_api.resources.pretrain.result import PretrainResult
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain import timeline
 from hatchery_jobs.pretrain.charts import STYLE, Chart, Line, Mark, label
-from hatchery_jobs.pretrain.index import TokenIndex
+from hatchery_jobs.pretrain.data.index import TokenIndex
 from hatchery_jobs.pretrain.samples import Sample
 from hatchery_jobs.pretrain.summary import FAMILIES, CurveLines, corpora, measurements, numbers, task
 

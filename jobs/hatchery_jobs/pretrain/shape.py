@@ -6,7 +6,7 @@ from typing import Final
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.model import Architecture, ModelOverrides
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.vocabulary import Vocabulary
+from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.runtime.errors import SpecError
 
 RELATIVE_POSITIONS: Final = 32

@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 import torch
 
-from hatchery_jobs.pretrain.rows import Feed, PairFeed
+from hatchery_jobs.pretrain.data.types import Feed, PairFeed
 
 IGNORED: Final = -100
 """Label of a position that is not learnt: what torch's cross-entropy leaves out."""

@@ -7,12 +7,12 @@ import torch
 from hatchery_api.resources.pretrain.objective import Masked as MaskedSpec
 from hatchery_api.resources.pretrain.objective import Seq2seq as Seq2seqSpec
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, row_tokens
+from hatchery_jobs.pretrain.data.types import Feed, PairFeed
+from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.objectives import masked, seq2seq
 from hatchery_jobs.pretrain.objectives.batch import Objective
 from hatchery_jobs.pretrain.objectives.causal import Causal
-from hatchery_jobs.pretrain.objectives.lengths import learns_pairs, row_tokens
-from hatchery_jobs.pretrain.rows import Feed, PairFeed
-from hatchery_jobs.pretrain.vocabulary import Vocabulary
 
 
 def build_objective(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from hatchery_jobs.pretrain.data.types import Feed, Rows
 from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, Fed, Scorer
-from hatchery_jobs.pretrain.rows import Feed, Rows
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import torch
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.objective import Seq2seq as Seq2seqSpec
+from hatchery_jobs.pretrain.data.row_lengths import PAIR_SHARE
+from hatchery_jobs.pretrain.data.types import Feed, PairFeed, Tokens
+from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, Fed, Scorer
 from hatchery_jobs.pretrain.objectives.chance import Draw, chance
-from hatchery_jobs.pretrain.objectives.lengths import PAIR_SHARE
 from hatchery_jobs.pretrain.objectives.spans import Corruption
-from hatchery_jobs.pretrain.rows import Feed, PairFeed, Tokens
-from hatchery_jobs.pretrain.vocabulary import Vocabulary
 from hatchery_jobs.runtime.errors import DataError
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders
 
-from hatchery_jobs.pretrain.rows import Tokens
-from hatchery_jobs.pretrain.vocabulary import Vocabulary
+from hatchery_jobs.pretrain.data.types import Tokens
+from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 
 WORD_PIECE_PREFIX: Final = "##"
 """How WordPiece marks a token inside a word."""

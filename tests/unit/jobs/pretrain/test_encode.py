@@ -16,14 +16,14 @@ from tokenizers import Tokenizer
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode, Output
 from hatchery_jobs.pretrain import encode
-from hatchery_jobs.pretrain.data import TokenStore
-from hatchery_jobs.pretrain.encoder import FastEncoder, FileEncoder
-from hatchery_jobs.pretrain.index import INDEX, TokenIndex
-from hatchery_jobs.pretrain.parts import corpora
-from hatchery_jobs.pretrain.pieces import Pieces
-from hatchery_jobs.pretrain.piecework import Work
-from hatchery_jobs.pretrain.shards import ShardWriter
-from hatchery_jobs.pretrain.vocabulary import load_vocabulary
+from hatchery_jobs.pretrain.data.corpora import corpora
+from hatchery_jobs.pretrain.data.encode_worker import Work
+from hatchery_jobs.pretrain.data.index import INDEX, TokenIndex
+from hatchery_jobs.pretrain.data.shard_cache import Pieces
+from hatchery_jobs.pretrain.data.shards import ShardWriter
+from hatchery_jobs.pretrain.data.text_encoder import FastEncoder, FileEncoder
+from hatchery_jobs.pretrain.data.token_store import TokenStore
+from hatchery_jobs.pretrain.data.vocabulary import load_vocabulary
 from hatchery_jobs.runtime.artifacts import verify
 from hatchery_jobs.runtime.errors import DataError, Interrupted, RetryableError, SpecError
 
@@ -227,7 +227,7 @@ def test_best_fit_is_packed_once_and_for_all(bench):
 def test_pairs_are_stored_once_for_both_directions(bench, monkeypatch):
     module = types.ModuleType("pairs")
     module.mine_pairs = lambda text: [(f"about {text[:20]}", f"code {text[20:50]}")] * (2 if "café" in text else 0)
-    monkeypatch.setitem(sys.modules, "hatchery_jobs.pretrain.pairs", module)
+    monkeypatch.setitem(sys.modules, "hatchery_jobs.pretrain.data.pairs", module)
     inputs = [bench.corpus(), bench.tokenizer()]
     outcomes = [
         encode.run(bench.context("encode", inputs, objective={"type": "seq2seq", "seq2seq": {"task": task}}))
@@ -246,7 +246,7 @@ def test_pairs_are_stored_once_for_both_directions(bench, monkeypatch):
 def test_a_corpus_without_pairs_is_too_little_text(bench, monkeypatch):
     module = types.ModuleType("pairs")
     module.mine_pairs = lambda _: []
-    monkeypatch.setitem(sys.modules, "hatchery_jobs.pretrain.pairs", module)
+    monkeypatch.setitem(sys.modules, "hatchery_jobs.pretrain.data.pairs", module)
     changes = {"objective": {"type": "seq2seq", "seq2seq": {"task": "commentToCode"}}}
     with pytest.raises(DataError, match="corpus texts: the train split has no pair of a comment and its code"):
         encode.run(bench.context("encode", [bench.corpus(), bench.tokenizer()], **changes))

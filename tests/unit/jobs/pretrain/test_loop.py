@@ -18,8 +18,8 @@ from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain import cgroup, loop, prepare
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
-from hatchery_jobs.pretrain.data import TokenStore
-from hatchery_jobs.pretrain.order import SequenceOrder
+from hatchery_jobs.pretrain.data.sampler import SequenceOrder
+from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.orders import CHECKPOINTS, Sign
 from hatchery_jobs.pretrain.team import Team
 from hatchery_jobs.runtime.errors import SpecError

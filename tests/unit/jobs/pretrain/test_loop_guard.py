@@ -9,7 +9,7 @@ from tests.support.training_loop import train
 from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
-from hatchery_jobs.pretrain.feed import StoreFeed
+from hatchery_jobs.pretrain.data.feed import StoreFeed
 from hatchery_jobs.pretrain.objectives.causal import Causal
 from hatchery_jobs.pretrain.orders import CHECKPOINTS
 from hatchery_jobs.pretrain.team import Team

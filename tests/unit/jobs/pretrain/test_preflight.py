@@ -8,9 +8,9 @@ import pytest
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode
 from hatchery_jobs.pretrain import train
-from hatchery_jobs.pretrain.data import TokenStore
+from hatchery_jobs.pretrain.data.token_store import TokenStore
+from hatchery_jobs.pretrain.data.vocabulary import load_vocabulary
 from hatchery_jobs.pretrain.preflight import check
-from hatchery_jobs.pretrain.vocabulary import load_vocabulary
 from hatchery_jobs.runtime.errors import JobError
 
 

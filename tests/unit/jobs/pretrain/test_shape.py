@@ -10,9 +10,9 @@ import torch
 from tokenizers import Tokenizer, models
 
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_jobs.pretrain.data.vocabulary import SpecialIds, Vocabulary
 from hatchery_jobs.pretrain.model import build_model
 from hatchery_jobs.pretrain.shape import PRESETS, Shape, resolve_shape
-from hatchery_jobs.pretrain.vocabulary import SpecialIds, Vocabulary
 from hatchery_jobs.pretrain.weights import shape_of_weights
 from hatchery_jobs.runtime.errors import DataError, SpecError
 

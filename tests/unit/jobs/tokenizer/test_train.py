@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.tokenizer import TokenizerResult
-from hatchery_jobs.pretrain.vocabulary import load_vocabulary
+from hatchery_jobs.pretrain.data.vocabulary import load_vocabulary
 from hatchery_jobs.runtime.errors import DataError, Interrupted
 from hatchery_jobs.tokenizer.train import run
 from hatchery_jobs.tokenizer.words import PROBES, PROGRAM

@@ -10,14 +10,14 @@ import torch.nn.functional as F  # noqa: N812
 from tests.support.objective_feeds import SPECIAL, ListFeed, library_rows, objective_spec, small_vocabulary
 from tokenizers import Tokenizer, decoders, models
 
+from hatchery_jobs.pretrain.data.row_lengths import row_tokens
+from hatchery_jobs.pretrain.data.vocabulary import SpecialIds, Vocabulary
 from hatchery_jobs.pretrain.model import build_model
 from hatchery_jobs.pretrain.objectives.batch import IGNORED
 from hatchery_jobs.pretrain.objectives.build import build_objective
 from hatchery_jobs.pretrain.objectives.head import Scored
-from hatchery_jobs.pretrain.objectives.lengths import row_tokens
 from hatchery_jobs.pretrain.objectives.words import Words
 from hatchery_jobs.pretrain.shape import resolve_shape
-from hatchery_jobs.pretrain.vocabulary import SpecialIds, Vocabulary
 from hatchery_jobs.runtime.errors import DataError
 
 CPU = torch.device("cpu")

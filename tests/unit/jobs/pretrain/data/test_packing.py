@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hatchery_jobs.pretrain.packing import best_fit, pack
+from hatchery_jobs.pretrain.data.packing import best_fit, pack
 
 SETTINGS = settings(max_examples=200, deadline=None)
 

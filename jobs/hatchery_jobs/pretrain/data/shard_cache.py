@@ -16,8 +16,8 @@ from typing import Final
 import fsspec
 
 from hatchery_api.base import Record
-from hatchery_jobs.pretrain.index import Shard, Split
-from hatchery_jobs.pretrain.shards import files_digest
+from hatchery_jobs.pretrain.data.index import Shard, Split
+from hatchery_jobs.pretrain.data.shards import files_digest
 from hatchery_jobs.runtime.artifacts import (
     link_file,
     local_path,

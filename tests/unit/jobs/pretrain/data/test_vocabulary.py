@@ -5,7 +5,7 @@ import json
 import pytest
 from tokenizers import AddedToken, Tokenizer, models
 
-from hatchery_jobs.pretrain.vocabulary import load_vocabulary
+from hatchery_jobs.pretrain.data.vocabulary import load_vocabulary
 from hatchery_jobs.runtime.errors import DataError
 
 

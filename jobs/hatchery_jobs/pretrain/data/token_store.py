@@ -13,9 +13,9 @@ from typing import Any, Final, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from hatchery_jobs.pretrain.index import INDEX, CorpusIndex, Split, TokenIndex
-from hatchery_jobs.pretrain.packing import ITEM
-from hatchery_jobs.pretrain.rows import Rows, Tokens
+from hatchery_jobs.pretrain.data.index import INDEX, CorpusIndex, Split, TokenIndex
+from hatchery_jobs.pretrain.data.packing import ITEM
+from hatchery_jobs.pretrain.data.types import Rows, Tokens
 
 
 class TokenStore:

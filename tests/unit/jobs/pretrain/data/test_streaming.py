@@ -8,15 +8,17 @@ import pytest
 from tests.support.texts import documents
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.pretrain import encode, parts, stream
-from hatchery_jobs.pretrain.data import TokenStore
-from hatchery_jobs.pretrain.encoder import FastEncoder, NotEqual
-from hatchery_jobs.pretrain.order import Turns
-from hatchery_jobs.pretrain.parts import corpora, training_only
-from hatchery_jobs.pretrain.rows import Tokens
-from hatchery_jobs.pretrain.stream import RowStream
-from hatchery_jobs.pretrain.stream_feed import ShuffledBlocks, stream_feed
-from hatchery_jobs.pretrain.vocabulary import load_vocabulary
+from hatchery_jobs.pretrain import encode
+from hatchery_jobs.pretrain.data.corpora import corpora, training_only
+from hatchery_jobs.pretrain.data.sampler import Turns
+from hatchery_jobs.pretrain.data.stream_feed import ShuffledBlocks, stream_feed
+from hatchery_jobs.pretrain.data.streaming import RowStream
+from hatchery_jobs.pretrain.data.text_encoder import FastEncoder, NotEqual
+from hatchery_jobs.pretrain.data.token_store import TokenStore
+from hatchery_jobs.pretrain.data.token_store import corpora as parts
+from hatchery_jobs.pretrain.data.token_store import streaming as stream
+from hatchery_jobs.pretrain.data.types import Tokens
+from hatchery_jobs.pretrain.data.vocabulary import load_vocabulary
 from hatchery_jobs.runtime.errors import DataError
 
 LENGTH = 32

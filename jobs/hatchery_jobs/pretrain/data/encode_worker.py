@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.encoder import FastEncoder, FileEncoder, NotEqual, fast_encoder, utf8_bytes
-from hatchery_jobs.pretrain.index import (
+from hatchery_jobs.pretrain.data.corpora import Corpus, Part, validation_only
+from hatchery_jobs.pretrain.data.index import (
     CorpusIndex,
     Packing,
     Shard,
@@ -25,10 +25,10 @@ from hatchery_jobs.pretrain.index import (
     summed,
     token_type,
 )
-from hatchery_jobs.pretrain.parts import Corpus, Part, validation_only
-from hatchery_jobs.pretrain.pieces import Piece, Pieces
-from hatchery_jobs.pretrain.shards import ShardWriter
-from hatchery_jobs.pretrain.vocabulary import Vocabulary, load_vocabulary
+from hatchery_jobs.pretrain.data.shard_cache import Piece, Pieces
+from hatchery_jobs.pretrain.data.shards import ShardWriter
+from hatchery_jobs.pretrain.data.text_encoder import FastEncoder, FileEncoder, NotEqual, fast_encoder, utf8_bytes
+from hatchery_jobs.pretrain.data.vocabulary import Vocabulary, load_vocabulary
 from hatchery_jobs.runtime.artifacts import storage_errors
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.errors import Interrupted, RetryableError
@@ -86,7 +86,7 @@ def text_to_documents(packing: Packing) -> TextToDocuments | None:
     """What is encoded of a text; None: the text itself."""
     if packing != "pairs":
         return None
-    from hatchery_jobs.pretrain.pairs import mine_pairs
+    from hatchery_jobs.pretrain.data.pairs import mine_pairs
 
     return lambda text: chain.from_iterable(mine_pairs(text))
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hatchery_jobs.pretrain.pairs import (
+from hatchery_jobs.pretrain.data.pairs import (
     LONGEST_CODE_CHARS,
     LONGEST_COMMENT_CHARS,
     NO_PROSE,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.bench.library import learn_merges, sources
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from hatchery_jobs.pretrain.encoder import FileEncoder, NotEqual, byte_letters, fast_encoder
+from hatchery_jobs.pretrain.data.text_encoder import FileEncoder, NotEqual, byte_letters, fast_encoder
 
 EOS = "<|endoftext|>"
 CODE = Regex(r"\n+ *|\p{N}{1,3}|[^\s\p{N}]+|\s")

@@ -1,13 +1,13 @@
 """Opens the feed that a spec asks for: a store, or text while training."""
 
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.data import TokenStore
-from hatchery_jobs.pretrain.feed import StoreFeed, store_feed
-from hatchery_jobs.pretrain.objectives.lengths import row_tokens
+from hatchery_jobs.pretrain.data.feed import StoreFeed, store_feed
+from hatchery_jobs.pretrain.data.row_lengths import row_tokens
+from hatchery_jobs.pretrain.data.stream_feed import StreamFeed, stream_feed
+from hatchery_jobs.pretrain.data.token_store import TokenStore
+from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.orders import STREAMS, WorkOrder
-from hatchery_jobs.pretrain.stream_feed import StreamFeed, stream_feed
 from hatchery_jobs.pretrain.team import Team
-from hatchery_jobs.pretrain.vocabulary import Vocabulary
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.progress import Progress
 

@@ -8,8 +8,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hatchery_jobs.pretrain.index import Shard, token_type
-from hatchery_jobs.pretrain.packing import pack
+from hatchery_jobs.pretrain.data.index import Shard, token_type
+from hatchery_jobs.pretrain.data.packing import pack
 from hatchery_jobs.runtime.artifacts import sha256_file
 
 

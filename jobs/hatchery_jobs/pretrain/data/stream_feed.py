@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.data import TokenStore, stream_positions
-from hatchery_jobs.pretrain.feed import corpus_weights
-from hatchery_jobs.pretrain.order import SequenceOrder, Turns, derived_seed
-from hatchery_jobs.pretrain.parts import Corpus, corpora, open_sources, training_only
-from hatchery_jobs.pretrain.rows import Rows, Tokens
-from hatchery_jobs.pretrain.stream import RowStream
-from hatchery_jobs.pretrain.vocabulary import Vocabulary
+from hatchery_jobs.pretrain.data.corpora import Corpus, corpora, open_sources, training_only
+from hatchery_jobs.pretrain.data.feed import corpus_weights
+from hatchery_jobs.pretrain.data.sampler import SequenceOrder, Turns, derived_seed
+from hatchery_jobs.pretrain.data.streaming import RowStream
+from hatchery_jobs.pretrain.data.token_store import TokenStore, stream_positions
+from hatchery_jobs.pretrain.data.types import Rows, Tokens
+from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.errors import DataError
 

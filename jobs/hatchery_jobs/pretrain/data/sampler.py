@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hatchery_jobs.pretrain.rows import Tokens
+from hatchery_jobs.pretrain.data.types import Tokens
 
 FEISTEL_ROUNDS: Final = 6
 """Rounds of the permutation; four mix well, two more cost nothing beside a training step."""

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.pretrain.encoder import FileEncoder, NotEqual, fast_encoder
-from hatchery_jobs.pretrain.parts import Corpus
-from hatchery_jobs.pretrain.vocabulary import Vocabulary
+from hatchery_jobs.pretrain.data.corpora import Corpus
+from hatchery_jobs.pretrain.data.text_encoder import FileEncoder, NotEqual, fast_encoder
+from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.runtime.errors import DataError
 
 MILESTONE_BATCHES: Final = 16
