@@ -15,7 +15,7 @@ from hatchery_jobs.pretrain.data.vocabulary import Vocabulary, copy_tokenizer, l
 from hatchery_jobs.pretrain.devices import this_device
 from hatchery_jobs.pretrain.memory import check_memory
 from hatchery_jobs.pretrain.model import build_model
-from hatchery_jobs.pretrain.objectives.build import build_objective
+from hatchery_jobs.pretrain.objectives.registry import build_objective
 from hatchery_jobs.pretrain.optimizer import build_optimizer
 from hatchery_jobs.pretrain.orders import CHECKPOINTS, OUTBOX, Sign, WorkOrder
 from hatchery_jobs.pretrain.publisher import Publisher, is_wanted

@@ -18,8 +18,8 @@ from hatchery_jobs.pretrain import guard
 from hatchery_jobs.pretrain.checkpoint import WEIGHTS, Checkpoints
 from hatchery_jobs.pretrain.checkpoint_writer import CheckpointWriter
 from hatchery_jobs.pretrain.curve import CURVE
-from hatchery_jobs.pretrain.objectives.batch import Objective
-from hatchery_jobs.pretrain.objectives.head import Scored
+from hatchery_jobs.pretrain.objectives.base import Objective
+from hatchery_jobs.pretrain.objectives.fused_loss import Scored
 from hatchery_jobs.pretrain.orders import WorkOrder
 from hatchery_jobs.pretrain.publisher import Publisher
 from hatchery_jobs.pretrain.record import Recorder, Silence

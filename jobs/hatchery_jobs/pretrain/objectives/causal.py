@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from hatchery_jobs.pretrain.data.types import Feed, Rows
-from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, Fed, Scorer
+from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Fed, Scorer
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.objective import Masked as MaskedSpec
 from hatchery_jobs.pretrain.data.types import Feed, Tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
-from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, Fed, Scorer
-from hatchery_jobs.pretrain.objectives.chance import Draw, chance
+from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Fed, Scorer
+from hatchery_jobs.pretrain.objectives.rng import Draw, chance
 from hatchery_jobs.pretrain.objectives.words import Words
 from hatchery_jobs.runtime.errors import DataError
 

@@ -10,8 +10,8 @@ from hatchery_api.resources.pretrain.objective import Seq2seq as Seq2seqSpec
 from hatchery_jobs.pretrain.data.row_lengths import PAIR_SHARE
 from hatchery_jobs.pretrain.data.types import Feed, PairFeed, Tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
-from hatchery_jobs.pretrain.objectives.batch import IGNORED, Batch, Fed, Scorer
-from hatchery_jobs.pretrain.objectives.chance import Draw, chance
+from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Fed, Scorer
+from hatchery_jobs.pretrain.objectives.rng import Draw, chance
 from hatchery_jobs.pretrain.objectives.spans import Corruption
 from hatchery_jobs.runtime.errors import DataError
 

@@ -11,7 +11,7 @@ from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, row_tokens
 from hatchery_jobs.pretrain.data.types import Feed, PairFeed
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.objectives import masked, seq2seq
-from hatchery_jobs.pretrain.objectives.batch import Objective
+from hatchery_jobs.pretrain.objectives.base import Objective
 from hatchery_jobs.pretrain.objectives.causal import Causal
 
 
