@@ -23,7 +23,7 @@ from hatchery_api.kinds import BY_KIND, KINDS, Kind
 from hatchery_api.resources.corpus import FilterRule
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_api.schema.crd import custom_resource_definition
-from hatchery_jobs.pretrain.shape import PRESETS, resolve_shape
+from hatchery_jobs.pretrain.model.config import PRESETS, resolve_shape
 from hatchery_operator.codegen.generate import generated_files
 from hatchery_operator.codegen.reference import member_docs, walk
 

@@ -22,8 +22,8 @@ from hatchery_jobs.pretrain.data.row_lengths import row_tokens
 from hatchery_jobs.pretrain.data.shard_cache import Pieces
 from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
+from hatchery_jobs.pretrain.model.config import resolve_shape
 from hatchery_jobs.pretrain.preflight import check, check_hub
-from hatchery_jobs.pretrain.shape import resolve_shape
 from hatchery_jobs.runtime.artifacts import local_path, storage_errors, write_atomically
 from hatchery_jobs.runtime.context import Context, Outcome
 from hatchery_jobs.runtime.errors import DataError

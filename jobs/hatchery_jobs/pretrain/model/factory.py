@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.data.vocabulary import SpecialIds
+from hatchery_jobs.pretrain.model.config import RELATIVE_POSITIONS, Shape
 from hatchery_jobs.pretrain.objectives.fused_loss import Head
-from hatchery_jobs.pretrain.shape import RELATIVE_POSITIONS, Shape
 from hatchery_jobs.runtime.errors import DataError, SpecError
 
 FUSED_GELU: Final = "gelu_pytorch_tanh"

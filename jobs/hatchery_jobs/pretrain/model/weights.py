@@ -9,7 +9,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.hub.download import Snapshot, find_snapshot
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
-from hatchery_jobs.pretrain.shape import Shape, asks_for_next_sentence, check_positions, resolve_shape
+from hatchery_jobs.pretrain.model.config import Shape, asks_for_next_sentence, check_positions, resolve_shape
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.errors import DataError, SpecError
 
