@@ -27,7 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain import loop
-from hatchery_jobs.pretrain.orders import WorkOrder
+from hatchery_jobs.pretrain.distributed.protocol import WorkOrder
 from hatchery_jobs.pretrain.state import Times
 from hatchery_jobs.pretrain.trainer import Trainer as OurTrainer
 

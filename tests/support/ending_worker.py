@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from hatchery_jobs.pretrain import loop
-from hatchery_jobs.pretrain.orders import Sign, WorkOrder
+from hatchery_jobs.pretrain.distributed.protocol import Sign, WorkOrder
 
 STEPS = 5
 

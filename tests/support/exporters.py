@@ -18,7 +18,7 @@ from hatchery_api.kinds import KINDS
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain import metrics
 from hatchery_jobs.pretrain.devices import Device
-from hatchery_jobs.pretrain.orders import WorkOrder
+from hatchery_jobs.pretrain.distributed.protocol import WorkOrder
 from hatchery_jobs.pretrain.record import Recorder
 from hatchery_jobs.pretrain.setup import Setup
 from hatchery_jobs.pretrain.state import RunState, Times, Update

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from hatchery_jobs.pretrain import loop
-from hatchery_jobs.pretrain.launch import worker_environment
-from hatchery_jobs.pretrain.orders import Ending, WorkOrder, read_ending
+from hatchery_jobs.pretrain.distributed.launcher import worker_environment
+from hatchery_jobs.pretrain.distributed.protocol import Ending, WorkOrder, read_ending
 
 PATIENCE_SECONDS = 200
 

@@ -21,9 +21,10 @@ from transformers.utils.logging import disable_progress_bar
 from hatchery_api.base import parse_duration
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode
-from hatchery_jobs.pretrain import guard, watchdog
-from hatchery_jobs.pretrain.measure import measure, measure_is_due, sample
-from hatchery_jobs.pretrain.orders import (
+from hatchery_jobs.pretrain import guard
+from hatchery_jobs.pretrain.distributed import watchdog
+from hatchery_jobs.pretrain.distributed.process_group import local_rank
+from hatchery_jobs.pretrain.distributed.protocol import (
     Cause,
     Ending,
     Failure,
@@ -32,11 +33,11 @@ from hatchery_jobs.pretrain.orders import (
     write_ending,
     write_failure,
 )
+from hatchery_jobs.pretrain.measure import measure, measure_is_due, sample
 from hatchery_jobs.pretrain.prepare import prepare
 from hatchery_jobs.pretrain.result import result
 from hatchery_jobs.pretrain.schedule import learning_rate
 from hatchery_jobs.pretrain.state import Times, Update
-from hatchery_jobs.pretrain.team import local_rank
 from hatchery_jobs.pretrain.trainer import Trainer
 from hatchery_jobs.runtime.errors import JobError
 from hatchery_jobs.runtime.logs import bind, guard_streams, log, redact

@@ -4,10 +4,10 @@ import math
 
 import torch
 
+from hatchery_jobs.pretrain.distributed.sharding import reshard
+from hatchery_jobs.pretrain.distributed.watchdog import Watchdog
 from hatchery_jobs.pretrain.samples import write_samples
-from hatchery_jobs.pretrain.sharding import reshard
 from hatchery_jobs.pretrain.trainer import Trainer
-from hatchery_jobs.pretrain.watchdog import Watchdog
 
 
 def measure_is_due(run: Trainer) -> bool:

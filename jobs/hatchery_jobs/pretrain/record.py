@@ -14,8 +14,8 @@ from typing import Final
 
 from hatchery_jobs.pretrain import timeline
 from hatchery_jobs.pretrain.curve import CURVE, Curve
+from hatchery_jobs.pretrain.distributed.protocol import WorkOrder
 from hatchery_jobs.pretrain.metrics import RunMetrics
-from hatchery_jobs.pretrain.orders import WorkOrder
 from hatchery_jobs.pretrain.samples import SAMPLES, Sample, store_samples
 from hatchery_jobs.pretrain.setup import Setup
 from hatchery_jobs.pretrain.state import RunState, Update, goodput

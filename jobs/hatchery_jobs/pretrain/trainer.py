@@ -18,16 +18,16 @@ from hatchery_jobs.pretrain import guard
 from hatchery_jobs.pretrain.checkpoint import WEIGHTS, Checkpoints
 from hatchery_jobs.pretrain.checkpoint_writer import CheckpointWriter
 from hatchery_jobs.pretrain.curve import CURVE
+from hatchery_jobs.pretrain.distributed.process_group import Team
+from hatchery_jobs.pretrain.distributed.protocol import WorkOrder
+from hatchery_jobs.pretrain.distributed.sharding import unsynced
 from hatchery_jobs.pretrain.objectives.base import Objective
 from hatchery_jobs.pretrain.objectives.fused_loss import Scored
-from hatchery_jobs.pretrain.orders import WorkOrder
 from hatchery_jobs.pretrain.publisher import Publisher
 from hatchery_jobs.pretrain.record import Recorder, Silence
 from hatchery_jobs.pretrain.setup import Setup
-from hatchery_jobs.pretrain.sharding import unsynced
 from hatchery_jobs.pretrain.snapshot import apply, contribute, gather, whole
 from hatchery_jobs.pretrain.state import RunState, Update
-from hatchery_jobs.pretrain.team import Team
 from hatchery_jobs.runtime.artifacts import storage_errors
 from hatchery_jobs.runtime.errors import RetryableError
 

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from hatchery_jobs.pretrain import loop
-from hatchery_jobs.pretrain.orders import Sign, WorkOrder
+from hatchery_jobs.pretrain.distributed.protocol import Sign, WorkOrder
 
 PAUSE_STEP = "HATCHERY_PAUSE_STEP"
 """Variable with the step before which it waits."""

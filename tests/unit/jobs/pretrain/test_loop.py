@@ -15,13 +15,14 @@ from tests.support.training_loop import train
 
 from hatchery_api import __version__
 from hatchery_api.conditions import Reason
-from hatchery_jobs.pretrain import cgroup, loop, prepare
+from hatchery_jobs.pretrain import loop, prepare
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.data.sampler import SequenceOrder
 from hatchery_jobs.pretrain.data.token_store import TokenStore
-from hatchery_jobs.pretrain.orders import CHECKPOINTS, Sign
-from hatchery_jobs.pretrain.team import Team
+from hatchery_jobs.pretrain.distributed import cgroup
+from hatchery_jobs.pretrain.distributed.process_group import Team
+from hatchery_jobs.pretrain.distributed.protocol import CHECKPOINTS, Sign
 from hatchery_jobs.runtime.errors import SpecError
 from hatchery_jobs.runtime.progress import REGISTRY
 

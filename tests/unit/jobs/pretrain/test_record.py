@@ -12,7 +12,7 @@ from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain import metrics, record
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.devices import Device
-from hatchery_jobs.pretrain.orders import WorkOrder
+from hatchery_jobs.pretrain.distributed.protocol import WorkOrder
 from hatchery_jobs.pretrain.record import Recorder, Silence, keep_log, log_file
 from hatchery_jobs.pretrain.samples import SAMPLES, Sample, read_samples
 from hatchery_jobs.pretrain.setup import Setup

@@ -15,10 +15,20 @@ from tests.unit.jobs.pretrain.pausing_worker import PAUSE_STEP
 
 from hatchery_api.contract import ExitCode
 from hatchery_api.resources.pretrain.spec import Parallelism
-from hatchery_jobs.pretrain import cgroup, launch, loop, train
+from hatchery_jobs.pretrain import loop, train
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
-from hatchery_jobs.pretrain.launch import Gang
-from hatchery_jobs.pretrain.orders import Cause, Ending, Failure, Sign, WorkOrder, write_ending, write_failure
+from hatchery_jobs.pretrain.distributed import cgroup
+from hatchery_jobs.pretrain.distributed import launcher as launch
+from hatchery_jobs.pretrain.distributed.launcher import Gang
+from hatchery_jobs.pretrain.distributed.protocol import (
+    Cause,
+    Ending,
+    Failure,
+    Sign,
+    WorkOrder,
+    write_ending,
+    write_failure,
+)
 from hatchery_jobs.runtime.errors import Interrupted, RetryableError, SpecError
 
 TIMEOUT_SECONDS = 200

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from tests.support.training_loop import train, train_together
 
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
-from hatchery_jobs.pretrain.orders import CHECKPOINTS
+from hatchery_jobs.pretrain.distributed.protocol import CHECKPOINTS
 
 SPEC = {
     "batch": {"sequences": 8, "perDevice": 2},

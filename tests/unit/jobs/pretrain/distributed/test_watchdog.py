@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from hatchery_jobs.pretrain.watchdog import EXIT_CODE, Watchdog
+from hatchery_jobs.pretrain.distributed.watchdog import EXIT_CODE, Watchdog
 
 
 class Clock:
@@ -50,7 +50,7 @@ def test_a_beat_is_news_whatever_the_phase() -> None:
 def test_a_process_that_hangs_leaves_its_stacks_and_ends() -> None:
     hangs = (
         "import threading\n"
-        "from hatchery_jobs.pretrain.watchdog import started\n"
+        "from hatchery_jobs.pretrain.distributed.watchdog import started\n"
         "def waits_for_ever(): threading.Event().wait()\n"
         "with started(0.2, print) as dog:\n"
         "    dog.beat('update', step=True)\n"
