@@ -26,10 +26,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain import loop
 from hatchery_jobs.pretrain.distributed.protocol import WorkOrder
 from hatchery_jobs.pretrain.state import Times
-from hatchery_jobs.pretrain.trainer import Trainer as OurTrainer
+from hatchery_jobs.pretrain.training import loop
+from hatchery_jobs.pretrain.training.trainer import Trainer as OurTrainer
 
 HEADS, WIDTH, LENGTH, ROWS, VOCAB = 4, 128, 128, 16, 1024
 TOKENS, VALIDATION_TOKENS = 400_000, 4_000

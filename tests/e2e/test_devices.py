@@ -17,7 +17,7 @@ import json, pathlib
 found = []
 for folder in pathlib.Path("/proc").glob("[0-9]*"):
     command = (folder / "cmdline").read_bytes().split(b"\\0")
-    if b"hatchery_jobs.pretrain.loop" in command and b"torch.distributed.run" not in command:
+    if b"hatchery_jobs.pretrain.training.loop" in command and b"torch.distributed.run" not in command:
         found.append([one.split(b"=")[0].decode() for one in (folder / "environ").read_bytes().split(b"\\0")])
 print(json.dumps(found))
 """

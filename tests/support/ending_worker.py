@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from hatchery_jobs.pretrain import loop
 from hatchery_jobs.pretrain.distributed.protocol import Sign, WorkOrder
+from hatchery_jobs.pretrain.training import loop
 
 STEPS = 5
 

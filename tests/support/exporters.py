@@ -20,8 +20,8 @@ from hatchery_jobs.pretrain import metrics
 from hatchery_jobs.pretrain.devices import Device
 from hatchery_jobs.pretrain.distributed.protocol import WorkOrder
 from hatchery_jobs.pretrain.record import Recorder
-from hatchery_jobs.pretrain.setup import Setup
 from hatchery_jobs.pretrain.state import RunState, Times, Update
+from hatchery_jobs.pretrain.training.run_info import Setup
 from hatchery_operator.__main__ import Operator
 from hatchery_operator.settings import LeaderElection, Settings
 from hatchery_operator.telemetry.health import metrics_app, serve

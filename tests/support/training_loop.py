@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
-from hatchery_jobs.pretrain import loop
 from hatchery_jobs.pretrain.distributed.launcher import worker_environment
 from hatchery_jobs.pretrain.distributed.protocol import Ending, WorkOrder, read_ending
+from hatchery_jobs.pretrain.training import loop
 
 PATIENCE_SECONDS = 200
 
@@ -23,7 +23,9 @@ def train(order: WorkOrder) -> Ending:
     return loop.train(order)
 
 
-def train_together(order: WorkOrder, workers: int, module: str = "hatchery_jobs.pretrain.loop") -> Ending | None:
+def train_together(
+    order: WorkOrder, workers: int, module: str = "hatchery_jobs.pretrain.training.loop"
+) -> Ending | None:
     """Trains with several workers, one thread each."""
     with started(order, workers, module) as processes:
         assert [process.wait(timeout=PATIENCE_SECONDS) for process in processes] == [0] * workers
@@ -32,7 +34,7 @@ def train_together(order: WorkOrder, workers: int, module: str = "hatchery_jobs.
 
 @contextmanager
 def started(
-    order: WorkOrder, workers: int, module: str = "hatchery_jobs.pretrain.loop"
+    order: WorkOrder, workers: int, module: str = "hatchery_jobs.pretrain.training.loop"
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Several workers at work, one thread each, until the end of the block."""
     path = order.signs / "order.json"

@@ -10,8 +10,8 @@ from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.curve import CURVE
 from hatchery_jobs.pretrain.data.index import TokenIndex
 from hatchery_jobs.pretrain.report import CURVE_PICTURE, REPORT, Story
-from hatchery_jobs.pretrain.samples import SAMPLES, Sample
 from hatchery_jobs.pretrain.summary import FAMILIES, OBJECTIVES, CurveLines, counted, measurements, numbers, task
+from hatchery_jobs.pretrain.training.generate import SAMPLES, Sample
 
 SAMPLE_CHARS: Final = 800
 """Characters shown of a text; the whole one is in the file of samples."""

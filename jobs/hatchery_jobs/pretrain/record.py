@@ -16,11 +16,11 @@ from hatchery_jobs.pretrain import timeline
 from hatchery_jobs.pretrain.curve import CURVE, Curve
 from hatchery_jobs.pretrain.distributed.protocol import WorkOrder
 from hatchery_jobs.pretrain.metrics import RunMetrics
-from hatchery_jobs.pretrain.samples import SAMPLES, Sample, store_samples
-from hatchery_jobs.pretrain.setup import Setup
 from hatchery_jobs.pretrain.state import RunState, Update, goodput
 from hatchery_jobs.pretrain.timeline import TIMELINE, Timeline
 from hatchery_jobs.pretrain.tracking import measured_numbers, open_trackers, update_numbers
+from hatchery_jobs.pretrain.training.generate import SAMPLES, Sample, store_samples
+from hatchery_jobs.pretrain.training.run_info import Setup
 from hatchery_jobs.runtime.artifacts import RECORD
 from hatchery_jobs.runtime.logs import debug, log, to_file
 from hatchery_jobs.runtime.progress import Progress, serve_metrics

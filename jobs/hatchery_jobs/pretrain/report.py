@@ -19,8 +19,8 @@ from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain import timeline
 from hatchery_jobs.pretrain.charts import STYLE, Chart, Line, Mark, label
 from hatchery_jobs.pretrain.data.index import TokenIndex
-from hatchery_jobs.pretrain.samples import Sample
 from hatchery_jobs.pretrain.summary import FAMILIES, CurveLines, corpora, measurements, numbers, task
+from hatchery_jobs.pretrain.training.generate import Sample
 
 REPORT: Final = "report.html"
 """Name of the report in the model's folder, and of the one with times in the run's record."""

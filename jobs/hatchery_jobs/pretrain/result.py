@@ -2,7 +2,7 @@
 
 from hatchery_api.resources.pretrain.result import LastCheckpoint, Loss, PretrainResult
 from hatchery_jobs.pretrain.state import goodput, perplexity
-from hatchery_jobs.pretrain.trainer import Trainer
+from hatchery_jobs.pretrain.training.trainer import Trainer
 
 
 def result(run: Trainer) -> PretrainResult:

@@ -111,7 +111,7 @@ class Gang:
             *(alone if self.nodes == 1 else together),
             f"--nproc-per-node={self.processes}",
             "--max-restarts=0",
-            *("-m", "hatchery_jobs.pretrain.loop", str(order_path)),
+            *("-m", "hatchery_jobs.pretrain.training.loop", str(order_path)),
         ]
 
 

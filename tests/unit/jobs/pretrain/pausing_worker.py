@@ -5,8 +5,8 @@ import sys
 import threading
 from pathlib import Path
 
-from hatchery_jobs.pretrain import loop
 from hatchery_jobs.pretrain.distributed.protocol import Sign, WorkOrder
+from hatchery_jobs.pretrain.training import loop
 
 PAUSE_STEP = "HATCHERY_PAUSE_STEP"
 """Variable with the step before which it waits."""

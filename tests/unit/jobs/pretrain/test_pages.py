@@ -16,9 +16,9 @@ from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain import timeline
 from hatchery_jobs.pretrain.data.index import CorpusIndex, Shard, SplitIndex, TokenIndex
 from hatchery_jobs.pretrain.pages import write_pages
-from hatchery_jobs.pretrain.samples import Sample, store_samples
 from hatchery_jobs.pretrain.state import Times
 from hatchery_jobs.pretrain.timeline import TIMELINE, Timeline
+from hatchery_jobs.pretrain.training.generate import Sample, store_samples
 
 STEPS = 40
 LASTING = PretrainResult(

@@ -14,10 +14,10 @@ from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.devices import Device
 from hatchery_jobs.pretrain.distributed.protocol import WorkOrder
 from hatchery_jobs.pretrain.record import Recorder, Silence, keep_log, log_file
-from hatchery_jobs.pretrain.samples import SAMPLES, Sample, read_samples
-from hatchery_jobs.pretrain.setup import Setup
 from hatchery_jobs.pretrain.state import RunState, Times, Update, goodput
 from hatchery_jobs.pretrain.timeline import TIMELINE, read_timeline, restarts
+from hatchery_jobs.pretrain.training.generate import SAMPLES, Sample, read_samples
+from hatchery_jobs.pretrain.training.run_info import Setup
 from hatchery_jobs.runtime import logs
 from hatchery_jobs.runtime.errors import RetryableError
 from hatchery_jobs.runtime.progress import REGISTRY

@@ -14,10 +14,10 @@ from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain import tracking
 from hatchery_jobs.pretrain.devices import Device
-from hatchery_jobs.pretrain.samples import Sample
-from hatchery_jobs.pretrain.setup import Setup
 from hatchery_jobs.pretrain.state import RunState, Times, Update
 from hatchery_jobs.pretrain.tracking import TensorBoard, Trackers, measured_numbers, open_trackers, update_numbers
+from hatchery_jobs.pretrain.training.generate import Sample
+from hatchery_jobs.pretrain.training.run_info import Setup
 
 SETUP = Setup(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("cpu", 1e6))
 UPDATE = Update(

@@ -15,7 +15,7 @@ from tests.unit.jobs.pretrain.pausing_worker import PAUSE_STEP
 
 from hatchery_api.contract import ExitCode
 from hatchery_api.resources.pretrain.spec import Parallelism
-from hatchery_jobs.pretrain import loop, train
+from hatchery_jobs.pretrain import train
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.distributed import cgroup
 from hatchery_jobs.pretrain.distributed import launcher as launch
@@ -29,6 +29,7 @@ from hatchery_jobs.pretrain.distributed.protocol import (
     write_ending,
     write_failure,
 )
+from hatchery_jobs.pretrain.training import loop
 from hatchery_jobs.runtime.errors import Interrupted, RetryableError, SpecError
 
 TIMEOUT_SECONDS = 200
@@ -383,7 +384,7 @@ def test_the_command_line_of_a_gang(monkeypatch):
     for part in (
         "-m torch.distributed.run --nnodes=3 --rdzv-backend=c10d --rdzv-endpoint=run-0.run:29500 --rdzv-id=uid-2",
         "is_host=0",
-        "--nproc-per-node=8 --max-restarts=0 -m hatchery_jobs.pretrain.loop order.json",
+        "--nproc-per-node=8 --max-restarts=0 -m hatchery_jobs.pretrain.training.loop order.json",
     ):
         assert part in command
     alone = Gang.from_environment(Parallelism(), {})

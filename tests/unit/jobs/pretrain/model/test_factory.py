@@ -13,7 +13,7 @@ from hatchery_api.resources.pretrain.spec import Optimizer
 from hatchery_jobs.pretrain.data.vocabulary import SpecialIds
 from hatchery_jobs.pretrain.model.config import Shape
 from hatchery_jobs.pretrain.model.factory import build_model, sinusoids
-from hatchery_jobs.pretrain.optimizer import build_optimizer, parameter_groups
+from hatchery_jobs.pretrain.training.optimizer import build_optimizer, parameter_groups
 from hatchery_jobs.runtime.errors import DataError, SpecError
 
 SHAPE = Shape(

@@ -6,7 +6,7 @@ import torch
 from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.distributed import cgroup
 from hatchery_jobs.pretrain.distributed.cgroup import memory_kills, memory_limit
-from hatchery_jobs.pretrain.memory import check_memory
+from hatchery_jobs.pretrain.training.memory import check_memory
 from hatchery_jobs.runtime.errors import SpecError
 
 PARAMETERS = 111_000_000

@@ -6,8 +6,8 @@ import torch
 
 from hatchery_jobs.pretrain.distributed.sharding import reshard
 from hatchery_jobs.pretrain.distributed.watchdog import Watchdog
-from hatchery_jobs.pretrain.samples import write_samples
-from hatchery_jobs.pretrain.trainer import Trainer
+from hatchery_jobs.pretrain.training.generate import write_samples
+from hatchery_jobs.pretrain.training.trainer import Trainer
 
 
 def measure_is_due(run: Trainer) -> bool:

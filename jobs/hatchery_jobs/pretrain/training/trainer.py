@@ -14,7 +14,6 @@ import torch
 from transformers import AutoTokenizer
 
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain import guard
 from hatchery_jobs.pretrain.checkpoint import WEIGHTS, Checkpoints
 from hatchery_jobs.pretrain.checkpoint_writer import CheckpointWriter
 from hatchery_jobs.pretrain.curve import CURVE
@@ -25,9 +24,10 @@ from hatchery_jobs.pretrain.objectives.base import Objective
 from hatchery_jobs.pretrain.objectives.fused_loss import Scored
 from hatchery_jobs.pretrain.publisher import Publisher
 from hatchery_jobs.pretrain.record import Recorder, Silence
-from hatchery_jobs.pretrain.setup import Setup
 from hatchery_jobs.pretrain.snapshot import apply, contribute, gather, whole
 from hatchery_jobs.pretrain.state import RunState, Update
+from hatchery_jobs.pretrain.training import guard
+from hatchery_jobs.pretrain.training.run_info import Setup
 from hatchery_jobs.runtime.artifacts import storage_errors
 from hatchery_jobs.runtime.errors import RetryableError
 

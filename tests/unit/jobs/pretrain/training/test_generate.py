@@ -13,7 +13,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from hatchery_jobs.pretrain.samples import Sample, _chosen, read_samples, store_samples, write_samples
+from hatchery_jobs.pretrain.training.generate import Sample, _chosen, read_samples, store_samples, write_samples
 
 PROMPTS = ["def area(", "class A"]
 SETTINGS = {"max_tokens": 8, "temperature": 0.0, "seed": 1, "step": 5, "should_stop": lambda: False}

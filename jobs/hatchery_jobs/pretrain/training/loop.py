@@ -1,4 +1,4 @@
-"""The training loop, as every worker runs it under torchrun: `python -m hatchery_jobs.pretrain.loop ORDER`.
+"""The training loop, as every worker runs it under torchrun: `python -m hatchery_jobs.pretrain.training.loop ORDER`.
 
 One micro-batch of some rows is the unit of work. Batch b takes the positions b·sequences to (b+1)·sequences - 1 of the
 run, cut into micro-batches that are dealt to the workers in turn. Losses are summed and divided by the labels of the
@@ -21,7 +21,6 @@ from transformers.utils.logging import disable_progress_bar
 from hatchery_api.base import parse_duration
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode
-from hatchery_jobs.pretrain import guard
 from hatchery_jobs.pretrain.distributed import watchdog
 from hatchery_jobs.pretrain.distributed.process_group import local_rank
 from hatchery_jobs.pretrain.distributed.protocol import (
@@ -33,12 +32,13 @@ from hatchery_jobs.pretrain.distributed.protocol import (
     write_ending,
     write_failure,
 )
-from hatchery_jobs.pretrain.measure import measure, measure_is_due, sample
-from hatchery_jobs.pretrain.prepare import prepare
 from hatchery_jobs.pretrain.result import result
-from hatchery_jobs.pretrain.schedule import learning_rate
 from hatchery_jobs.pretrain.state import Times, Update
-from hatchery_jobs.pretrain.trainer import Trainer
+from hatchery_jobs.pretrain.training import guard
+from hatchery_jobs.pretrain.training.schedule import learning_rate
+from hatchery_jobs.pretrain.training.setup import prepare
+from hatchery_jobs.pretrain.training.trainer import Trainer
+from hatchery_jobs.pretrain.training.validate import measure, measure_is_due, sample
 from hatchery_jobs.runtime.errors import JobError
 from hatchery_jobs.runtime.logs import bind, guard_streams, log, redact
 

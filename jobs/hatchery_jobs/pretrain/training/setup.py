@@ -16,19 +16,19 @@ from hatchery_jobs.pretrain.devices import this_device
 from hatchery_jobs.pretrain.distributed.process_group import Team, gather_team
 from hatchery_jobs.pretrain.distributed.protocol import CHECKPOINTS, OUTBOX, Sign, WorkOrder
 from hatchery_jobs.pretrain.distributed.sharding import shard
-from hatchery_jobs.pretrain.memory import check_memory
 from hatchery_jobs.pretrain.model.config import Shape
 from hatchery_jobs.pretrain.model.factory import build_model
 from hatchery_jobs.pretrain.model.weights import model_shape
 from hatchery_jobs.pretrain.objectives.registry import build_objective
-from hatchery_jobs.pretrain.optimizer import build_optimizer
 from hatchery_jobs.pretrain.publisher import Publisher, is_wanted
 from hatchery_jobs.pretrain.record import Recorder, Silence, keep_log
-from hatchery_jobs.pretrain.setup import Setup
 from hatchery_jobs.pretrain.snapshot import apply
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.pretrain.timeline import TIMELINE, existed_seconds, read_timeline
-from hatchery_jobs.pretrain.trainer import Trainer
+from hatchery_jobs.pretrain.training.memory import check_memory
+from hatchery_jobs.pretrain.training.optimizer import build_optimizer
+from hatchery_jobs.pretrain.training.run_info import Setup
+from hatchery_jobs.pretrain.training.trainer import Trainer
 from hatchery_jobs.runtime.artifacts import RECORD
 from hatchery_jobs.runtime.errors import RetryableError
 from hatchery_jobs.runtime.logs import log

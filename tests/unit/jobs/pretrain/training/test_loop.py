@@ -15,7 +15,6 @@ from tests.support.training_loop import train
 
 from hatchery_api import __version__
 from hatchery_api.conditions import Reason
-from hatchery_jobs.pretrain import loop, prepare
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.data.sampler import SequenceOrder
@@ -23,6 +22,8 @@ from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.distributed import cgroup
 from hatchery_jobs.pretrain.distributed.process_group import Team
 from hatchery_jobs.pretrain.distributed.protocol import CHECKPOINTS, Sign
+from hatchery_jobs.pretrain.training import loop
+from hatchery_jobs.pretrain.training import setup as prepare
 from hatchery_jobs.runtime.errors import SpecError
 from hatchery_jobs.runtime.progress import REGISTRY
 
@@ -351,7 +352,7 @@ def test_the_lead_writes_the_model_whatever_rank_torchrun_gives_it(orders, tmp_p
         path.write_text(order.model_dump_json(by_alias=True))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
         ranks = {"RANK": str(rank), "LOCAL_RANK": "0", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "hatchery_jobs.pretrain.loop", str(path)]
+        command = [sys.executable, "-m", "hatchery_jobs.pretrain.training.loop", str(path)]
         return subprocess.Popen(command, env={**os.environ, **meeting, **ranks})
 
     processes = [start(other, 0), start(lead, 1)]

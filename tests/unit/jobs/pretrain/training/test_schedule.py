@@ -5,7 +5,7 @@ import math
 import pytest
 
 from hatchery_api.resources.pretrain.spec import Schedule
-from hatchery_jobs.pretrain.schedule import learning_rate
+from hatchery_jobs.pretrain.training.schedule import learning_rate
 
 
 def schedule(**changes):

@@ -6,8 +6,8 @@ import pytest
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.guard import Guard, LossSpike
-from hatchery_jobs.pretrain.guard import hopeless, judge, left_out, taken
 from hatchery_jobs.pretrain.state import RunState
+from hatchery_jobs.pretrain.training.guard import hopeless, judge, left_out, taken
 
 SPIKE = Guard(loss_spike=LossSpike(factor=2, window=8, action="rollback"), max_interventions=2)
 
