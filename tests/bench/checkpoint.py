@@ -19,9 +19,9 @@ import torch
 from tests.bench.bars import bar, print_machine
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from hatchery_jobs.pretrain.checkpoint import Checkpoints
-from hatchery_jobs.pretrain.checkpoint_writer import CheckpointWriter
-from hatchery_jobs.pretrain.snapshot import Leaves, gather
+from hatchery_jobs.pretrain.checkpoint.snapshot import Leaves, gather
+from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
+from hatchery_jobs.pretrain.checkpoint.writer import CheckpointWriter
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.runtime.errors import RetryableError
 

@@ -88,8 +88,8 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
 
 def _fetch(context: Context[PretrainRunSpec], source: HubRevisionSource, folder: Path) -> None:
     """Starts from a pushed checkpoint where the run has none."""
-    from hatchery_jobs.pretrain.checkpoint import Checkpoints
-    from hatchery_jobs.pretrain.resume import fetch_checkpoint
+    from hatchery_jobs.pretrain.checkpoint.resume import fetch_checkpoint
+    from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 
     checkpoints = Checkpoints(folder / CHECKPOINTS, context.job.spec.checkpoint.keep_last)
     fetch_checkpoint(source, checkpoints, context.job.hub.endpoint)

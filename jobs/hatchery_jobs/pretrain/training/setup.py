@@ -8,7 +8,9 @@ import torch
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.checkpoint import Checkpoints
+from hatchery_jobs.pretrain.checkpoint.publish import Publisher, is_wanted
+from hatchery_jobs.pretrain.checkpoint.snapshot import apply
+from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.data.loader import open_feed
 from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, target_tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary, copy_tokenizer, load_vocabulary
@@ -20,9 +22,7 @@ from hatchery_jobs.pretrain.model.config import Shape
 from hatchery_jobs.pretrain.model.factory import build_model
 from hatchery_jobs.pretrain.model.weights import model_shape
 from hatchery_jobs.pretrain.objectives.registry import build_objective
-from hatchery_jobs.pretrain.publisher import Publisher, is_wanted
 from hatchery_jobs.pretrain.record import Recorder, Silence, keep_log
-from hatchery_jobs.pretrain.snapshot import apply
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.pretrain.timeline import TIMELINE, existed_seconds, read_timeline
 from hatchery_jobs.pretrain.training.memory import check_memory

@@ -14,17 +14,17 @@ import torch
 from transformers import AutoTokenizer
 
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.checkpoint import WEIGHTS, Checkpoints
-from hatchery_jobs.pretrain.checkpoint_writer import CheckpointWriter
+from hatchery_jobs.pretrain.checkpoint.publish import Publisher
+from hatchery_jobs.pretrain.checkpoint.snapshot import apply, contribute, gather, whole
+from hatchery_jobs.pretrain.checkpoint.store import WEIGHTS, Checkpoints
+from hatchery_jobs.pretrain.checkpoint.writer import CheckpointWriter
 from hatchery_jobs.pretrain.curve import CURVE
 from hatchery_jobs.pretrain.distributed.process_group import Team
 from hatchery_jobs.pretrain.distributed.protocol import WorkOrder
 from hatchery_jobs.pretrain.distributed.sharding import unsynced
 from hatchery_jobs.pretrain.objectives.base import Objective
 from hatchery_jobs.pretrain.objectives.fused_loss import Scored
-from hatchery_jobs.pretrain.publisher import Publisher
 from hatchery_jobs.pretrain.record import Recorder, Silence
-from hatchery_jobs.pretrain.snapshot import apply, contribute, gather, whole
 from hatchery_jobs.pretrain.state import RunState, Update
 from hatchery_jobs.pretrain.training import guard
 from hatchery_jobs.pretrain.training.run_info import Setup

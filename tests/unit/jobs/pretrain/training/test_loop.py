@@ -15,7 +15,7 @@ from tests.support.training_loop import train
 
 from hatchery_api import __version__
 from hatchery_api.conditions import Reason
-from hatchery_jobs.pretrain.checkpoint import Checkpoints
+from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.data.sampler import SequenceOrder
 from hatchery_jobs.pretrain.data.token_store import TokenStore

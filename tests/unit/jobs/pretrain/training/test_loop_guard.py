@@ -7,7 +7,7 @@ import torch
 from tests.support.training_loop import train
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.pretrain.checkpoint import Checkpoints
+from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.data.feed import StoreFeed
 from hatchery_jobs.pretrain.distributed.process_group import Team

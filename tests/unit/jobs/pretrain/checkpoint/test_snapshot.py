@@ -23,9 +23,9 @@ from transformers import (
 )
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.pretrain.checkpoint import Checkpoints
-from hatchery_jobs.pretrain.checkpoint_writer import Buffers
-from hatchery_jobs.pretrain.snapshot import Leaves, Snapshot, apply, contribute, gather
+from hatchery_jobs.pretrain.checkpoint.snapshot import Leaves, Snapshot, apply, contribute, gather
+from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
+from hatchery_jobs.pretrain.checkpoint.writer import Buffers
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.runtime.errors import SpecError
 
@@ -177,9 +177,9 @@ import os, sys
 from pathlib import Path
 import torch
 from torch.distributed.fsdp import fully_shard
-from hatchery_jobs.pretrain.checkpoint import Checkpoints
-from hatchery_jobs.pretrain.checkpoint_writer import CheckpointWriter
-from hatchery_jobs.pretrain.snapshot import apply, contribute, gather
+from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
+from hatchery_jobs.pretrain.checkpoint.writer import CheckpointWriter
+from hatchery_jobs.pretrain.checkpoint.snapshot import apply, contribute, gather
 from hatchery_jobs.pretrain.state import RunState
 
 sys.path.insert(0, sys.argv[1])

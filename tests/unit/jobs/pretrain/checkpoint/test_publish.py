@@ -19,9 +19,7 @@ from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.model import HubRevisionSource
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.hub.push import push_folder, push_once
-from hatchery_jobs.pretrain import publisher as module
-from hatchery_jobs.pretrain.checkpoint import Checkpoints
-from hatchery_jobs.pretrain.publisher import (
+from hatchery_jobs.pretrain.checkpoint.publish import (
     FIRST_WAIT_SECONDS,
     MAX_WAIT_SECONDS,
     Publisher,
@@ -29,8 +27,10 @@ from hatchery_jobs.pretrain.publisher import (
     tag_of,
     wait_seconds,
 )
-from hatchery_jobs.pretrain.resume import fetch_checkpoint
-from hatchery_jobs.pretrain.snapshot import Snapshot, gather
+from hatchery_jobs.pretrain.checkpoint.resume import fetch_checkpoint
+from hatchery_jobs.pretrain.checkpoint.snapshot import Snapshot, gather
+from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
+from hatchery_jobs.pretrain.checkpoint.store import publish as module
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.runtime.errors import RetryableError
 

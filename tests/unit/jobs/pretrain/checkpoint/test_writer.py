@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.pretrain.checkpoint import Checkpoints
-from hatchery_jobs.pretrain.checkpoint_writer import Buffers, CheckpointWriter
-from hatchery_jobs.pretrain.snapshot import Snapshot
+from hatchery_jobs.pretrain.checkpoint.snapshot import Snapshot
+from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
+from hatchery_jobs.pretrain.checkpoint.writer import Buffers, CheckpointWriter
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.runtime.errors import RetryableError
 

@@ -15,10 +15,10 @@ from hatchery_api.contract import ExitCode
 from hatchery_api.placement import Hub
 from hatchery_api.resources.pretrain.model import HubRevisionSource
 from hatchery_jobs.hub.push import push_once
-from hatchery_jobs.pretrain.checkpoint import FILES, Checkpoints
-from hatchery_jobs.pretrain.publisher import state_branch, state_tag, tag_of
-from hatchery_jobs.pretrain.resume import fetch_checkpoint
-from hatchery_jobs.pretrain.snapshot import Snapshot
+from hatchery_jobs.pretrain.checkpoint.publish import state_branch, state_tag, tag_of
+from hatchery_jobs.pretrain.checkpoint.resume import fetch_checkpoint
+from hatchery_jobs.pretrain.checkpoint.snapshot import Snapshot
+from hatchery_jobs.pretrain.checkpoint.store import FILES, Checkpoints
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.runtime.errors import DataError, JobError, RetryableError, SpecError
 

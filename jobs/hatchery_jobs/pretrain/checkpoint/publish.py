@@ -22,7 +22,7 @@ from hatchery_api.contract import JobInput
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_api.status import HubRevision
 from hatchery_jobs.hub.push import push_once
-from hatchery_jobs.pretrain.checkpoint import MANIFEST, OPTIMIZER, WEIGHTS
+from hatchery_jobs.pretrain.checkpoint.store import MANIFEST, OPTIMIZER, WEIGHTS
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.runtime.artifacts import link_file
 from hatchery_jobs.runtime.errors import JobError, RetryableError

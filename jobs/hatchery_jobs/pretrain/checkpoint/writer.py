@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from hatchery_jobs.pretrain.checkpoint import Checkpoints
-from hatchery_jobs.pretrain.snapshot import Leaves, Snapshot, whole
+from hatchery_jobs.pretrain.checkpoint.snapshot import Leaves, Snapshot, whole
+from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.runtime.errors import RetryableError
 
