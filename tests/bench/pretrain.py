@@ -23,7 +23,7 @@ from tests.bench.turns import Contestant
 from tests.support.training_loop import started
 
 from hatchery_jobs.pretrain.distributed.launcher import worker_environment
-from hatchery_jobs.pretrain.timeline import TIMELINE, UPDATE, Line, read_timeline
+from hatchery_jobs.pretrain.telemetry.event_log import TIMELINE, UPDATE, Line, read_timeline
 from hatchery_jobs.runtime.artifacts import RECORD
 
 DEPTHS = (2, 4)

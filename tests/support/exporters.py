@@ -16,11 +16,11 @@ from tests.support.run_samples import REASONS, sample
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.kinds import KINDS
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain import metrics
-from hatchery_jobs.pretrain.devices import Device
 from hatchery_jobs.pretrain.distributed.protocol import WorkOrder
-from hatchery_jobs.pretrain.record import Recorder
 from hatchery_jobs.pretrain.state import RunState, Times, Update
+from hatchery_jobs.pretrain.telemetry import metrics
+from hatchery_jobs.pretrain.telemetry.hardware import Device
+from hatchery_jobs.pretrain.telemetry.recorder import Recorder
 from hatchery_jobs.pretrain.training.run_info import Setup
 from hatchery_operator.__main__ import Operator
 from hatchery_operator.settings import LeaderElection, Settings

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hatchery_jobs.pretrain.devices import Device, utilization
+from hatchery_jobs.pretrain.telemetry.hardware import Device, utilization
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.data.loader import open_feed
 from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, target_tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary, copy_tokenizer, load_vocabulary
-from hatchery_jobs.pretrain.devices import this_device
 from hatchery_jobs.pretrain.distributed.process_group import Team, gather_team
 from hatchery_jobs.pretrain.distributed.protocol import CHECKPOINTS, OUTBOX, Sign, WorkOrder
 from hatchery_jobs.pretrain.distributed.sharding import shard
@@ -22,9 +21,10 @@ from hatchery_jobs.pretrain.model.config import Shape
 from hatchery_jobs.pretrain.model.factory import build_model
 from hatchery_jobs.pretrain.model.weights import model_shape
 from hatchery_jobs.pretrain.objectives.registry import build_objective
-from hatchery_jobs.pretrain.record import Recorder, Silence, keep_log
 from hatchery_jobs.pretrain.state import RunState
-from hatchery_jobs.pretrain.timeline import TIMELINE, existed_seconds, read_timeline
+from hatchery_jobs.pretrain.telemetry.event_log import TIMELINE, existed_seconds, read_timeline
+from hatchery_jobs.pretrain.telemetry.hardware import this_device
+from hatchery_jobs.pretrain.telemetry.recorder import Recorder, Silence, keep_log
 from hatchery_jobs.pretrain.training.memory import check_memory
 from hatchery_jobs.pretrain.training.optimizer import build_optimizer
 from hatchery_jobs.pretrain.training.run_info import Setup

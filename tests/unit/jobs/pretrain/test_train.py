@@ -16,7 +16,6 @@ from tests.unit.jobs.pretrain.pausing_worker import PAUSE_STEP
 from hatchery_api.contract import ExitCode
 from hatchery_api.resources.pretrain.spec import Parallelism
 from hatchery_jobs.pretrain import train
-from hatchery_jobs.pretrain.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.distributed import cgroup
 from hatchery_jobs.pretrain.distributed import launcher as launch
 from hatchery_jobs.pretrain.distributed.launcher import Gang
@@ -29,6 +28,7 @@ from hatchery_jobs.pretrain.distributed.protocol import (
     write_ending,
     write_failure,
 )
+from hatchery_jobs.pretrain.telemetry.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.training import loop
 from hatchery_jobs.runtime.errors import Interrupted, RetryableError, SpecError
 

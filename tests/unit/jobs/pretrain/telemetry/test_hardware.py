@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hatchery_jobs.pretrain import devices
-from hatchery_jobs.pretrain.devices import TABLE, known_peak, measured_peak, this_device, utilization
+from hatchery_jobs.pretrain.telemetry import hardware as devices
+from hatchery_jobs.pretrain.telemetry.hardware import TABLE, known_peak, measured_peak, this_device, utilization
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain import tracking
-from hatchery_jobs.pretrain.devices import Device
 from hatchery_jobs.pretrain.state import RunState, Times, Update
-from hatchery_jobs.pretrain.tracking import TensorBoard, Trackers, measured_numbers, open_trackers, update_numbers
+from hatchery_jobs.pretrain.telemetry import trackers as tracking
+from hatchery_jobs.pretrain.telemetry.hardware import Device
+from hatchery_jobs.pretrain.telemetry.trackers import (
+    TensorBoard,
+    Trackers,
+    measured_numbers,
+    open_trackers,
+    update_numbers,
+)
 from hatchery_jobs.pretrain.training.generate import Sample
 from hatchery_jobs.pretrain.training.run_info import Setup
 
