@@ -107,7 +107,7 @@ def _finish(
     context: Context[PretrainRunSpec], folder: Path, tokenizer: Path, index: TokenIndex, result: PretrainResult
 ) -> None:
     """Completes the model's folder; the result comes last, and says that nothing is missing."""
-    from hatchery_jobs.pretrain.pages import write_pages
+    from hatchery_jobs.pretrain.report.pages import write_pages
 
     absent = [name for name in MODEL_FILES if not (folder / name).is_file()]
     if absent:
