@@ -1,4 +1,4 @@
-"""Writes every generated file, or checks that they are fresh: `python -m hatchery_operator.codegen.generate [--check]`."""
+"""Writes every generated file, or checks that each is fresh: `python -m hatchery_operator.codegen.generate --check`."""
 
 import sys
 from typing import Any

@@ -15,8 +15,8 @@ from tests.support.hub_server import HubServer
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode
 from hatchery_api.placement import Hub
+from hatchery_jobs.hub import push as module
 from hatchery_jobs.hub.push import ATTEMPTS, check_writable, push_folder
-from hatchery_jobs.hub.push import push as module
 from hatchery_jobs.runtime.errors import DataError, JobError, RetryableError, SpecError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use .content=:DeprecationWarning")

@@ -17,7 +17,7 @@ from hatchery_operator.domain.objects import Manifest
 from hatchery_operator.domain.spec_paths import Names
 from hatchery_operator.settings import Settings
 
-DATA = Path(__file__).parents[2] / "data/pods"
+DATA = Path(__file__).parents[3] / "data/pods"
 NAMES = Names(
     "team",
     {

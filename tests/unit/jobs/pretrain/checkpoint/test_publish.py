@@ -19,6 +19,7 @@ from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.model import HubRevisionSource
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.hub.push import push_folder, push_once
+from hatchery_jobs.pretrain.checkpoint import publish as module
 from hatchery_jobs.pretrain.checkpoint.publish import (
     FIRST_WAIT_SECONDS,
     MAX_WAIT_SECONDS,
@@ -30,7 +31,6 @@ from hatchery_jobs.pretrain.checkpoint.publish import (
 from hatchery_jobs.pretrain.checkpoint.resume import fetch_checkpoint
 from hatchery_jobs.pretrain.checkpoint.snapshot import Snapshot, gather
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
-from hatchery_jobs.pretrain.checkpoint.store import publish as module
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.runtime.errors import RetryableError
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 
 from hatchery_api.conditions import Reason
+from hatchery_jobs.pretrain.checkpoint import store as checkpoint
 from hatchery_jobs.pretrain.checkpoint.snapshot import Snapshot
 from hatchery_jobs.pretrain.checkpoint.store import FILES, MANIFEST, Checkpoints, read_manifest
-from hatchery_jobs.pretrain.checkpoint.store import store as checkpoint
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.pretrain.telemetry.curve import Curve, read_curve
 from hatchery_jobs.runtime.errors import RetryableError
@@ -187,7 +187,7 @@ KILLED = """
 import json, os, shutil, signal, sys
 from pathlib import Path
 import torch
-from hatchery_jobs.pretrain.checkpoint.store import store as checkpoint
+from hatchery_jobs.pretrain.checkpoint import store as checkpoint
 from hatchery_jobs.pretrain.checkpoint.snapshot import Snapshot
 from hatchery_jobs.pretrain.state import RunState
 

@@ -9,14 +9,14 @@ from tests.support.texts import documents
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain import encode
+from hatchery_jobs.pretrain.data import corpora as parts
+from hatchery_jobs.pretrain.data import streaming as stream
 from hatchery_jobs.pretrain.data.corpora import corpora, training_only
 from hatchery_jobs.pretrain.data.sampler import Turns
 from hatchery_jobs.pretrain.data.stream_feed import ShuffledBlocks, stream_feed
 from hatchery_jobs.pretrain.data.streaming import RowStream
 from hatchery_jobs.pretrain.data.text_encoder import FastEncoder, NotEqual
 from hatchery_jobs.pretrain.data.token_store import TokenStore
-from hatchery_jobs.pretrain.data.token_store import corpora as parts
-from hatchery_jobs.pretrain.data.token_store import streaming as stream
 from hatchery_jobs.pretrain.data.types import Tokens
 from hatchery_jobs.pretrain.data.vocabulary import load_vocabulary
 from hatchery_jobs.runtime.errors import DataError
