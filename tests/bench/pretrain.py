@@ -22,8 +22,8 @@ from tests.bench.pretrain_contestants import LENGTH, ROWS, WARM_STEPS, made_up_t
 from tests.bench.turns import Contestant
 from tests.support.training_loop import started
 
-from hatchery_jobs.pretrain.distributed.launcher import worker_environment
-from hatchery_jobs.pretrain.telemetry.event_log import TIMELINE, UPDATE, Line, read_timeline
+from hatchery_jobs.pretrain.launcher.launcher import worker_environment
+from hatchery_jobs.pretrain.record.event_log import TIMELINE, UPDATE, Line, read_timeline
 from hatchery_jobs.runtime.artifacts import RECORD
 
 DEPTHS = (2, 4)

@@ -26,7 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.distributed.protocol import WorkOrder
+from hatchery_jobs.pretrain.launcher.protocol import WorkOrder
 from hatchery_jobs.pretrain.state import Times
 from hatchery_jobs.pretrain.training import loop
 from hatchery_jobs.pretrain.training.trainer import Trainer as OurTrainer

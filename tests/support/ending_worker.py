@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from hatchery_jobs.pretrain.distributed.protocol import Sign, WorkOrder
+from hatchery_jobs.pretrain.launcher.protocol import Sign, WorkOrder
 from hatchery_jobs.pretrain.training import loop
 
 STEPS = 5

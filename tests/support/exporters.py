@@ -16,12 +16,12 @@ from tests.support.run_samples import REASONS, sample
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.kinds import KINDS
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.distributed.protocol import WorkOrder
+from hatchery_jobs.pretrain.launcher.protocol import WorkOrder
 from hatchery_jobs.pretrain.state import RunState, Times, Update
 from hatchery_jobs.pretrain.telemetry import metrics
 from hatchery_jobs.pretrain.telemetry.hardware import Device
 from hatchery_jobs.pretrain.telemetry.recorder import Recorder
-from hatchery_jobs.pretrain.training.run_info import Setup
+from hatchery_jobs.pretrain.telemetry.run_info import Setup
 from hatchery_operator.__main__ import Operator
 from hatchery_operator.settings import LeaderElection, Settings
 from hatchery_operator.telemetry.health import metrics_app, serve

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
-from hatchery_jobs.pretrain.distributed.launcher import worker_environment
-from hatchery_jobs.pretrain.distributed.protocol import Ending, WorkOrder, read_ending
+from hatchery_jobs.pretrain.launcher.launcher import worker_environment
+from hatchery_jobs.pretrain.launcher.protocol import Ending, WorkOrder, read_ending
 from hatchery_jobs.pretrain.training import loop
 
 PATIENCE_SECONDS = 200

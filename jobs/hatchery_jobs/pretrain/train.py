@@ -15,8 +15,8 @@ from hatchery_jobs.pretrain.data.index import TokenIndex
 from hatchery_jobs.pretrain.data.row_lengths import row_tokens
 from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.data.vocabulary import copy_tokenizer, load_vocabulary
-from hatchery_jobs.pretrain.distributed.launcher import Gang, run_workers
-from hatchery_jobs.pretrain.distributed.protocol import CHECKPOINTS, MICRO_BATCH, OUTBOX, STREAMS, WorkOrder
+from hatchery_jobs.pretrain.launcher.launcher import Gang, run_workers
+from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS, MICRO_BATCH, OUTBOX, STREAMS, WorkOrder
 from hatchery_jobs.pretrain.model.weights import find_weights
 from hatchery_jobs.pretrain.preflight import check, check_hub
 from hatchery_jobs.runtime.artifacts import Draft, storage_errors, write_atomically

@@ -7,7 +7,7 @@ from hatchery_jobs.pretrain.data.stream_feed import StreamFeed, stream_feed
 from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.distributed.process_group import Team
-from hatchery_jobs.pretrain.distributed.protocol import STREAMS, WorkOrder
+from hatchery_jobs.pretrain.launcher.protocol import STREAMS, WorkOrder
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.progress import Progress
 

@@ -11,8 +11,8 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.distributed.protocol import Sign, WorkOrder
 from hatchery_jobs.pretrain.distributed.sharding import is_sharded
+from hatchery_jobs.pretrain.launcher.protocol import Sign, WorkOrder
 from hatchery_jobs.runtime.errors import SpecError
 
 PEER_TIMEOUT: Final = timedelta(minutes=30)

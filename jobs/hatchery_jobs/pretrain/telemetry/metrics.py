@@ -13,7 +13,7 @@ from hatchery_api.contract import JobInput
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.state import RunState, Update, goodput
 from hatchery_jobs.pretrain.telemetry.hardware import device_memory
-from hatchery_jobs.pretrain.training.run_info import Setup
+from hatchery_jobs.pretrain.telemetry.run_info import Setup
 from hatchery_jobs.runtime.progress import REGISTRY
 
 LABELS: Final = ["namespace", "name"]

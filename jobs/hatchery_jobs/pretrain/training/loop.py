@@ -23,7 +23,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode
 from hatchery_jobs.pretrain.distributed import watchdog
 from hatchery_jobs.pretrain.distributed.process_group import local_rank
-from hatchery_jobs.pretrain.distributed.protocol import (
+from hatchery_jobs.pretrain.launcher.protocol import (
     Cause,
     Ending,
     Failure,

@@ -5,7 +5,7 @@ import os
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.pretrain.distributed.cgroup import memory_limit
+from hatchery_jobs.pretrain.launcher.cgroup import memory_limit
 from hatchery_jobs.pretrain.preflight import ADAM_BYTES, GB
 from hatchery_jobs.runtime.errors import SpecError
 

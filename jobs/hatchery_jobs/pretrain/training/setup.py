@@ -15,19 +15,19 @@ from hatchery_jobs.pretrain.data.loader import open_feed
 from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, target_tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary, copy_tokenizer, load_vocabulary
 from hatchery_jobs.pretrain.distributed.process_group import Team, gather_team
-from hatchery_jobs.pretrain.distributed.protocol import CHECKPOINTS, OUTBOX, Sign, WorkOrder
 from hatchery_jobs.pretrain.distributed.sharding import shard
+from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS, OUTBOX, Sign, WorkOrder
 from hatchery_jobs.pretrain.model.config import Shape
-from hatchery_jobs.pretrain.model.factory import build_model
 from hatchery_jobs.pretrain.model.weights import model_shape
 from hatchery_jobs.pretrain.objectives.registry import build_objective
+from hatchery_jobs.pretrain.record.event_log import TIMELINE, existed_seconds, read_timeline
 from hatchery_jobs.pretrain.state import RunState
-from hatchery_jobs.pretrain.telemetry.event_log import TIMELINE, existed_seconds, read_timeline
 from hatchery_jobs.pretrain.telemetry.hardware import this_device
 from hatchery_jobs.pretrain.telemetry.recorder import Recorder, Silence, keep_log
+from hatchery_jobs.pretrain.telemetry.run_info import Setup
 from hatchery_jobs.pretrain.training.memory import check_memory
+from hatchery_jobs.pretrain.training.model_factory import build_model
 from hatchery_jobs.pretrain.training.optimizer import build_optimizer
-from hatchery_jobs.pretrain.training.run_info import Setup
 from hatchery_jobs.pretrain.training.trainer import Trainer
 from hatchery_jobs.runtime.artifacts import RECORD
 from hatchery_jobs.runtime.errors import RetryableError

@@ -19,15 +19,15 @@ from hatchery_jobs.pretrain.checkpoint.snapshot import apply, contribute, gather
 from hatchery_jobs.pretrain.checkpoint.store import WEIGHTS, Checkpoints
 from hatchery_jobs.pretrain.checkpoint.writer import CheckpointWriter
 from hatchery_jobs.pretrain.distributed.process_group import Team
-from hatchery_jobs.pretrain.distributed.protocol import WorkOrder
 from hatchery_jobs.pretrain.distributed.sharding import unsynced
+from hatchery_jobs.pretrain.launcher.protocol import WorkOrder
 from hatchery_jobs.pretrain.objectives.base import Objective
 from hatchery_jobs.pretrain.objectives.fused_loss import Scored
+from hatchery_jobs.pretrain.record.curve import CURVE
 from hatchery_jobs.pretrain.state import RunState, Update
-from hatchery_jobs.pretrain.telemetry.curve import CURVE
 from hatchery_jobs.pretrain.telemetry.recorder import Recorder, Silence
+from hatchery_jobs.pretrain.telemetry.run_info import Setup
 from hatchery_jobs.pretrain.training import guard
-from hatchery_jobs.pretrain.training.run_info import Setup
 from hatchery_jobs.runtime.artifacts import storage_errors
 from hatchery_jobs.runtime.errors import RetryableError
 

@@ -16,7 +16,7 @@ from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_api.status import Artifact, InputRecord
 from hatchery_jobs.pretrain import encode
-from hatchery_jobs.pretrain.distributed.protocol import WorkOrder
+from hatchery_jobs.pretrain.launcher.protocol import WorkOrder
 from hatchery_jobs.runtime.artifacts import open_draft
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.progress import Progress

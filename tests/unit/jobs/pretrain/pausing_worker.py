@@ -5,7 +5,7 @@ import sys
 import threading
 from pathlib import Path
 
-from hatchery_jobs.pretrain.distributed.protocol import Sign, WorkOrder
+from hatchery_jobs.pretrain.launcher.protocol import Sign, WorkOrder
 from hatchery_jobs.pretrain.training import loop
 
 PAUSE_STEP = "HATCHERY_PAUSE_STEP"

@@ -16,10 +16,10 @@ from tests.unit.jobs.pretrain.pausing_worker import PAUSE_STEP
 from hatchery_api.contract import ExitCode
 from hatchery_api.resources.pretrain.spec import Parallelism
 from hatchery_jobs.pretrain import train
-from hatchery_jobs.pretrain.distributed import cgroup
-from hatchery_jobs.pretrain.distributed import launcher as launch
-from hatchery_jobs.pretrain.distributed.launcher import Gang
-from hatchery_jobs.pretrain.distributed.protocol import (
+from hatchery_jobs.pretrain.launcher import cgroup
+from hatchery_jobs.pretrain.launcher import launcher as launch
+from hatchery_jobs.pretrain.launcher.launcher import Gang
+from hatchery_jobs.pretrain.launcher.protocol import (
     Cause,
     Ending,
     Failure,
@@ -28,7 +28,7 @@ from hatchery_jobs.pretrain.distributed.protocol import (
     write_ending,
     write_failure,
 )
-from hatchery_jobs.pretrain.telemetry.curve import CURVE, read_curve
+from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.training import loop
 from hatchery_jobs.runtime.errors import Interrupted, RetryableError, SpecError
 

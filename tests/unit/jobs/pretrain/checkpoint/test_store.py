@@ -17,8 +17,8 @@ from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.checkpoint import store as checkpoint
 from hatchery_jobs.pretrain.checkpoint.snapshot import Snapshot
 from hatchery_jobs.pretrain.checkpoint.store import FILES, MANIFEST, Checkpoints, read_manifest
+from hatchery_jobs.pretrain.record.curve import Curve, read_curve
 from hatchery_jobs.pretrain.state import RunState
-from hatchery_jobs.pretrain.telemetry.curve import Curve, read_curve
 from hatchery_jobs.runtime.errors import RetryableError
 
 

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, models
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.data.vocabulary import SpecialIds, Vocabulary
 from hatchery_jobs.pretrain.model.config import PRESETS, Shape, resolve_shape
-from hatchery_jobs.pretrain.model.factory import build_model
 from hatchery_jobs.pretrain.model.weights import shape_of_weights
+from hatchery_jobs.pretrain.training.model_factory import build_model
 from hatchery_jobs.runtime.errors import DataError, SpecError
 
 OBJECTIVES = {"gpt2": "causal", "llama": "causal", "bert": "masked", "roberta": "masked", "t5": "seq2seq"}

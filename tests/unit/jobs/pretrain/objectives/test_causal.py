@@ -9,10 +9,10 @@ import torch
 from tests.support.objective_feeds import SPECIAL, ListFeed, objective_spec, small_vocabulary
 
 from hatchery_jobs.pretrain.model.config import Shape
-from hatchery_jobs.pretrain.model.factory import build_model
 from hatchery_jobs.pretrain.objectives.base import IGNORED
 from hatchery_jobs.pretrain.objectives.fused_loss import Scored
 from hatchery_jobs.pretrain.objectives.registry import build_objective
+from hatchery_jobs.pretrain.training.model_factory import build_model
 
 CPU = torch.device("cpu")
 SHAPE = Shape(

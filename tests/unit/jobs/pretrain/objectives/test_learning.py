@@ -8,10 +8,10 @@ from tests.support.objective_feeds import SPECIAL, ListFeed, library_rows, objec
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.data.row_lengths import row_tokens
 from hatchery_jobs.pretrain.model.config import resolve_shape
-from hatchery_jobs.pretrain.model.factory import build_model
 from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch
 from hatchery_jobs.pretrain.objectives.fused_loss import Scored
 from hatchery_jobs.pretrain.objectives.registry import build_objective
+from hatchery_jobs.pretrain.training.model_factory import build_model
 
 ROWS_OF_A_STEP = 16
 

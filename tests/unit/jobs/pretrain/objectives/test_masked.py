@@ -13,11 +13,11 @@ from tokenizers import Tokenizer, decoders, models
 from hatchery_jobs.pretrain.data.row_lengths import row_tokens
 from hatchery_jobs.pretrain.data.vocabulary import SpecialIds, Vocabulary
 from hatchery_jobs.pretrain.model.config import resolve_shape
-from hatchery_jobs.pretrain.model.factory import build_model
 from hatchery_jobs.pretrain.objectives.base import IGNORED
 from hatchery_jobs.pretrain.objectives.fused_loss import Scored
 from hatchery_jobs.pretrain.objectives.registry import build_objective
 from hatchery_jobs.pretrain.objectives.words import Words
+from hatchery_jobs.pretrain.training.model_factory import build_model
 from hatchery_jobs.runtime.errors import DataError
 
 CPU = torch.device("cpu")

@@ -12,11 +12,11 @@ from tests.support.objective_feeds import SPECIAL, ListFeed, ListPairs, library_
 from hatchery_api.resources.pretrain.objective import Seq2seq
 from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, row_tokens, target_tokens
 from hatchery_jobs.pretrain.model.config import resolve_shape
-from hatchery_jobs.pretrain.model.factory import build_model
 from hatchery_jobs.pretrain.objectives.base import IGNORED
 from hatchery_jobs.pretrain.objectives.fused_loss import Scored
 from hatchery_jobs.pretrain.objectives.registry import build_objective
 from hatchery_jobs.pretrain.objectives.spans import Corruption
+from hatchery_jobs.pretrain.training.model_factory import build_model
 from hatchery_jobs.runtime.errors import DataError
 
 CPU = torch.device("cpu")

@@ -15,6 +15,7 @@ from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.state import RunState, Times, Update
 from hatchery_jobs.pretrain.telemetry import trackers as tracking
 from hatchery_jobs.pretrain.telemetry.hardware import Device
+from hatchery_jobs.pretrain.telemetry.run_info import Setup
 from hatchery_jobs.pretrain.telemetry.trackers import (
     TensorBoard,
     Trackers,
@@ -23,7 +24,6 @@ from hatchery_jobs.pretrain.telemetry.trackers import (
     update_numbers,
 )
 from hatchery_jobs.pretrain.training.generate import Sample
-from hatchery_jobs.pretrain.training.run_info import Setup
 
 SETUP = Setup(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("cpu", 1e6))
 UPDATE = Update(

@@ -18,10 +18,10 @@ from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.data.sampler import SequenceOrder
 from hatchery_jobs.pretrain.data.token_store import TokenStore
-from hatchery_jobs.pretrain.distributed import cgroup
 from hatchery_jobs.pretrain.distributed.process_group import Team
-from hatchery_jobs.pretrain.distributed.protocol import CHECKPOINTS, Sign
-from hatchery_jobs.pretrain.telemetry.curve import CURVE, read_curve
+from hatchery_jobs.pretrain.launcher import cgroup
+from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS, Sign
+from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.training import loop
 from hatchery_jobs.pretrain.training import setup as prepare
 from hatchery_jobs.runtime.errors import SpecError

@@ -10,9 +10,9 @@ from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.data.feed import StoreFeed
 from hatchery_jobs.pretrain.distributed.process_group import Team
-from hatchery_jobs.pretrain.distributed.protocol import CHECKPOINTS
+from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS
 from hatchery_jobs.pretrain.objectives.causal import Causal
-from hatchery_jobs.pretrain.telemetry.curve import CURVE, read_curve
+from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
 from hatchery_jobs.runtime.errors import SpecError
 
 ROWS, PER_BATCH = 2, 4

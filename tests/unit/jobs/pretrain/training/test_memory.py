@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.pretrain.distributed import cgroup
-from hatchery_jobs.pretrain.distributed.cgroup import memory_kills, memory_limit
+from hatchery_jobs.pretrain.launcher import cgroup
+from hatchery_jobs.pretrain.launcher.cgroup import memory_kills, memory_limit
 from hatchery_jobs.pretrain.training.memory import check_memory
 from hatchery_jobs.runtime.errors import SpecError
 

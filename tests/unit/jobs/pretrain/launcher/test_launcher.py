@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file
 from tests.support.training_loop import train, train_together
 
-from hatchery_jobs.pretrain.distributed.protocol import CHECKPOINTS
-from hatchery_jobs.pretrain.telemetry.curve import CURVE, read_curve
+from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS
+from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
 
 SPEC = {
     "batch": {"sequences": 8, "perDevice": 2},

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from hatchery_jobs.pretrain.telemetry.curve import Curve, read_curve
+from hatchery_jobs.pretrain.record.curve import Curve, read_curve
 
 
 @pytest.fixture

@@ -2,15 +2,15 @@
 
 import itertools
 
-from hatchery_jobs.pretrain.state import Times
-from hatchery_jobs.pretrain.telemetry import event_log as timeline
-from hatchery_jobs.pretrain.telemetry.event_log import (
+from hatchery_jobs.pretrain.record import event_log as timeline
+from hatchery_jobs.pretrain.record.event_log import (
     Timeline,
     existed_seconds,
     read_timeline,
     restarts,
     restarts_by_cause,
 )
+from hatchery_jobs.pretrain.state import Times
 
 
 def life(path, first, last, cause=None):

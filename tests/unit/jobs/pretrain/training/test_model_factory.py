@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 from hatchery_api.resources.pretrain.spec import Optimizer
 from hatchery_jobs.pretrain.data.vocabulary import SpecialIds
 from hatchery_jobs.pretrain.model.config import Shape
-from hatchery_jobs.pretrain.model.factory import build_model, sinusoids
+from hatchery_jobs.pretrain.training.model_factory import build_model, sinusoids
 from hatchery_jobs.pretrain.training.optimizer import build_optimizer, parameter_groups
 from hatchery_jobs.runtime.errors import DataError, SpecError
 
