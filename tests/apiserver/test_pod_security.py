@@ -11,7 +11,7 @@ from tests.support.pod_override_strategies import GOOD_PLACEMENTS
 
 from hatchery_api.kinds import BY_KIND, KINDS
 from hatchery_operator.domain.objects import parse_run
-from hatchery_operator.manifests.attempt import Work
+from hatchery_operator.manifests.attempt import Attempt
 from hatchery_operator.manifests.job import manifests
 from hatchery_operator.settings import Progress, Settings
 from hatchery_operator.stages.registry import STAGES
@@ -39,7 +39,7 @@ def pod_of(team: Team, kind: str, stage: str, placement: Any) -> dict[str, Any]:
     run = parse_run(source)
     assert run.spec
     [definition] = [one for one in STAGES[kind] if one.name == stage]
-    job = manifests(Work(run, run.spec, stage, 1, definition.shape(run.spec)), SETTINGS)[-1]
+    job = manifests(Attempt(run, run.spec, stage, 1, definition.shape(run.spec)), SETTINGS)[-1]
     template = job["spec"]["template"]
     spec = {name: value for name, value in template["spec"].items() if name not in SERVER_SETS}
     return {"metadata": {"name": f"p{next(NUMBERS)}", **template["metadata"]}, "spec": spec}

@@ -30,7 +30,7 @@ from hatchery_api.resources.tokenizer import PreTokenizer, TokenizerBlocks
 from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data.token_store import TokenStore
-from hatchery_jobs.pretrain.launcher.protocol import WorkOrder
+from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.progress import Progress
 from hatchery_jobs.tokenizer.build import untrained
@@ -80,7 +80,7 @@ def learn(root: Path, records: list[InputRecord], family: str) -> TokenStore:
     folder, signs = root / family, root / f"{family}-signs"
     folder.mkdir()
     signs.mkdir()
-    order = WorkOrder(
+    order = WorkerSpec(
         job=context(root, "train", records, family).job,
         tokens=encoded.folder,
         tokenizer=Path(records[1].uri),

@@ -26,7 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.launcher.protocol import WorkOrder
+from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
 from hatchery_jobs.pretrain.state import Times
 from hatchery_jobs.pretrain.training import loop
 from hatchery_jobs.pretrain.training.trainer import Trainer as OurTrainer
@@ -57,7 +57,7 @@ def write_inputs(root: Path, tokens: np.ndarray) -> None:
     (root / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def work_order(root: Path, name: str, layers: int, **changes: object) -> WorkOrder:
+def work_order(root: Path, name: str, layers: int, **changes: object) -> WorkerSpec:
     """A run of ours over these inputs, without evaluation; everything else is as it comes."""
     spec = {
         "corpora": [{"corpusRef": {"name": "c"}}],
@@ -77,7 +77,7 @@ def work_order(root: Path, name: str, layers: int, **changes: object) -> WorkOrd
     folder, signs = root / name, root / f"{name}-signs"
     for path in (folder, signs):
         path.mkdir()
-    return WorkOrder(
+    return WorkerSpec(
         job=job,
         tokens=root / "tokens",
         tokenizer=root / "tokenizer",
@@ -92,7 +92,7 @@ def work_order(root: Path, name: str, layers: int, **changes: object) -> WorkOrd
 class Ours:
     """Our loop as a worker runs it, record and watchdog included, and where the time of its iterations goes."""
 
-    order: WorkOrder
+    order: WorkerSpec
     iterations: list[float] = field(default_factory=list)
     """Wall seconds from one update's beginning to the next one's."""
     times: list[Times] = field(default_factory=list)

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from hatchery_jobs.pretrain.launcher.protocol import Sign, WorkOrder
+from hatchery_jobs.pretrain.launcher.protocol import Flag, WorkerSpec
 from hatchery_jobs.pretrain.training import loop
 
 STEPS = 5
@@ -11,13 +11,13 @@ STEPS = 5
 
 def main(path: Path) -> int:
     """Entry point of a worker."""
-    order = WorkOrder.model_validate_json(path.read_bytes())
+    order = WorkerSpec.model_validate_json(path.read_bytes())
     learn, first = loop.learn, []
 
     def learn_until(run):
         first[:] = first or [run.state.step]
         if run.state.step == first[0] + STEPS - 1:
-            order.sign(Sign.STOP).touch()
+            order.sign(Flag.STOP).touch()
         return learn(run)
 
     loop.learn = learn_until

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from hatchery_jobs.pretrain.launcher.launcher import worker_environment
-from hatchery_jobs.pretrain.launcher.protocol import Ending, WorkOrder, read_ending
+from hatchery_jobs.pretrain.launcher.protocol import WorkerResult, WorkerSpec, read_ending
 from hatchery_jobs.pretrain.training import loop
 
 PATIENCE_SECONDS = 200
 
 
-def train(order: WorkOrder) -> Ending:
+def train(order: WorkerSpec) -> WorkerResult:
     """Trains with one worker in this process, which may have trained before."""
     for state in (AcceleratorState, GradientState, PartialState):
         state._reset_state()
@@ -24,8 +24,8 @@ def train(order: WorkOrder) -> Ending:
 
 
 def train_together(
-    order: WorkOrder, workers: int, module: str = "hatchery_jobs.pretrain.training.loop"
-) -> Ending | None:
+    order: WorkerSpec, workers: int, module: str = "hatchery_jobs.pretrain.training.loop"
+) -> WorkerResult | None:
     """Trains with several workers, one thread each."""
     with started(order, workers, module) as processes:
         assert [process.wait(timeout=PATIENCE_SECONDS) for process in processes] == [0] * workers
@@ -34,7 +34,7 @@ def train_together(
 
 @contextmanager
 def started(
-    order: WorkOrder, workers: int, module: str = "hatchery_jobs.pretrain.training.loop"
+    order: WorkerSpec, workers: int, module: str = "hatchery_jobs.pretrain.training.loop"
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Several workers at work, one thread each, until the end of the block."""
     path = order.signs / "order.json"

@@ -11,7 +11,7 @@ from hatchery_jobs.hub.push import check_writable
 from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS
-from hatchery_jobs.pretrain.model.config import Shape
+from hatchery_jobs.pretrain.model.config import ModelConfig
 from hatchery_jobs.pretrain.model.weights import model_shape
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError
@@ -35,7 +35,7 @@ SPARE_CHECKPOINTS: Final = 2
 class Plan:
     """What a run will take, before anything is started."""
 
-    shape: Shape
+    shape: ModelConfig
     """The model."""
     epochs: float
     """How often each row is learnt from."""

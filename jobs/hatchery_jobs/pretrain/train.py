@@ -16,7 +16,7 @@ from hatchery_jobs.pretrain.data.row_lengths import row_tokens
 from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.data.vocabulary import copy_tokenizer, load_vocabulary
 from hatchery_jobs.pretrain.launcher.launcher import Gang, run_workers
-from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS, MICRO_BATCH, OUTBOX, STREAMS, WorkOrder
+from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS, MICRO_BATCH, OUTBOX, STREAMS, WorkerSpec
 from hatchery_jobs.pretrain.model.weights import find_weights
 from hatchery_jobs.pretrain.preflight import check, check_hub
 from hatchery_jobs.runtime.artifacts import Draft, storage_errors, write_atomically
@@ -65,7 +65,7 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
     log("preflight", workers=gang.workers, rows=store.sequences("train"), plan=plan.facts())
     if (draft.folder / RESULT).exists():  # trained, but the pod ended before the artifact was complete
         return _commit(draft, _stored_result(draft.folder))
-    order = WorkOrder(
+    order = WorkerSpec(
         job=context.job,
         tokens=tokens,
         tokenizer=tokenizer,

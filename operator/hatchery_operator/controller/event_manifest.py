@@ -6,13 +6,13 @@ from uuid import uuid4
 
 from hatchery_api.base import API_VERSION
 from hatchery_operator.domain.objects import MANAGER, Manifest, Run, rfc3339
-from hatchery_operator.planning.status import Note
+from hatchery_operator.planning.status import UserEvent
 
 EVENT_CHARACTERS: Final = 1024
 """Longest note the API server takes."""
 
 
-def event_manifest(run: Run, note: Note, now: datetime) -> Manifest:
+def event_manifest(run: Run, note: UserEvent, now: datetime) -> Manifest:
     """The event of a note, under a name of its own."""
     return {
         "apiVersion": "v1",

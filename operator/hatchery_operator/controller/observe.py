@@ -6,11 +6,11 @@ from typing import Final
 
 from hatchery_operator.diagnosis.admission import explain
 from hatchery_operator.diagnosis.waiting import needs_events
-from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.diagnosis import Diagnosis
 from hatchery_operator.domain.labels import UID_LABEL
 from hatchery_operator.domain.objects import JobSummary, Key, Manifest, Run, parse_time, summarize_job
 from hatchery_operator.domain.observed import SETTLE_SECONDS, Observed, stage_in_flight
-from hatchery_operator.domain.spec_paths import Names
+from hatchery_operator.domain.spec_paths import SpecPaths
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import JOBS, PODS, Cluster
 from hatchery_operator.kube.events import Events
@@ -75,11 +75,11 @@ async def _pods(cluster: Cluster, namespace: str, selector: str) -> tuple[Manife
 
 async def _refusal(
     seen: Observed, run: Run, job: JobSummary, pods: tuple[Manifest, ...], events: Events
-) -> Problem | None:
+) -> Diagnosis | None:
     """Why the Job controller could not create a pod, unless it has created one since."""
     made = [job.since, *(pod["metadata"].get("creationTimestamp", job.since) for pod in pods)]
     event = await events.refusal(job, max(map(parse_time, made)), seen.now)
-    return explain(event["message"], Names.of(run)) if event else None
+    return explain(event["message"], SpecPaths.of(run)) if event else None
 
 
 def _references(run: Run, cache: Cache) -> dict[Key, Run]:

@@ -15,10 +15,10 @@ from hatchery_operator.controller.namespace_policy import NamespacePolicy
 from hatchery_operator.controller.observe import observe
 from hatchery_operator.controller.refusals import Refusals
 from hatchery_operator.diagnosis.admission import explain
-from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.diagnosis import Diagnosis
 from hatchery_operator.domain.objects import Key, Manifest, Run, controller_uid, summarize_job
 from hatchery_operator.domain.observed import Observed, newest_attempt, stage_in_flight
-from hatchery_operator.domain.spec_paths import Names
+from hatchery_operator.domain.spec_paths import SpecPaths
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import JOBS, RUNS, TYPES, Cluster
@@ -26,7 +26,7 @@ from hatchery_operator.kube.crd_check import Definitions
 from hatchery_operator.kube.events import Events
 from hatchery_operator.kube.workqueue import SPACING_SECONDS
 from hatchery_operator.planning.plan import plan
-from hatchery_operator.planning.status import Child, Note, Plan
+from hatchery_operator.planning.status import Child, Plan, UserEvent
 from hatchery_operator.progress.ca_bundle import CaBundle
 from hatchery_operator.settings import Settings
 from hatchery_operator.telemetry.logs import add_subject, begin_subject
@@ -184,7 +184,7 @@ class Reconciler:
         LOG.info("status written", extra={"reason": said.reason if said else "", "attempts": status.attempts})
         return replace(run, status=status, resource_version=written["metadata"]["resourceVersion"])
 
-    async def _act(self, run: Run, decided: Plan) -> Problem | None:
+    async def _act(self, run: Run, decided: Plan) -> Diagnosis | None:
         """Does what is beside the status; returns why a child cannot be made."""
         for child in decided.deletes:
             await self._delete(run, child)
@@ -199,10 +199,10 @@ class Reconciler:
                 await self._create(run, manifest)
         except RefusedError as error:
             if error.status == _INVALID:
-                return Problem(Reason.INVALID_SPEC, f"the API server refuses a child: {error.message}")
-            return explain(error.message, Names.of(run))
+                return Diagnosis(Reason.INVALID_SPEC, f"the API server refuses a child: {error.message}")
+            return explain(error.message, SpecPaths.of(run))
         except _ForeignError as error:
-            return Problem(Reason.NAME_CONFLICT, str(error))
+            return Diagnosis(Reason.NAME_CONFLICT, str(error))
         return None
 
     async def _create(self, run: Run, manifest: Manifest) -> None:
@@ -241,7 +241,7 @@ class Reconciler:
             self._cache.put_job(job)
         LOG.info("Job suspended" if suspend else "Job resumed", extra={"child": f"Job/{child.name}"})
 
-    async def _post(self, run: Run, note: Note) -> None:
+    async def _post(self, run: Run, note: UserEvent) -> None:
         """Posts an event; a lost one is no reason to do anything again."""
         try:
             await self._cluster.create(event_manifest(run, note, self._now()))

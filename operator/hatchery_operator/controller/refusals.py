@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.diagnosis import Diagnosis
 from hatchery_operator.domain.objects import Key
 
 FIRST_WAIT_SECONDS: Final = 1.0
@@ -22,7 +22,7 @@ class Refusal:
     """The refusal of a child."""
 
     since: datetime
-    problem: Problem
+    problem: Diagnosis
     wait_seconds: float
     until: datetime
     """Time before which the child is not tried again, whatever happens to its resource."""
@@ -34,7 +34,7 @@ class Refusals:
 
     known: dict[Key, Refusal] = field(default_factory=dict)
 
-    def of(self, key: Key) -> tuple[datetime | None, Problem | None]:
+    def of(self, key: Key) -> tuple[datetime | None, Diagnosis | None]:
         """Since when children of a resource are refused, and why."""
         refusal = self.known.get(key)
         return (refusal.since, refusal.problem) if refusal else (None, None)
@@ -45,7 +45,7 @@ class Refusals:
         # never longer than meant, also when the clock was set back
         return max(0.0, min(refusal.wait_seconds, (refusal.until - now).total_seconds())) if refusal else 0.0
 
-    def is_news(self, key: Key, problem: Problem | None, now: datetime) -> bool:
+    def is_news(self, key: Key, problem: Diagnosis | None, now: datetime) -> bool:
         """Keeps a refusal for the next plan; news is only another reason, since messages may hold changing numbers."""
         before = self.known.pop(key, None)
         if problem is None:

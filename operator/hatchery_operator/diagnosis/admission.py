@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.diagnosis import Diagnosis
 from hatchery_operator.domain.objects import Manifest
-from hatchery_operator.domain.spec_paths import RESOURCES, Names
+from hatchery_operator.domain.spec_paths import RESOURCES, SpecPaths
 
 _PREFIX: Final = re.compile(r'^(?:Error creating: )?(?P<what>[\w.]+)(?: "[^"]*")? is forbidden: ')
 _QUOTA: Final = re.compile(r"exceeded quota: (?P<quota>\S+), requested: (\S+), used: (\S+), limited: (\S+)")
@@ -34,7 +34,7 @@ def event_time(event: Manifest) -> str:
     return str(event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp") or "")
 
 
-def explain(message: str, names: Names) -> Problem:
+def explain(message: str, names: SpecPaths) -> Diagnosis:
     """The problem behind an answer of the API server. A pod's name is left out: each try has another one."""
     found = _PREFIX.match(message)
     what = {"pods": "the pods", "jobs.batch": "the Job"}.get(found["what"], found["what"]) if found else "a child"
@@ -42,10 +42,10 @@ def explain(message: str, names: Names) -> Problem:
     for reading in _READINGS:
         if problem := reading(said, what, names):
             return problem
-    return Problem(Reason.POD_REFUSED, f"the API server refuses {what}: {said}")
+    return Diagnosis(Reason.POD_REFUSED, f"the API server refuses {what}: {said}")
 
 
-def _quota(said: str, what: str, names: Names) -> Problem | None:
+def _quota(said: str, what: str, names: SpecPaths) -> Diagnosis | None:
     if not (found := _QUOTA.search(said)):
         return None
     asked, used, most = (_amounts(text) for text in found.groups()[1:])
@@ -55,14 +55,14 @@ def _quota(said: str, what: str, names: Names) -> Problem | None:
     too_large = what == "the pods" and any(name.startswith(("requests.", "limits.")) for name in asked)
     less = f"ask for less in `{RESOURCES}`, " if too_large else ""
     text = f"ResourceQuota {found['quota']} of namespace {names.namespace} refuses {what}: {'; '.join(parts)}"
-    return Problem(Reason.QUOTA_EXCEEDED, f"{text}; {less}wait until others end, or have the quota raised")
+    return Diagnosis(Reason.QUOTA_EXCEEDED, f"{text}; {less}wait until others end, or have the quota raised")
 
 
 def _amounts(text: str) -> dict[str, str]:
     return dict(sorted(part.split("=", 1) for part in text.split(",") if "=" in part))
 
 
-def _unset(said: str, what: str, _: Names) -> Problem | None:
+def _unset(said: str, what: str, _: SpecPaths) -> Diagnosis | None:
     if not (found := _UNSET.search(said)):
         return None
     fields = [
@@ -70,10 +70,10 @@ def _unset(said: str, what: str, _: Names) -> Problem | None:
         for amount in sorted(found["amounts"].split(","))
     ]
     text = f"ResourceQuota {found['quota']} refuses {what} since they must say their amounts"
-    return Problem(Reason.POD_REFUSED, f"{text}: set {', '.join(fields)}")
+    return Diagnosis(Reason.POD_REFUSED, f"{text}: set {', '.join(fields)}")
 
 
-def _bounds(said: str, what: str, names: Names) -> Problem | None:
+def _bounds(said: str, what: str, names: SpecPaths) -> Diagnosis | None:
     if not (found := sorted(_BOUND.findall(said))):
         return None
     parts = []
@@ -81,20 +81,20 @@ def _bounds(said: str, what: str, names: Names) -> Problem | None:
         where = names.amount_field(resource) if part == "request" else f"`{RESOURCES}.limits.{resource}`"
         parts.append(f"{resource} {part} {value} ({where}) is {_BEYOND[side]} {bound} per {per}")
     text = f"a LimitRange of namespace {names.namespace} refuses {what}: {'; '.join(parts)}"
-    return Problem(Reason.LIMIT_RANGE_VIOLATED, text)
+    return Diagnosis(Reason.LIMIT_RANGE_VIOLATED, text)
 
 
 _BEYOND: Final = {"maximum": "above the most allowed,", "minimum": "below the least allowed,"}
 
 
-def _security(said: str, what: str, names: Names) -> Problem | None:
+def _security(said: str, what: str, names: SpecPaths) -> Diagnosis | None:
     if not (found := _SECURITY.search(said)):
         return None
     text = f"Pod Security level {found['level']} of namespace {names.namespace} refuses {what}: {found['violations']}"
-    return Problem(Reason.POD_SECURITY_VIOLATED, text)
+    return Diagnosis(Reason.POD_SECURITY_VIOLATED, text)
 
 
-def _missing(said: str, _: str, names: Names) -> Problem | None:
+def _missing(said: str, _: str, names: SpecPaths) -> Diagnosis | None:
     for kind, pattern, own_field in (
         ("PriorityClass", _PRIORITY, "spec.placement.priorityClassName"),
         ("RuntimeClass", _RUNTIME, "spec.placement.runtimeClassName"),
@@ -106,33 +106,33 @@ def _missing(said: str, _: str, names: Names) -> Problem | None:
             text = f"{kind} {found['name']} of `{own_field}` does not exist: create it or name another"
         else:
             text = names.missing(kind, found["name"])
-        return Problem(Reason.MISSING_REFERENCE, text)
+        return Diagnosis(Reason.MISSING_REFERENCE, text)
     return None
 
 
-def _policy(said: str, what: str, _: Names) -> Problem | None:
+def _policy(said: str, what: str, _: SpecPaths) -> Diagnosis | None:
     if not (found := _POLICY.search(said)):
         return None
     judge = f"ValidatingAdmissionPolicy {found['policy']}" if found["policy"] else f"webhook {found['webhook']}"
-    return Problem(Reason.POD_REFUSED, f"{judge} refuses {what}: {found['said']}")
+    return Diagnosis(Reason.POD_REFUSED, f"{judge} refuses {what}: {found['said']}")
 
 
-def _terminating(said: str, what: str, names: Names) -> Problem | None:
+def _terminating(said: str, what: str, names: SpecPaths) -> Diagnosis | None:
     if _TERMINATING not in said:
         return None
-    return Problem(
+    return Diagnosis(
         Reason.NAMESPACE_TERMINATING, f"namespace {names.namespace} is being deleted and takes {what} no more"
     )
 
 
-def _rights(said: str, _: str, names: Names) -> Problem | None:
+def _rights(said: str, _: str, names: SpecPaths) -> Diagnosis | None:
     if not (found := _RIGHTS.search(said)):
         return None
     text = f"{found['user']} may not {found['verb']} {found['resource']} in namespace {names.namespace}"
-    return Problem(Reason.POD_REFUSED, f"{text}: install the roles of this version of the operator")
+    return Diagnosis(Reason.POD_REFUSED, f"{text}: install the roles of this version of the operator")
 
 
-_READINGS: Final[tuple[Callable[[str, str, Names], Problem | None], ...]] = (
+_READINGS: Final[tuple[Callable[[str, str, SpecPaths], Diagnosis | None], ...]] = (
     _quota,
     _unset,
     _bounds,

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import PERMANENT, Report
-from hatchery_operator.domain.diagnosis import Failure
+from hatchery_operator.domain.diagnosis import AttemptFailure
 from hatchery_operator.domain.objects import Manifest
-from hatchery_operator.domain.spec_paths import RESOURCES, Names, limit
+from hatchery_operator.domain.spec_paths import RESOURCES, SpecPaths, limit
 
 LAST_LINES_CHARACTERS: Final = 1000
 """How much of a crash's last lines goes into a condition, below the line that names the error."""
@@ -72,7 +72,7 @@ def _end(pod: Manifest, container: Manifest) -> End | None:
     )
 
 
-def failure_of(end: End, names: Names) -> Failure:
+def failure_of(end: End, names: SpecPaths) -> AttemptFailure:
     """What a container's end means: what its node did, else the pod's own report, else the last lines of its log."""
     permanent = end.code in PERMANENT
     if end.pod.get("status", {}).get("reason") == "Evicted":
@@ -81,37 +81,37 @@ def failure_of(end: End, names: Names) -> Failure:
     if report := end.report:
         return _reported(end, report, permanent=permanent, names=names)
     if end.reason == _KILLED_FOR_MEMORY:
-        return Failure(Reason.OUT_OF_MEMORY, _over_the_limit(end))
+        return AttemptFailure(Reason.OUT_OF_MEMORY, _over_the_limit(end))
     if end.reason in _NOT_STARTED:
-        return Failure(Reason.CONTAINER_CANNOT_START, f"pod {end.name} cannot start: {end.message}", permanent)
+        return AttemptFailure(Reason.CONTAINER_CANNOT_START, f"pod {end.name} cannot start: {end.message}", permanent)
     return _crashed(end, f"pod {end.name} ended {_with_code(end)}", end.message, permanent=permanent, names=names)
 
 
-def _reported(end: End, report: Report, *, permanent: bool, names: Names) -> Failure:
+def _reported(end: End, report: Report, *, permanent: bool, names: SpecPaths) -> AttemptFailure:
     """A report of a known reason is the jobs' own sentence; one of no known reason holds a traceback."""
     if (
         report.reason == Reason.OUT_OF_MEMORY
         and not _DEVICE.search(report.message)
         and (most := limit(end.pod, "memory"))
     ):
-        return Failure(report.reason, f"{report.message} (`{RESOURCES}.limits.memory` is {most})", permanent)
+        return AttemptFailure(report.reason, f"{report.message} (`{RESOURCES}.limits.memory` is {most})", permanent)
     if report.reason != Reason.ATTEMPT_FAILED:
-        return Failure(report.reason, report.message, permanent)
+        return AttemptFailure(report.reason, report.message, permanent)
     return _crashed(end, f"pod {end.name} ended {_with_code(end)}", report.message, permanent=permanent, names=names)
 
 
-def _crashed(end: End, how: str, text: str, *, permanent: bool, names: Names) -> Failure:
+def _crashed(end: End, how: str, text: str, *, permanent: bool, names: SpecPaths) -> AttemptFailure:
     error = error_line(text)
     if error and _DEVICE.search(error):
-        return Failure(Reason.OUT_OF_MEMORY, f"{how}: {error}{_smaller_batch(names)}")
+        return AttemptFailure(Reason.OUT_OF_MEMORY, f"{how}: {error}{_smaller_batch(names)}")
     if error and _HOST.search(error):
-        return Failure(Reason.OUT_OF_MEMORY, f"{how}: {error}; {_raise_memory(end)}")
+        return AttemptFailure(Reason.OUT_OF_MEMORY, f"{how}: {error}; {_raise_memory(end)}")
     lines = text.strip()
     if not lines:
-        return Failure(Reason.ATTEMPT_FAILED, f"{how} and left no last lines", permanent)
+        return AttemptFailure(Reason.ATTEMPT_FAILED, f"{how} and left no last lines", permanent)
     first = f"{how}: {error or lines.splitlines()[-1].strip()}"
     below = f"\n{lines[-LAST_LINES_CHARACTERS:]}" if "\n" in lines else ""
-    return Failure(Reason.ATTEMPT_FAILED, first + below, permanent)
+    return AttemptFailure(Reason.ATTEMPT_FAILED, first + below, permanent)
 
 
 def error_line(text: str) -> str | None:
@@ -154,19 +154,19 @@ def _raise_memory(end: End) -> str:
     return f"raise `{RESOURCES}.limits.memory`{now} or do less at once"
 
 
-def _smaller_batch(names: Names) -> str:
+def _smaller_batch(names: SpecPaths) -> str:
     batch = names.spec.get("batch")
     if isinstance(batch, dict) and "perDevice" in batch:
         return f"; lower `spec.batch.perDevice` (now {batch['perDevice']}), the global batch stays the same"
     return "; take smaller batches or a device with more memory"
 
 
-def _evicted(end: End) -> Failure:
+def _evicted(end: End) -> AttemptFailure:
     said = str(end.pod["status"].get("message", "")).strip()
     text = f"pod {end.name} was evicted by its node: {said}"
     if "resource: memory" in said:
-        return Failure(Reason.OUT_OF_MEMORY, f"{text} Ask in {_MEMORY_REQUEST} for what it needs")
+        return AttemptFailure(Reason.OUT_OF_MEMORY, f"{text} Ask in {_MEMORY_REQUEST} for what it needs")
     if "ephemeral" in said or "EmptyDir" in said:
         room = f"`{RESOURCES}.limits.ephemeral-storage`"
-        return Failure(Reason.EVICTED, f"{text} Files outside of claims count; raise {room}")
-    return Failure(Reason.EVICTED, text)
+        return AttemptFailure(Reason.EVICTED, f"{text} Files outside of claims count; raise {room}")
+    return AttemptFailure(Reason.EVICTED, text)

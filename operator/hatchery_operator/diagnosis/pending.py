@@ -6,30 +6,30 @@ from hatchery_api.conditions import Reason
 from hatchery_operator.diagnosis import pods
 from hatchery_operator.diagnosis.waiting import blocked, pulling
 from hatchery_operator.domain.backoff import next_look
-from hatchery_operator.domain.diagnosis import Failure, Problem
+from hatchery_operator.domain.diagnosis import AttemptFailure, Diagnosis
 from hatchery_operator.domain.objects import JobSummary, Run, parse_time
 from hatchery_operator.domain.observed import Observed
-from hatchery_operator.domain.spec_paths import Names
+from hatchery_operator.domain.spec_paths import SpecPaths
 from hatchery_operator.settings import Settings
 
 YOUNG_SECONDS: Final = 10.0
 """A Job of a few seconds has nothing to say yet, and to write that would cost as much as to start another one."""
 
 
-def trouble(run: Run, seen: Observed, settings: Settings) -> Problem | None:
+def trouble(run: Run, seen: Observed, settings: Settings) -> Diagnosis | None:
     """Why not all pods run: some cannot start, some cannot be made, some were lost."""
-    names = Names.of(run, settings)
+    names = SpecPaths.of(run, settings)
     found = blocked(seen.pods, seen.events, names) or seen.refusal
     return found or pods.setback(seen.pods, names)
 
 
-def failure_of(job: JobSummary, run: Run, seen: Observed, settings: Settings) -> Failure:
+def failure_of(job: JobSummary, run: Run, seen: Observed, settings: Settings) -> AttemptFailure:
     """Why a Job failed: the pods' own words, or the Job's when no pod is left to say why."""
     if job.reason == "DeadlineExceeded":
         said = f"Job {job.name} was ended at its activeDeadlineSeconds, which somebody has set: {job.message}"
-        return Failure(Reason.DEADLINE_EXCEEDED, said)
+        return AttemptFailure(Reason.DEADLINE_EXCEEDED, said)
     said = f"Job {job.name} failed: {job.reason}: {job.message}; its pods are gone, and so is what they said"
-    return pods.failure(seen.pods, Names.of(run, settings)) or Failure(
+    return pods.failure(seen.pods, SpecPaths.of(run, settings)) or AttemptFailure(
         Reason.ATTEMPT_FAILED, said, job.reason == "PodFailurePolicy"
     )
 

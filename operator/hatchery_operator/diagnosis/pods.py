@@ -8,9 +8,9 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import PERMANENT, ExitCode, Report
 from hatchery_operator.diagnosis.ends import ends, failure_of
 from hatchery_operator.diagnosis.waiting import is_pending
-from hatchery_operator.domain.diagnosis import Failure, Problem
+from hatchery_operator.domain.diagnosis import AttemptFailure, Diagnosis
 from hatchery_operator.domain.objects import Manifest, parse_time
-from hatchery_operator.domain.spec_paths import Names
+from hatchery_operator.domain.spec_paths import SpecPaths
 
 INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
 """Label and annotation of the pods of an Indexed Job."""
@@ -24,7 +24,7 @@ def success_report(pods: Sequence[Manifest]) -> Report | None:
     return None
 
 
-def failure(pods: Sequence[Manifest], names: Names | None = None) -> Failure | None:
+def failure(pods: Sequence[Manifest], names: SpecPaths | None = None) -> AttemptFailure | None:
     """Why the attempt failed: the first container that ended by itself; those that were told to end came after."""
     own = [end for end in ends(pods) if end.code not in (ExitCode.DONE, ExitCode.INTERRUPTED) or _is_evicted(end.pod)]
     # a pod that was preempted or drained is not the reason, unless there is no other
@@ -32,21 +32,21 @@ def failure(pods: Sequence[Manifest], names: Names | None = None) -> Failure | N
     if not candidates:
         return None
     first = min(candidates, key=lambda end: (end.code not in PERMANENT, end.finished_at))
-    return failure_of(first, names or Names())
+    return failure_of(first, names or SpecPaths())
 
 
-def setback(pods: Sequence[Manifest], names: Names) -> Problem | None:
+def setback(pods: Sequence[Manifest], names: SpecPaths) -> Diagnosis | None:
     """What happened to pods that the Job replaces; its attempt goes on."""
     over = [pod for pod in pods if pod.get("status", {}).get("phase") == "Failed"]
     lost = [(pod, target) for pod in pods if (target := _target(pod))]
     if lost and all(_target(pod) for pod in over):
         pod, target = lost[-1]
         said = str(target.get("message", "")).strip() or target.get("reason", "")
-        return Problem(Reason.DISRUPTED, f"pod {pod['metadata']['name']} is lost and will be replaced: {said}")
+        return Diagnosis(Reason.DISRUPTED, f"pod {pod['metadata']['name']} is lost and will be replaced: {said}")
     if not any_pending(pods):
         return None
     if (found := failure(over, names)) and found.reason == Reason.ATTEMPT_FAILED:
-        return Problem(Reason.POD_FAILED, found.message)
+        return Diagnosis(Reason.POD_FAILED, found.message)
     return found
 
 

@@ -8,9 +8,9 @@ import re
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.diagnosis import Diagnosis
 from hatchery_operator.domain.objects import Manifest
-from hatchery_operator.domain.spec_paths import Names, asked
+from hatchery_operator.domain.spec_paths import SpecPaths, asked
 
 _HEAD: Final = re.compile(r"^0/(?P<nodes>\d+) nodes are available: (?P<causes>.*)", re.DOTALL)
 _CAUSE: Final = re.compile(r"(\d+) (.+?)(?=, \d+ |$)")
@@ -24,14 +24,14 @@ _UNBOUND: Final = "unbound immediate PersistentVolumeClaims"
 _TAIL: Final = re.compile(r"\.?\s*(?:no new claims to deallocate,?)?\s*$")
 
 
-def unscheduled(pod: Manifest, message: str, names: Names) -> Problem:
+def unscheduled(pod: Manifest, message: str, names: SpecPaths) -> Diagnosis:
     """Why the scheduler finds no node for a pod."""
     name = pod["metadata"]["name"]
     if problem := _claims(pod, name, message, names):
         return problem
     asks = f"pod {name} asks for {asked(pod)}"
     if not (read := _read(message)):
-        return Problem(Reason.UNSCHEDULABLE, f"{asks} and has no node; the scheduler says: {message}")
+        return Diagnosis(Reason.UNSCHEDULABLE, f"{asks} and has no node; the scheduler says: {message}")
     nodes, causes = read
     lacking = [found[1] for _, cause in causes if (found := _LACKING.fullmatch(cause))]
     is_too_large = len(lacking) == len(causes) and f" {nodes} Preemption is not helpful" in message
@@ -39,7 +39,7 @@ def unscheduled(pod: Manifest, message: str, names: Names) -> Problem:
     why = "; ".join(f"{_cause(cause)}{_on(count, nodes)}" for count, cause in causes)
     size = "; even an empty node is too small" if is_too_large else ""
     text = f"{asks} and does not fit on {where}: {why}{size}.{_advice(lacking, is_too_large, names)}"
-    return Problem(Reason.UNSCHEDULABLE, f"{text} The scheduler says: {message}")
+    return Diagnosis(Reason.UNSCHEDULABLE, f"{text} The scheduler says: {message}")
 
 
 def _read(message: str) -> tuple[str, list[tuple[str, str]]] | None:
@@ -63,7 +63,7 @@ def _cause(cause: str) -> str:
     return "cordoned" if cause == _CORDONED else cause
 
 
-def _advice(lacking: list[str], is_too_large: bool, names: Names) -> str:
+def _advice(lacking: list[str], is_too_large: bool, names: SpecPaths) -> str:
     if not lacking:
         return ""
     fields = " and ".join(names.amount_field(resource) for resource in lacking)
@@ -71,17 +71,17 @@ def _advice(lacking: list[str], is_too_large: bool, names: Names) -> str:
     return f" Ask for less in {fields}, or {other}."
 
 
-def _claims(pod: Manifest, name: str, message: str, names: Names) -> Problem | None:
+def _claims(pod: Manifest, name: str, message: str, names: SpecPaths) -> Diagnosis | None:
     if found := _MISSING_CLAIM.search(message):
-        return Problem(Reason.MISSING_REFERENCE, names.missing("PersistentVolumeClaim", found["name"]))
+        return Diagnosis(Reason.MISSING_REFERENCE, names.missing("PersistentVolumeClaim", found["name"]))
     if found := _BAD_CLAIM.search(message):
         claim = f"PersistentVolumeClaim {found['name']}{names.origin(found['name'])}"
-        return Problem(Reason.VOLUME_NOT_READY, f"{claim} {found['what']}; pod {name} waits for it")
+        return Diagnosis(Reason.VOLUME_NOT_READY, f"{claim} {found['what']}; pod {name} waits for it")
     if _UNBOUND in message:
         claims = [v["persistentVolumeClaim"]["claimName"] for v in _volumes(pod) if "persistentVolumeClaim" in v]
         listed = " or ".join(f"{claim}{names.origin(claim)}" for claim in claims)
         text = f"PersistentVolumeClaim {listed} is not bound: `kubectl -n {names.namespace} describe pvc` says why"
-        return Problem(Reason.VOLUME_NOT_READY, text)
+        return Diagnosis(Reason.VOLUME_NOT_READY, text)
     return None
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hatchery_api.conditions import Reason
 from hatchery_api.status import RunStatus
-from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.diagnosis import Diagnosis
 from hatchery_operator.domain.objects import JobSummary, parse_time, rfc3339
 from hatchery_operator.domain.observed import Observed
 
@@ -13,7 +13,7 @@ from hatchery_operator.domain.observed import Observed
 class Stall:
     """Whether a run seems to hang."""
 
-    problem: Problem | None = None
+    problem: Diagnosis | None = None
     due_seconds: float | None = None
     """Seconds after which it will, if nothing is reported before."""
 
@@ -36,4 +36,4 @@ def stalled(status: RunStatus, seen: Observed, job: JobSummary, after_seconds: f
     where = f" at {status.progress.text}" if status.progress.text else ""
     look = f"kubectl -n {job.namespace} logs job/{job.name} --all-pods --tail=50"
     text = f"no progress reported since {rfc3339(reported)}{where}; see what the pods say: {look}"
-    return Stall(Problem(Reason.NO_PROGRESS, text))
+    return Stall(Diagnosis(Reason.NO_PROGRESS, text))

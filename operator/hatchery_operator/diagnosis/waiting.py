@@ -6,9 +6,9 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_operator.diagnosis.scheduling import unscheduled
-from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.diagnosis import Diagnosis
 from hatchery_operator.domain.objects import Manifest
-from hatchery_operator.domain.spec_paths import Names
+from hatchery_operator.domain.spec_paths import SpecPaths
 
 _IMAGE: Final = frozenset(
     {
@@ -35,7 +35,7 @@ _ABSENT_KEY: Final = re.compile(r"references non-existent (?P<kind>secret|config
 _KINDS: Final = {"secret": "Secret", "configmap": "ConfigMap"}
 
 
-def blocked(pods: Sequence[Manifest], events: Sequence[Manifest], names: Names) -> Problem | None:
+def blocked(pods: Sequence[Manifest], events: Sequence[Manifest], names: SpecPaths) -> Diagnosis | None:
     """Why pods do not start, as far as pods and their events know; what only a person can heal comes first."""
     pending = sorted((pod for pod in pods if is_pending(pod)), key=lambda pod: str(pod["metadata"]["name"]))
     problems = [problem for pod in pending if (problem := _pending(pod, events, names))]
@@ -60,7 +60,7 @@ def needs_events(pod: Manifest) -> bool:
     return is_pending(pod) and _schedule(pod) is None and _waiting(pod).get("reason", "") in _ON_ITS_WAY
 
 
-def _pending(pod: Manifest, events: Sequence[Manifest], names: Names) -> Problem | None:
+def _pending(pod: Manifest, events: Sequence[Manifest], names: SpecPaths) -> Diagnosis | None:
     if schedule := _schedule(pod):
         return unscheduled(pod, schedule.get("message", ""), names)
     waiting = _waiting(pod)
@@ -105,27 +105,27 @@ def _image_of(pod: Manifest) -> str:
     return str(containers[0].get("image", "")) if containers else ""
 
 
-def _image(pod: Manifest, message: str, names: Names) -> Problem:
+def _image(pod: Manifest, message: str, names: SpecPaths) -> Diagnosis:
     image = _image_of(pod)
     answer = _PULL_NOISE.sub("", message)
     text = f"image {image}{names.origin(image)} cannot be pulled for pod {pod['metadata']['name']}"
-    return Problem(Reason.IMAGE_PULL_ERROR, f"{text}: {answer}" if answer else text)
+    return Diagnosis(Reason.IMAGE_PULL_ERROR, f"{text}: {answer}" if answer else text)
 
 
-def _missing(message: str, names: Names) -> Problem | None:
+def _missing(message: str, names: SpecPaths) -> Diagnosis | None:
     if found := _OBJECT.search(message):
-        return Problem(Reason.MISSING_REFERENCE, names.missing(_KINDS[found["kind"].lower()], found["name"]))
+        return Diagnosis(Reason.MISSING_REFERENCE, names.missing(_KINDS[found["kind"].lower()], found["name"]))
     if found := _KEY.search(message):
         held = f"{found['kind']} {found['name']}{names.origin(found['name'])}"
-        return Problem(Reason.MISSING_REFERENCE, f"{held} has no key {found['key']}: add it, the pods then start")
+        return Diagnosis(Reason.MISSING_REFERENCE, f"{held} has no key {found['key']}: add it, the pods then start")
     if _ABSENT_KEY.search(message):
-        return Problem(Reason.MISSING_REFERENCE, message)
+        return Diagnosis(Reason.MISSING_REFERENCE, message)
     return None
 
 
-def _unmounted(pod: Manifest, message: str) -> Problem:
-    return Problem(Reason.VOLUME_NOT_READY, f"pod {pod['metadata']['name']} waits for a volume: {message}")
+def _unmounted(pod: Manifest, message: str) -> Diagnosis:
+    return Diagnosis(Reason.VOLUME_NOT_READY, f"pod {pod['metadata']['name']} waits for a volume: {message}")
 
 
-def _cannot_start(pod: Manifest, message: str) -> Problem:
-    return Problem(Reason.CONTAINER_CANNOT_START, f"pod {pod['metadata']['name']} cannot start: {message}")
+def _cannot_start(pod: Manifest, message: str) -> Diagnosis:
+    return Diagnosis(Reason.CONTAINER_CANNOT_START, f"pod {pod['metadata']['name']} cannot start: {message}")

@@ -6,7 +6,7 @@ from hatchery_api.conditions import Reason
 
 
 @dataclass(frozen=True)
-class Problem:
+class Diagnosis:
     """Something that is wrong, in the words of a condition."""
 
     reason: Reason
@@ -20,7 +20,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Failure(Problem):
+class AttemptFailure(Diagnosis):
     """Why an attempt failed."""
 
     permanent: bool = False

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from hatchery_api.status import RunStatus, StageStatus
-from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.diagnosis import Diagnosis
 from hatchery_operator.domain.objects import JobSummary, Key, Manifest, Run
 
 IN_FLIGHT: Final = frozenset({"Waiting", "Pending", "Running", "Suspended", "Resizing"})
@@ -33,13 +33,13 @@ class Observed:
     """Pods of the current Job, when it has ended or not all of them run; all of the resource when it has no Job."""
     events: tuple[Manifest, ...] = ()
     """Events of a pod that has a node and does not start, when the pod itself does not say why."""
-    refusal: Problem | None = None
+    refusal: Diagnosis | None = None
     """Why the API server refuses a child or the pods of a Job."""
     refused_since: datetime | None = None
     """Since when it refuses a child."""
     listening_since: datetime | None = None
     """Since when the operator takes progress reports."""
-    outdated: Problem | None = None
+    outdated: Diagnosis | None = None
     """Why the resource cannot say all it should: its definition is too old."""
 
 

@@ -13,7 +13,7 @@ RESOURCES: Final = "spec.placement.resources"
 
 
 @dataclass(frozen=True)
-class Names:
+class SpecPaths:
     """Where a resource names what its pods need."""
 
     namespace: str = ""
@@ -22,7 +22,7 @@ class Names:
     """Claim of the operator's settings."""
 
     @classmethod
-    def of(cls, run: Run, settings: Settings | None = None) -> "Names":
+    def of(cls, run: Run, settings: Settings | None = None) -> "SpecPaths":
         """The names in a resource's spec."""
         spec = run.spec.wire() if run.spec else {}
         return cls(run.namespace, spec, settings.claim_name if settings else "")

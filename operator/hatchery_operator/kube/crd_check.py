@@ -13,7 +13,7 @@ from hatchery_api.base import API_VERSION, GROUP, VERSION
 from hatchery_api.conditions import Reason
 from hatchery_api.kinds import KINDS, Kind
 from hatchery_api.schema.crd import custom_resource_definition
-from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.diagnosis import Diagnosis
 from hatchery_operator.kube.client import Cluster
 from hatchery_operator.telemetry.metrics import Metrics
 
@@ -32,9 +32,9 @@ class Definitions:
     def __init__(self, cluster: Cluster, metrics: Metrics) -> None:
         self._cluster = cluster
         self._metrics = metrics
-        self._problems: dict[str, Problem] = {}
+        self._problems: dict[str, Diagnosis] = {}
 
-    def problem(self, kind: str) -> Problem | None:
+    def problem(self, kind: str) -> Diagnosis | None:
         """Why resources of a kind cannot say all they should."""
         return self._problems.get(kind)
 
@@ -53,7 +53,7 @@ class Definitions:
         self._problems = problems
 
 
-def outdated(kind: Kind, served: Mapping[str, Any]) -> Problem | None:
+def outdated(kind: Kind, served: Mapping[str, Any]) -> Diagnosis | None:
     """The problem of a definition that lacks fields; `served` are the schemas of the document by name."""
     group = ".".join(reversed(GROUP.split(".")))
     ours = custom_resource_definition(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
@@ -62,7 +62,7 @@ def outdated(kind: Kind, served: Mapping[str, Any]) -> Problem | None:
         return None
     more = len(missing) - NAMED_FIELDS
     named = ", ".join(missing[:NAMED_FIELDS]) + (f" and {more} more" if more > 0 else "")
-    return Problem(
+    return Diagnosis(
         Reason.CRD_OUTDATED,
         f"the CustomResourceDefinition {kind.plural}.{GROUP} is older than the operator {__version__} and drops "
         f"{named}: apply the definitions of this version (the chart does with crds.enabled=true, else manifests/crds)",

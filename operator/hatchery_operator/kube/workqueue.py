@@ -30,7 +30,7 @@ JITTER: Final = 0.25
 """Share of the wait that is random, so that keys that failed together do not come back together."""
 
 
-class Agenda(Generic[KeyT]):
+class Schedule(Generic[KeyT]):
     """What is to be done when: plain data, told the time by its caller."""
 
     def __init__(self, jitter: Callable[[], float]) -> None:
@@ -156,7 +156,7 @@ class WorkQueue(Generic[KeyT]):
         self._work = work
         self._workers = workers
         self._clock = clock
-        self._agenda: Agenda[KeyT] = Agenda(jitter)
+        self._agenda: Schedule[KeyT] = Schedule(jitter)
         self._wake = asyncio.Event()
         self._ended = clock()
 

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from hatchery_api.placement import RunSpec
 from hatchery_api.status import InputRecord
 from hatchery_operator.domain.objects import ATTEMPT_LABEL, STAGE_LABEL, Run
-from hatchery_operator.stages.base import Shape
+from hatchery_operator.stages.base import PodShape
 
 
 @dataclass(frozen=True)
-class Work:
+class Attempt:
     """One attempt at one stage."""
 
     run: Run
     spec: RunSpec
     stage: str
     attempt: int
-    shape: Shape
+    shape: PodShape
     inputs: tuple[InputRecord, ...] = ()
     earlier_failure: str | None = None
 

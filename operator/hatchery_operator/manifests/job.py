@@ -17,7 +17,7 @@ from hatchery_api.contract import (
 )
 from hatchery_api.placement import RunSpec
 from hatchery_operator.domain.objects import SIZE_ANNOTATION, Manifest
-from hatchery_operator.manifests.attempt import Work
+from hatchery_operator.manifests.attempt import Attempt
 from hatchery_operator.manifests.network import gang_policy, isolation
 from hatchery_operator.manifests.pod import CONTAINER, INPUT_ANNOTATION, pod_spec
 from hatchery_operator.settings import Settings
@@ -34,12 +34,12 @@ QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 """Label by which Kueue takes a Job into a queue."""
 
 
-def manifests(work: Work, settings: Settings) -> tuple[Manifest, ...]:
+def manifests(work: Attempt, settings: Settings) -> tuple[Manifest, ...]:
     """All objects of an attempt in the order of their creation: the Job last, since its pods need the others."""
     return (*_gang(work, settings), _job(work, settings))
 
 
-def input_problem(work: Work, settings: Settings) -> str | None:
+def input_problem(work: Attempt, settings: Settings) -> str | None:
     """What is wrong with the input of the pods, if anything is."""
     count = len(_input_text(work, settings).encode())
     if count <= MOST_INPUT_BYTES:
@@ -49,7 +49,7 @@ def input_problem(work: Work, settings: Settings) -> str | None:
     )
 
 
-def job_input(work: Work, settings: Settings) -> JobInput[RunSpec]:
+def job_input(work: Attempt, settings: Settings) -> JobInput[RunSpec]:
     """What the pods are told."""
     hub, run = work.spec.hub, work.run
     return JobInput[RunSpec](
@@ -73,14 +73,14 @@ def _storage_root(spec: RunSpec, settings: Settings) -> str:
     return f"{CLAIM_SCHEME}{spec.storage.claim_name or settings.claim_name}"
 
 
-def _claims(work: Work, settings: Settings) -> dict[str, bool]:
+def _claims(work: Attempt, settings: Settings) -> dict[str, bool]:
     """Claims the pods mount, and whether they may write there."""
     reads = [claim_of(url) for url in (*work.shape.urls, *(record.uri for record in work.inputs))]
     written = claim_of(_storage_root(work.spec, settings))
     return {name: name == written for name in sorted({name for name in (*reads, written) if name})}
 
 
-def _metadata(work: Work) -> Manifest:
+def _metadata(work: Attempt) -> Manifest:
     return {
         "name": work.name,
         "namespace": work.run.namespace,
@@ -89,12 +89,12 @@ def _metadata(work: Work) -> Manifest:
     }
 
 
-def _input_text(work: Work, settings: Settings) -> str:
+def _input_text(work: Attempt, settings: Settings) -> str:
     # absent and null are different things for a field with a default, so nulls are written out
     return job_input(work, settings).model_dump_json(by_alias=True, serialize_as_any=True)
 
 
-def _gang(work: Work, settings: Settings) -> tuple[Manifest, ...]:
+def _gang(work: Attempt, settings: Settings) -> tuple[Manifest, ...]:
     """What lets several pods find and reach each other."""
     if not work.shape.is_gang:
         return ()
@@ -103,7 +103,7 @@ def _gang(work: Work, settings: Settings) -> tuple[Manifest, ...]:
     return (_service(work, selector), *policy)
 
 
-def _service(work: Work, selector: dict[str, str]) -> Manifest:
+def _service(work: Attempt, selector: dict[str, str]) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -118,7 +118,7 @@ def _service(work: Work, selector: dict[str, str]) -> Manifest:
     }
 
 
-def _job(work: Work, settings: Settings) -> Manifest:
+def _job(work: Attempt, settings: Settings) -> Manifest:
     metadata, queue = _metadata(work), work.spec.placement.queue_name
     if queue:
         metadata["labels"] = {**metadata["labels"], QUEUE_LABEL: queue}

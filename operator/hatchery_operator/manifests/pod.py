@@ -14,12 +14,12 @@ from hatchery_api.contract import (
 from hatchery_api.placement import RunSpec
 from hatchery_operator.domain.labels import AUDIENCE, CA_CONFIG_MAP, CA_KEY, status_path
 from hatchery_operator.domain.objects import Manifest, Run
-from hatchery_operator.manifests.attempt import Work
+from hatchery_operator.manifests.attempt import Attempt
 from hatchery_operator.manifests.overrides import container_claims, pod_fields, shared_memory
 from hatchery_operator.manifests.overrides import volumes as user_volumes
 from hatchery_operator.manifests.resources import container_resources, pod_resources, processes
 from hatchery_operator.settings import Settings
-from hatchery_operator.stages.base import Shape
+from hatchery_operator.stages.base import PodShape
 
 CONTAINER: Final = "main"
 """Name of the pods' only container."""
@@ -43,7 +43,7 @@ PUBLIC_HUB: Final = "https://huggingface.co"
 """The only Hub that is known to speak the Xet protocol."""
 
 
-def pod_spec(work: Work, claims: dict[str, bool], settings: Settings) -> Manifest:
+def pod_spec(work: Attempt, claims: dict[str, bool], settings: Settings) -> Manifest:
     """The pod template's spec; `claims` says for each PersistentVolumeClaim whether the pod may write there."""
     resources = pod_resources(work.run.kind.kind, work.stage, work.spec, work.shape, settings)
     overrides = work.spec.placement.pod_overrides
@@ -113,7 +113,7 @@ def _value(name: str, value: str) -> Manifest:
     return {"name": name, "value": value}
 
 
-def _environment(work: Work, settings: Settings) -> list[Manifest]:
+def _environment(work: Attempt, settings: Settings) -> list[Manifest]:
     hub = work.spec.hub
     endpoint = (hub.endpoint if hub else None) or settings.hub_endpoint
     index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
@@ -131,7 +131,7 @@ def _environment(work: Work, settings: Settings) -> list[Manifest]:
     return variables
 
 
-def _secrets(shape: Shape) -> list[Manifest]:
+def _secrets(shape: PodShape) -> list[Manifest]:
     """Secrets by reference: the operator never sees what is in them."""
     secrets = {"HF_TOKEN": shape.token, "WANDB_API_KEY": shape.tracking_key}
     return [
@@ -141,7 +141,7 @@ def _secrets(shape: Shape) -> list[Manifest]:
     ]
 
 
-def _workers(work: Work, processes: int | None) -> list[Manifest]:
+def _workers(work: Attempt, processes: int | None) -> list[Manifest]:
     nodes = _value("HATCHERY_NODES", str(work.shape.nodes))
     if processes is None:
         return [nodes] if work.shape.nodes > 1 else []
@@ -169,7 +169,7 @@ def _progress(run: Run, settings: Settings) -> list[Manifest]:
     return [_value(variable, value) for variable, value in values.items()]
 
 
-def _volumes(work: Work, claims: dict[str, bool], settings: Settings) -> tuple[list[Manifest], list[Manifest]]:
+def _volumes(work: Attempt, claims: dict[str, bool], settings: Settings) -> tuple[list[Manifest], list[Manifest]]:
     overrides = work.spec.placement.pod_overrides
     own_volumes, own_mounts = user_volumes(overrides)
     folder, _, file = INPUT_PATH.rpartition("/")

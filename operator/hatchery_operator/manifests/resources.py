@@ -11,7 +11,7 @@ from hatchery_api.base import parse_quantity
 from hatchery_api.placement import Resources, RunSpec
 from hatchery_operator.domain.objects import Manifest
 from hatchery_operator.settings import Settings
-from hatchery_operator.stages.base import Shape
+from hatchery_operator.stages.base import PodShape
 from hatchery_operator.stages.registry import STAGES
 
 Wanted = int | Literal["auto"] | None
@@ -22,7 +22,7 @@ _MIG: Final = re.compile(r"nvidia\.com/mig-(\d+c\.)?\d+g\.\d+gb(\.[a-z0-9.]+)?")
 _GPU: Final = re.compile(r"[a-z0-9.-]+/gpu(\.shared)?")
 
 
-def pod_resources(kind: str, stage: str, spec: RunSpec, shape: Shape, settings: Settings) -> Resources:
+def pod_resources(kind: str, stage: str, spec: RunSpec, shape: PodShape, settings: Settings) -> Resources:
     """The user's, else the operator's; a default request never exceeds a limit of the user, it gives way to it."""
     own, default = spec.placement.resources, settings.stage_resources.of(kind, stage)
     limits = own.limits if own.limits is not None else default.limits
@@ -99,7 +99,7 @@ def _too_many_processes(name: str, wanted: Wanted, resources: Resources) -> str:
     return ""
 
 
-def _too_many_workers(shape: Shape, resources: Resources) -> str:
+def _too_many_workers(shape: PodShape, resources: Resources) -> str:
     in_a_pod = processes(shape.processes, resources) or 1
     if shape.most_workers is None or shape.nodes * in_a_pod <= shape.most_workers:
         return ""

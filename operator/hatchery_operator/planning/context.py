@@ -7,12 +7,12 @@ from hatchery_api.status import StageState, StageStatus
 from hatchery_operator.domain.objects import Run, rfc3339
 from hatchery_operator.domain.observed import Observed
 from hatchery_operator.settings import Settings
-from hatchery_operator.stages.base import Shape
+from hatchery_operator.stages.base import PodShape
 from hatchery_operator.stages.registry import STAGES
 
 
 @dataclass(frozen=True)
-class Case:
+class StageContext:
     """What the functions below decide about."""
 
     run: Run
@@ -27,7 +27,7 @@ class Case:
         return rfc3339(self.seen.now)
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> PodShape:
         """What the stage's pods look like."""
         return next(s for s in STAGES[self.run.kind.kind] if s.name == self.stage.name).shape(self.spec)
 

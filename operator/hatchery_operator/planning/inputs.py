@@ -7,7 +7,7 @@ from datetime import datetime
 from hatchery_api.conditions import Condition, ConditionType, Reason, find_condition, set_condition
 from hatchery_api.placement import RunSpec
 from hatchery_api.status import Artifact, InputRecord, RunStatus
-from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.diagnosis import Diagnosis
 from hatchery_operator.domain.objects import Key, Run, rfc3339
 from hatchery_operator.domain.observed import Observed
 from hatchery_operator.stages.base import Need
@@ -22,7 +22,7 @@ class Resolved:
     """Those that are ready."""
     missing: tuple[str, ...] = ()
     """Those that are not, in words."""
-    problem: Problem | None = None
+    problem: Diagnosis | None = None
     """Set when one of them has failed."""
 
 
@@ -102,14 +102,14 @@ def _artifact(referenced: Run | None) -> Artifact | None:
     return referenced.status.artifact if succeeded and succeeded.status == "True" else None
 
 
-def _why_not(need: Need, referenced: Run | None) -> tuple[str, Problem | None]:
+def _why_not(need: Need, referenced: Run | None) -> tuple[str, Diagnosis | None]:
     what = f"{need.kind} {need.name}"
     if referenced is None:
         return f"{what}, which does not exist", None
     succeeded = find_condition(referenced.status.conditions, ConditionType.SUCCEEDED)
     if succeeded and succeeded.status == "False":
         words = f"{what}, which has failed ({succeeded.reason}): delete it and create it again"
-        return words, Problem(Reason.REFERENCE_FAILED, words)
+        return words, Diagnosis(Reason.REFERENCE_FAILED, words)
     return f"{what}, which is not ready", None
 
 

@@ -10,7 +10,7 @@ from hatchery_api.conditions import Condition, ConditionType, Reason, find_condi
 from hatchery_api.contract import Report
 from hatchery_api.status import DISRUPTED_PODS, InputRecord, ProgressStatus, RunStatus, StageStatus
 from hatchery_operator.diagnosis import pods
-from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.diagnosis import Diagnosis
 from hatchery_operator.domain.objects import Manifest, Run, rfc3339
 from hatchery_operator.domain.observed import HELD, Observed
 from hatchery_operator.planning.inputs import with_staleness
@@ -34,7 +34,7 @@ class Child:
 
 
 @dataclass(frozen=True)
-class Note:
+class UserEvent:
     """An event to post."""
 
     type: Literal["Normal", "Warning"]
@@ -43,7 +43,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Step:
+class Decision:
     """What is decided about the current stage."""
 
     reason: Reason
@@ -51,8 +51,8 @@ class Step:
     verdict: Verdict = "Unknown"
     stage: StageStatus | None = None
     """The stage as it is from now on; None when nothing changes."""
-    problem: Problem | None = None
-    stalled: Problem | None = None
+    problem: Diagnosis | None = None
+    stalled: Diagnosis | None = None
     """Why a run that runs seems to hang."""
     creates: tuple[Manifest, ...] = ()
     deletes: tuple[Child, ...] = ()
@@ -73,14 +73,14 @@ class Plan:
     creates: tuple[Manifest, ...] = ()
     suspends: tuple[tuple[Child, bool], ...] = ()
     deletes: tuple[Child, ...] = ()
-    notes: tuple[Note, ...] = ()
+    notes: tuple[UserEvent, ...] = ()
     """Events, posted only when the status was written."""
     requeue_after: float | None = None
     """Seconds after which to look again, if nothing happens before."""
 
 
 def conclude(
-    run: Run, seen: Observed, stage: StageStatus | None, step: Step, previous: RunStatus | None = None
+    run: Run, seen: Observed, stage: StageStatus | None, step: Decision, previous: RunStatus | None = None
 ) -> Plan:
     """The plan for a decision; `previous` is the status as the API server has it."""
     status = _with_stage(run, seen, stage, step) if stage else run.status
@@ -96,7 +96,7 @@ def conclude(
     )
 
 
-def _with_stage(run: Run, seen: Observed, old: StageStatus, step: Step) -> RunStatus:
+def _with_stage(run: Run, seen: Observed, old: StageStatus, step: Decision) -> RunStatus:
     status, new, now = run.status, step.stage or old, rfc3339(seen.now)
     lost = _newly_disrupted(seen, old, new)
     if lost:
@@ -137,7 +137,7 @@ def _merged(known: Sequence[InputRecord], records: Sequence[InputRecord], run: R
 
 
 def _progress(
-    before: ProgressStatus | None, seen: Observed, old: StageStatus, new: StageStatus, step: Step
+    before: ProgressStatus | None, seen: Observed, old: StageStatus, new: StageStatus, step: Decision
 ) -> ProgressStatus | None:
     if step.verdict == "True":
         metrics = before.metrics if before else []
@@ -147,7 +147,7 @@ def _progress(
     return before  # what pods report is written by the replica that gets it
 
 
-def _with_report(run: Run, status: RunStatus, step: Step) -> RunStatus:
+def _with_report(run: Run, status: RunStatus, step: Decision) -> RunStatus:
     report = step.report
     if report is None:
         return status
@@ -166,7 +166,7 @@ def _result(run: Run, report: Report) -> dict[str, object]:
     return {name: getattr(result, name) for name in result.model_fields_set}
 
 
-def _with_conditions(run: Run, status: RunStatus, seen: Observed, step: Step) -> RunStatus:
+def _with_conditions(run: Run, status: RunStatus, seen: Observed, step: Decision) -> RunStatus:
     is_working = step.stage is not None and step.stage.state in ("Waiting", "Pending", "Running", "Resizing")
     is_suspended = step.reason == Reason.SUSPENDED
     problem = step.problem or seen.outdated
@@ -182,7 +182,7 @@ def _with_conditions(run: Run, status: RunStatus, seen: Observed, step: Step) ->
         ),
     )
     if step.stalled or find_condition(status.conditions, ConditionType.STALLED):
-        why = step.stalled or Problem(step.reason, "")
+        why = step.stalled or Diagnosis(step.reason, "")
         values = (*values, (ConditionType.STALLED, _truth(step.stalled is not None), why.reason, why.message))
     conditions = list(status.conditions)
     for kind, truth, reason, message in values:
@@ -206,23 +206,23 @@ def _shortened(message: str) -> str:
     return message if len(message) <= MESSAGE_CHARACTERS else message[: MESSAGE_CHARACTERS - 2] + " …"
 
 
-def _notes(before: RunStatus, after: RunStatus, step: Step) -> tuple[Note, ...]:
+def _notes(before: RunStatus, after: RunStatus, step: Decision) -> tuple[UserEvent, ...]:
     """Events for what has changed, few and each with its own reason."""
-    notes: list[Note] = []
+    notes: list[UserEvent] = []
     if step.stage and step.stage.attempt > 1 and after.attempts > before.attempts:
-        notes.append(Note("Normal", "AttemptStarted", f"stage {step.stage.name}, attempt {step.stage.attempt}"))
+        notes.append(UserEvent("Normal", "AttemptStarted", f"stage {step.stage.name}, attempt {step.stage.attempt}"))
     if step.report and step.stage and step.verdict == "Unknown":
-        notes.append(Note("Normal", "StageCompleted", f"stage {step.stage.name}"))
+        notes.append(UserEvent("Normal", "StageCompleted", f"stage {step.stage.name}"))
     if _turned(before, after, ConditionType.SUCCEEDED, "True"):
-        notes.append(Note("Normal", step.reason, step.message))
+        notes.append(UserEvent("Normal", step.reason, step.message))
     elif _turned(before, after, ConditionType.SUCCEEDED, "False"):
-        notes.append(Note("Warning", step.reason, step.message))
+        notes.append(UserEvent("Warning", step.reason, step.message))
     elif step.problem and _turned(before, after, ConditionType.DEGRADED, "True"):
-        notes.append(Note("Warning", step.problem.reason, step.message))
+        notes.append(UserEvent("Warning", step.problem.reason, step.message))
     if step.stalled and _turned(before, after, ConditionType.STALLED, "True"):
-        notes.append(Note("Warning", step.stalled.reason, step.stalled.message))
+        notes.append(UserEvent("Warning", step.stalled.reason, step.stalled.message))
     if _turned(before, after, ConditionType.SUSPENDED, "True"):
-        notes.append(Note("Normal", "Suspended", "spec.suspend is true"))
+        notes.append(UserEvent("Normal", "Suspended", "spec.suspend is true"))
     return tuple(notes)
 
 

@@ -29,7 +29,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Shape:
+class PodShape:
     """What the pods of a stage look like, beside what the whole resource says."""
 
     nodes: int = 1
@@ -67,7 +67,7 @@ class Stage:
     name: str
     needs: Callable[[Any], tuple[Need, ...]]
     """Artifacts it reads, from the spec."""
-    shape: Callable[[Any], Shape]
+    shape: Callable[[Any], PodShape]
     """What its pods look like, from the spec."""
 
 

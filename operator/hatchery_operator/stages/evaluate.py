@@ -1,7 +1,7 @@
 """EvalRun: one pod measures a model."""
 
 from hatchery_api.resources.evaluate import EvalRunSpec
-from hatchery_operator.stages.base import Need, Shape, Stage, first_token
+from hatchery_operator.stages.base import Need, PodShape, Stage, first_token
 
 
 def _needs(spec: EvalRunSpec) -> tuple[Need, ...]:
@@ -14,9 +14,9 @@ def _needs(spec: EvalRunSpec) -> tuple[Need, ...]:
     return (*model, *corpora)
 
 
-def _shape(spec: EvalRunSpec) -> Shape:
+def _shape(spec: EvalRunSpec) -> PodShape:
     pull = spec.model.hub.token_secret if spec.model.hub else None
-    return Shape(token=first_token(spec.hub.token_secret if spec.hub else None, pull))
+    return PodShape(token=first_token(spec.hub.token_secret if spec.hub else None, pull))
 
 
 STAGES = (Stage("evaluate", _needs, _shape),)

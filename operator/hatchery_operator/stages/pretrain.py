@@ -2,7 +2,7 @@
 
 from hatchery_api.base import parse_duration
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_operator.stages.base import Need, Shape, Stage, first_token
+from hatchery_operator.stages.base import Need, PodShape, Stage, first_token
 
 ENCODE, TRAIN = "encode", "train"
 
@@ -26,8 +26,8 @@ def _encode_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
     return (*_corpora(spec), _tokenizer(spec))
 
 
-def _encode_shape(spec: PretrainRunSpec) -> Shape:
-    return Shape(nodes=spec.encode.parallelism, uses_devices=False, urls=_urls(spec), token=spec.encode_token)
+def _encode_shape(spec: PretrainRunSpec) -> PodShape:
+    return PodShape(nodes=spec.encode.parallelism, uses_devices=False, urls=_urls(spec), token=spec.encode_token)
 
 
 def _train_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
@@ -37,10 +37,10 @@ def _train_needs(spec: PretrainRunSpec) -> tuple[Need, ...]:
     return (Need("tokens", name=ENCODE), _tokenizer(spec), *streamed, *model)
 
 
-def _train_shape(spec: PretrainRunSpec) -> Shape:
+def _train_shape(spec: PretrainRunSpec) -> PodShape:
     streams = spec.data.loading == "streaming"
     resume, weights = spec.checkpoint.resume_from, spec.model.from_.hub if spec.model.from_ else None
-    return Shape(
+    return PodShape(
         nodes=spec.parallelism.nodes,
         processes=spec.parallelism.processes_per_node,
         most_workers=spec.batch.sequences // spec.batch.per_device,

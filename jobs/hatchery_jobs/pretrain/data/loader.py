@@ -6,13 +6,15 @@ from hatchery_jobs.pretrain.data.row_lengths import row_tokens
 from hatchery_jobs.pretrain.data.stream_feed import StreamFeed, stream_feed
 from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
-from hatchery_jobs.pretrain.distributed.process_group import Team
-from hatchery_jobs.pretrain.launcher.protocol import STREAMS, WorkOrder
+from hatchery_jobs.pretrain.distributed.process_group import ProcessGroup
+from hatchery_jobs.pretrain.launcher.protocol import STREAMS, WorkerSpec
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.progress import Progress
 
 
-def open_feed(order: WorkOrder, vocabulary: Vocabulary, team: Team) -> tuple[StoreFeed | StreamFeed, float | None]:
+def open_feed(
+    order: WorkerSpec, vocabulary: Vocabulary, team: ProcessGroup
+) -> tuple[StoreFeed | StreamFeed, float | None]:
     """The feed, and the tokens for each byte of the validation split's text."""
     spec = order.job.spec
     store = TokenStore(order.tokens, row_tokens(spec))

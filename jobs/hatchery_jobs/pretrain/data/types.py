@@ -22,7 +22,7 @@ class Rows:
     """(B, T), position of each input in its own document; None: documents are not told apart."""
 
 
-class Feed(Protocol):
+class DataSource(Protocol):
     """Where rows come from. Position p of the run is the same row for any number of workers, before and after a
     resume.
     """
@@ -44,7 +44,7 @@ class Feed(Protocol):
         """Frees what it holds."""
 
 
-class PairFeed(Protocol):
+class PairSource(Protocol):
     """Where pairs of texts come from: a comment and its code, as tokens without anything around them. Position p of
     the run is the same pair for any number of workers, before and after a resume.
     """

@@ -12,7 +12,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.distributed.sharding import is_sharded
-from hatchery_jobs.pretrain.launcher.protocol import Sign, WorkOrder
+from hatchery_jobs.pretrain.launcher.protocol import Flag, WorkerSpec
 from hatchery_jobs.runtime.errors import SpecError
 
 PEER_TIMEOUT: Final = timedelta(minutes=30)
@@ -23,11 +23,11 @@ PRECISIONS: Final = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """All workers of a run, seen from one of them."""
 
     accelerator: Accelerator
-    order: WorkOrder
+    order: WorkerSpec
     lead_rank: int
     """Rank of the worker that writes files: the first process of the first node. torchrun may give it any rank."""
 
@@ -76,7 +76,7 @@ class Team:
 
     def stop_wanted(self) -> bool:
         """Whether this worker's pod was asked to end."""
-        return self.order.sign(Sign.STOP).exists()
+        return self.order.sign(Flag.STOP).exists()
 
     def agree_to_stop(self) -> bool:
         """Whether any pod was asked to end; all workers must ask at the same point."""
@@ -90,7 +90,7 @@ class Team:
         return values[0]
 
 
-def gather_team(order: WorkOrder) -> Team:
+def init_distributed(order: WorkerSpec) -> ProcessGroup:
     """Meets the other workers that torchrun started.
 
     Raises:
@@ -111,7 +111,7 @@ def gather_team(order: WorkOrder) -> Team:
     )
     leads = order.first_node and local_rank() == 0
     rank = torch.tensor([accelerator.process_index * float(leads)], device=accelerator.device)
-    return Team(accelerator, order, int(accelerator.reduce(rank, "sum").item()))
+    return ProcessGroup(accelerator, order, int(accelerator.reduce(rank, "sum").item()))
 
 
 def local_rank() -> int:

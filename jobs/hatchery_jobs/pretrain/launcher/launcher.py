@@ -22,10 +22,10 @@ from hatchery_api.resources.pretrain.spec import Parallelism
 from hatchery_jobs.pretrain.launcher.cgroup import memory_kills
 from hatchery_jobs.pretrain.launcher.protocol import (
     Cause,
-    Ending,
-    Failure,
-    Sign,
-    WorkOrder,
+    Flag,
+    WorkerFailure,
+    WorkerResult,
+    WorkerSpec,
     out_of_memory,
     read_ending,
     read_failure,
@@ -115,7 +115,7 @@ class Gang:
         ]
 
 
-def run_workers(order: WorkOrder, gang: Gang, stop: threading.Event) -> Ending:
+def run_workers(order: WorkerSpec, gang: Gang, stop: threading.Event) -> WorkerResult:
     """Runs the workers until the run is done.
 
     Raises:
@@ -136,7 +136,7 @@ def run_workers(order: WorkOrder, gang: Gang, stop: threading.Event) -> Ending:
             break
         if failure is not None and _is_final(failure, order, launched_with):
             raise failure.error()
-        fruitless = 0 if order.sign(Sign.STARTED).exists() else fruitless + 1
+        fruitless = 0 if order.sign(Flag.STARTED).exists() else fruitless + 1
         hangs = hangs + 1 if failure is not None and failure.cause == Cause.HUNG else 0
         if failure is not None and hangs >= HANGS:
             raise failure.error()
@@ -148,14 +148,14 @@ def run_workers(order: WorkOrder, gang: Gang, stop: threading.Event) -> Ending:
     raise Interrupted("asked to end; training goes on from the newest checkpoint")
 
 
-def _killed_for_memory(order: WorkOrder, rows: int) -> Failure:
+def _killed_for_memory(order: WorkerSpec, rows: int) -> WorkerFailure:
     """The failure of a worker that could not say it itself; what the others say follows from it."""
-    if order.sign(Sign.ON_CPU).exists():
+    if order.sign(Flag.ON_CPU).exists():
         order.halve_micro_batch(rows)
     return out_of_memory("a worker was killed for memory", of_pod=True)
 
 
-def _is_final(failure: Failure, order: WorkOrder, launched_with: int) -> bool:
+def _is_final(failure: WorkerFailure, order: WorkerSpec, launched_with: int) -> bool:
     """Whether starting the workers again cannot help."""
     if failure.cause == Cause.MEMORY:
         return order.micro_batch() >= launched_with
@@ -167,7 +167,7 @@ def _clear(signs: Path) -> None:
     signs.mkdir(parents=True)
 
 
-def _launch(order: WorkOrder, gang: Gang, stop: threading.Event) -> int:
+def _launch(order: WorkerSpec, gang: Gang, stop: threading.Event) -> int:
     order_path = order.signs / "order.json"
     order_path.write_text(order.model_dump_json(by_alias=True))
     process = subprocess.Popen(
@@ -184,10 +184,10 @@ def _launch(order: WorkOrder, gang: Gang, stop: threading.Event) -> int:
             process.wait()
 
 
-def _end(process: subprocess.Popen[bytes], order: WorkOrder) -> int:
+def _end(process: subprocess.Popen[bytes], order: WorkerSpec) -> int:
     """Asks the workers to save and end, and waits for as long as Kubernetes will."""
-    order.sign(Sign.STOP).touch()
-    if not order.sign(Sign.STARTED).exists():
+    order.sign(Flag.STOP).touch()
+    if not order.sign(Flag.STARTED).exists():
         process.terminate()  # they wait for other pods and have nothing to save
     patience = parse_duration(order.job.spec.checkpoint.grace_period) - KILL_MARGIN_SECONDS
     code = _wait(process, max(1.0, patience))

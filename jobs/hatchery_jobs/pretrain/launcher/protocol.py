@@ -29,7 +29,7 @@ MICRO_BATCH: Final = "micro-batch.json"
 """File of the micro-batch that fits, in the work folder."""
 
 
-class Sign(StrEnum):
+class Flag(StrEnum):
     """Files whose existence says something."""
 
     STOP = "stop"
@@ -53,7 +53,7 @@ class Cause(StrEnum):
     """Another worker is gone; this one is fine."""
 
 
-class WorkOrder(Model):
+class WorkerSpec(Model):
     """All a worker is told."""
 
     job: JobInput[PretrainRunSpec]
@@ -73,7 +73,7 @@ class WorkOrder(Model):
     metrics_port: int = METRICS_PORT
     """Port of `/metrics`."""
 
-    def sign(self, sign: Sign) -> Path:
+    def sign(self, sign: Flag) -> Path:
         """The file of a sign."""
         return self.signs / sign.value
 
@@ -116,7 +116,7 @@ class _Halved(Model):
     """Attempt in which they were halved last."""
 
 
-class Ending(Model):
+class WorkerResult(Model):
     """How the workers ended, written by the first one of each node."""
 
     state: Literal["done", "interrupted"]
@@ -125,7 +125,7 @@ class Ending(Model):
     """The numbers so far."""
 
 
-class Failure(Model):
+class WorkerFailure(Model):
     """Why a worker failed."""
 
     reason: Reason
@@ -143,10 +143,10 @@ class Failure(Model):
         return kinds.get(self.exit_code, RetryableError)(self.reason, self.message)
 
 
-def out_of_memory(said: str, *, of_pod: bool) -> Failure:
+def out_of_memory(said: str, *, of_pod: bool) -> WorkerFailure:
     """The failure of a worker for which the memory of its pod, or else of its device, did not suffice."""
     more = "raise spec.placement.resources.limits.memory, " if of_pod else ""
-    return Failure(
+    return WorkerFailure(
         reason=Reason.OUT_OF_MEMORY,
         message=f"{said}; {more}lower spec.batch.perDevice or set spec.gradientCheckpointing",
         exit_code=ExitCode.RETRY,
@@ -154,23 +154,23 @@ def out_of_memory(said: str, *, of_pod: bool) -> Failure:
     )
 
 
-def write_ending(order: WorkOrder, ending: Ending) -> None:
+def write_ending(order: WorkerSpec, ending: WorkerResult) -> None:
     """Leaves the ending for the launcher."""
     (order.signs / "ending.json").write_text(ending.model_dump_json(by_alias=True))
 
 
-def write_failure(order: WorkOrder, local_rank: int, failure: Failure) -> None:
+def write_failure(order: WorkerSpec, local_rank: int, failure: WorkerFailure) -> None:
     """Leaves a failure for the launcher."""
     (order.signs / f"failure-{local_rank}.json").write_text(failure.model_dump_json(by_alias=True))
 
 
-def read_ending(signs: Path) -> Ending | None:
+def read_ending(signs: Path) -> WorkerResult | None:
     """The ending, if there is one."""
     path = signs / "ending.json"
-    return Ending.model_validate_json(path.read_bytes()) if path.exists() else None
+    return WorkerResult.model_validate_json(path.read_bytes()) if path.exists() else None
 
 
-def read_failure(signs: Path) -> Failure | None:
+def read_failure(signs: Path) -> WorkerFailure | None:
     """The failure that explains the others."""
-    failures = [Failure.model_validate_json(p.read_bytes()) for p in sorted(signs.glob("failure-*.json"))]
+    failures = [WorkerFailure.model_validate_json(p.read_bytes()) for p in sorted(signs.glob("failure-*.json"))]
     return min(failures, key=lambda f: [*Cause].index(f.cause), default=None)

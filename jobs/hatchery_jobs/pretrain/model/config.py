@@ -68,7 +68,7 @@ PRESETS: Final[dict[Architecture, dict[str, Sizes]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class ModelConfig:
     """Sizes of a model."""
 
     architecture: Architecture
@@ -171,7 +171,7 @@ class Shape:
         return of_input + of_target * target_tokens / sequence_tokens
 
 
-def resolve_shape(spec: PretrainRunSpec, vocabulary: Vocabulary) -> Shape:
+def resolve_shape(spec: PretrainRunSpec, vocabulary: Vocabulary) -> ModelConfig:
     """The preset with its overrides.
 
     Raises:
@@ -181,7 +181,7 @@ def resolve_shape(spec: PretrainRunSpec, vocabulary: Vocabulary) -> Shape:
     model, sequence_tokens = spec.model, spec.data.sequence_length
     sizes, own = PRESETS[model.architecture][model.size], model.overrides
     heads, width = own.heads or sizes.heads, own.hidden_size or sizes.width
-    shape = Shape(
+    shape = ModelConfig(
         architecture=model.architecture,
         layers=own.layers or sizes.layers,
         heads=heads,
@@ -204,7 +204,7 @@ def asks_for_next_sentence(spec: PretrainRunSpec) -> bool:
     return bool(spec.objective.masked and spec.objective.masked.next_sentence)
 
 
-def check_positions(shape: Shape, sequence_tokens: int, remedy: str) -> None:
+def check_positions(shape: ModelConfig, sequence_tokens: int, remedy: str) -> None:
     """Refuses sequences longer than the model can see.
 
     Raises:

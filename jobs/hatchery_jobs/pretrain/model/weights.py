@@ -9,7 +9,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.hub.download import Snapshot, find_snapshot
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
-from hatchery_jobs.pretrain.model.config import Shape, asks_for_next_sentence, check_positions, resolve_shape
+from hatchery_jobs.pretrain.model.config import ModelConfig, asks_for_next_sentence, check_positions, resolve_shape
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.errors import DataError, SpecError
 
@@ -66,12 +66,12 @@ def find_weights(context: Context[PretrainRunSpec]) -> Weights | None:
     return Weights(snapshot.commit, snapshot)
 
 
-def model_shape(spec: PretrainRunSpec, vocabulary: Vocabulary, weights: Path | None) -> Shape:
+def model_shape(spec: PretrainRunSpec, vocabulary: Vocabulary, weights: Path | None) -> ModelConfig:
     """The sizes of the model that is trained: the spec's, or those of the weights."""
     return resolve_shape(spec, vocabulary) if weights is None else shape_of_weights(weights, spec, vocabulary)
 
 
-def shape_of_weights(folder: Path, spec: PretrainRunSpec, vocabulary: Vocabulary) -> Shape:
+def shape_of_weights(folder: Path, spec: PretrainRunSpec, vocabulary: Vocabulary) -> ModelConfig:
     """The sizes of a saved model, after everything about it that can be checked without torch.
 
     Raises:
@@ -140,9 +140,9 @@ def _check_padding(config: dict[str, Any], spec: PretrainRunSpec, vocabulary: Vo
         )
 
 
-def _gpt2(config: dict[str, Any], spec: PretrainRunSpec) -> Shape:
+def _gpt2(config: dict[str, Any], spec: PretrainRunSpec) -> ModelConfig:
     width, heads = config["n_embd"], config["n_head"]
-    return Shape(
+    return ModelConfig(
         architecture="gpt2",
         layers=config["n_layer"],
         heads=heads,
@@ -157,9 +157,9 @@ def _gpt2(config: dict[str, Any], spec: PretrainRunSpec) -> Shape:
     )
 
 
-def _llama(config: dict[str, Any], spec: PretrainRunSpec) -> Shape:
+def _llama(config: dict[str, Any], spec: PretrainRunSpec) -> ModelConfig:
     width, heads = config["hidden_size"], config["num_attention_heads"]
-    return Shape(
+    return ModelConfig(
         architecture="llama",
         layers=config["num_hidden_layers"],
         heads=heads,
@@ -174,10 +174,10 @@ def _llama(config: dict[str, Any], spec: PretrainRunSpec) -> Shape:
     )
 
 
-def _encoder(config: dict[str, Any], spec: PretrainRunSpec) -> Shape:
+def _encoder(config: dict[str, Any], spec: PretrainRunSpec) -> ModelConfig:
     width, heads = config["hidden_size"], config["num_attention_heads"]
     skipped = config["pad_token_id"] + 1 if spec.model.architecture == "roberta" else 0
-    return Shape(
+    return ModelConfig(
         architecture=spec.model.architecture,
         layers=config["num_hidden_layers"],
         heads=heads,
@@ -194,8 +194,8 @@ def _encoder(config: dict[str, Any], spec: PretrainRunSpec) -> Shape:
     )
 
 
-def _t5(config: dict[str, Any], spec: PretrainRunSpec) -> Shape:
-    return Shape(
+def _t5(config: dict[str, Any], spec: PretrainRunSpec) -> ModelConfig:
+    return ModelConfig(
         architecture="t5",
         layers=config["num_layers"],
         heads=config["num_heads"],

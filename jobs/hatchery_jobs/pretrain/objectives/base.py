@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 import torch
 
-from hatchery_jobs.pretrain.data.types import Feed, PairFeed
+from hatchery_jobs.pretrain.data.types import DataSource, PairSource
 
 IGNORED: Final = -100
 """Label of a position that is not learnt: what torch's cross-entropy leaves out."""
@@ -65,7 +65,7 @@ class Objective(Protocol):
 class Fed:
     """What every objective that reads a feed shares."""
 
-    feed: Feed | PairFeed
+    feed: DataSource | PairSource
     """Where rows or pairs come from."""
 
     @property

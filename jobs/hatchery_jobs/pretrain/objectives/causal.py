@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hatchery_jobs.pretrain.data.types import Feed, Rows
+from hatchery_jobs.pretrain.data.types import DataSource, Rows
 from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Fed, Scorer
 
 
@@ -13,7 +13,7 @@ from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Fed, Scorer
 class Causal(Fed):
     """Each token is predicted from those before it."""
 
-    feed: Feed
+    feed: DataSource
     """Rows of `sequence_tokens` inputs."""
     device: torch.device
     """Where batches go."""

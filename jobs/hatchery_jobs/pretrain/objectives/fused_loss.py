@@ -43,7 +43,7 @@ class Head(torch.nn.Linear):
 
 
 @dataclass(frozen=True)
-class Scored:
+class LossModel:
     """A model that answers a batch with its loss."""
 
     model: Any
@@ -52,7 +52,7 @@ class Scored:
     """Its output layer."""
 
     @classmethod
-    def of(cls, model: Any, called: Any = None) -> "Scored":
+    def of(cls, model: Any, called: Any = None) -> "LossModel":
         """A model of transformers with a `Head`, and what it is called through: None: nothing around it."""
         return cls(model if called is None else called, model.get_output_embeddings())
 

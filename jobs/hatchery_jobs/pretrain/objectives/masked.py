@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.objective import Masked as MaskedSpec
-from hatchery_jobs.pretrain.data.types import Feed, Tokens
+from hatchery_jobs.pretrain.data.types import DataSource, Tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Fed, Scorer
 from hatchery_jobs.pretrain.objectives.rng import Draw, chance
@@ -40,7 +40,7 @@ class Masked(Fed):
 
     spec: MaskedSpec
     """Share, whole words, next sentence."""
-    feed: Feed
+    feed: DataSource
     """Rows of `row_tokens` tokens; the one after the last is not used."""
     vocabulary: Vocabulary
     """Special tokens and words."""
@@ -57,7 +57,14 @@ class Masked(Fed):
 
     @classmethod
     def of(
-        cls, spec: MaskedSpec, feed: Feed, vocabulary: Vocabulary, device: torch.device, *, row_tokens: int, seed: int
+        cls,
+        spec: MaskedSpec,
+        feed: DataSource,
+        vocabulary: Vocabulary,
+        device: torch.device,
+        *,
+        row_tokens: int,
+        seed: int,
     ) -> "Masked":
         """The objective of a spec.
 

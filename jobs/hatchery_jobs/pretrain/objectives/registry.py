@@ -8,7 +8,7 @@ from hatchery_api.resources.pretrain.objective import Masked as MaskedSpec
 from hatchery_api.resources.pretrain.objective import Seq2seq as Seq2seqSpec
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, row_tokens
-from hatchery_jobs.pretrain.data.types import Feed, PairFeed
+from hatchery_jobs.pretrain.data.types import DataSource, PairSource
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.objectives import masked, seq2seq
 from hatchery_jobs.pretrain.objectives.base import Objective
@@ -18,7 +18,7 @@ from hatchery_jobs.pretrain.objectives.causal import Causal
 def build_objective(
     spec: PretrainRunSpec,
     vocabulary: Vocabulary,
-    feed: Feed | PairFeed,
+    feed: DataSource | PairSource,
     device: torch.device,
     tokens_per_byte: float | None = None,
 ) -> Objective:
@@ -36,15 +36,15 @@ def build_objective(
     """
     sequence_tokens, seed = spec.data.sequence_length, spec.data.shuffle.seed
     if spec.objective.type == "causal":
-        return Causal(cast("Feed", feed), device, sequence_tokens, tokens_per_byte)
+        return Causal(cast("DataSource", feed), device, sequence_tokens, tokens_per_byte)
     if spec.objective.type == "masked":
         settings = spec.objective.masked or MaskedSpec()
         return masked.Masked.of(
-            settings, cast("Feed", feed), vocabulary, device, row_tokens=row_tokens(spec), seed=seed
+            settings, cast("DataSource", feed), vocabulary, device, row_tokens=row_tokens(spec), seed=seed
         )
     task = spec.objective.seq2seq or Seq2seqSpec()
     padding = seq2seq.Padding(sequence_tokens, spec.data.dynamic_padding, spec.data.pad_to_multiple_of)
     if not learns_pairs(spec):
-        return seq2seq.SpanCorruption.of(task, cast("Feed", feed), vocabulary, padding, device=device, seed=seed)
+        return seq2seq.SpanCorruption.of(task, cast("DataSource", feed), vocabulary, padding, device=device, seed=seed)
     to_code = task.task == "commentToCode"
-    return seq2seq.Pairs(cast("PairFeed", feed), to_code, seq2seq.Ids.of(vocabulary), padding, device)
+    return seq2seq.Pairs(cast("PairSource", feed), to_code, seq2seq.Ids.of(vocabulary), padding, device)

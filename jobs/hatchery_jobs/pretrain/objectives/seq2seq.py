@@ -8,7 +8,7 @@ import torch
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.objective import Seq2seq as Seq2seqSpec
 from hatchery_jobs.pretrain.data.row_lengths import PAIR_SHARE
-from hatchery_jobs.pretrain.data.types import Feed, PairFeed, Tokens
+from hatchery_jobs.pretrain.data.types import DataSource, PairSource, Tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Fed, Scorer
 from hatchery_jobs.pretrain.objectives.rng import Draw, chance
@@ -88,7 +88,7 @@ class _EncoderDecoder(Fed):
 class SpanCorruption(_EncoderDecoder):
     """Spans of a row are replaced by sentinels and written by the decoder."""
 
-    feed: Feed
+    feed: DataSource
     """Rows of `corruption.row_tokens` tokens; the one after the last is not used."""
     corruption: Corruption
     """Numbers of tokens and spans."""
@@ -105,7 +105,14 @@ class SpanCorruption(_EncoderDecoder):
 
     @classmethod
     def of(
-        cls, spec: Seq2seqSpec, feed: Feed, vocabulary: Vocabulary, padding: Padding, *, device: torch.device, seed: int
+        cls,
+        spec: Seq2seqSpec,
+        feed: DataSource,
+        vocabulary: Vocabulary,
+        padding: Padding,
+        *,
+        device: torch.device,
+        seed: int,
     ) -> "SpanCorruption":
         """The objective of a spec.
 
@@ -149,7 +156,7 @@ class SpanCorruption(_EncoderDecoder):
 class Pairs(_EncoderDecoder):
     """One half of a pair is read, the other written."""
 
-    feed: PairFeed
+    feed: PairSource
     """Pairs of comment and code."""
     to_code: bool
     """Whether the comment is read and the code written, or the other way round."""

@@ -10,7 +10,7 @@ from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.data.index import TokenIndex
 from hatchery_jobs.pretrain.record.curve import CURVE
 from hatchery_jobs.pretrain.report.data import FAMILIES, OBJECTIVES, CurveLines, counted, measurements, numbers, task
-from hatchery_jobs.pretrain.report.html import CURVE_PICTURE, REPORT, Story
+from hatchery_jobs.pretrain.report.html import CURVE_PICTURE, REPORT, ReportData
 from hatchery_jobs.pretrain.training.generate import SAMPLES, Sample
 
 SAMPLE_CHARS: Final = 800
@@ -24,7 +24,7 @@ TASKS: Final = {
 """For each objective: the Hub's name of the task, the class that loads the model, and what it is called."""
 
 
-def model_card(story: Story) -> str:
+def model_card(story: ReportData) -> str:
     """README.md of the model's folder and of its repository on the Hub."""
     spec, index, result = story.job.spec, story.index, story.result
     metadata = yaml.safe_dump(_metadata(spec, result), sort_keys=False, allow_unicode=True)
@@ -122,7 +122,7 @@ def _interventions(result: PretrainResult) -> str:
     )
 
 
-def _data(story: Story) -> str:
+def _data(story: ReportData) -> str:
     index = story.index
     tokenizer = story.job.input("tokenizer")
     rows = [(name, share, documents, digest and f"`{digest}`") for name, share, documents, digest in story.corpora]

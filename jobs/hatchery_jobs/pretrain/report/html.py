@@ -66,7 +66,7 @@ PHASE_COLOURS: Final = {"data": "#d4a72c", "compute": "#2f81f7", "optimizer": "#
 
 
 @dataclass(frozen=True)
-class Story:
+class ReportData:
     """What card and report are made of."""
 
     job: JobInput[PretrainRunSpec]
@@ -92,7 +92,7 @@ class Story:
         return [(line["step"], line[name]) for line in self.curve if name in line]
 
 
-def report_html(story: Story) -> str:
+def report_html(story: ReportData) -> str:
     """The page."""
     spec = story.job.spec
     head = (
@@ -116,14 +116,14 @@ def report_html(story: Story) -> str:
     return f"{head}{title}{body}</main></body></html>\n"
 
 
-def loss_chart(story: Story) -> Chart:
+def loss_chart(story: ReportData) -> Chart:
     """Losses in training and on the validation split."""
     train, validation = story.points("loss"), story.points("eval_loss")
     lines = [Line("train", train, "a"), Line("validation", validation, "b", dots=True)]
     return Chart("Loss, nats per token", lines, _marks(story), story.job.spec.schedule.steps, is_log=True)
 
 
-def _tiles(story: Story) -> str:
+def _tiles(story: ReportData) -> str:
     result, facts = story.result, numbers(story.job.spec, story.index, story.result)
     timed = {
         "Tokens per second": None if result.tokens_per_second is None else label(result.tokens_per_second),
@@ -146,14 +146,14 @@ def _figure(chart: Chart) -> str:
     return f"<figure>{chart.svg()}</figure>"
 
 
-def _learning(story: Story) -> str:
+def _learning(story: ReportData) -> str:
     steps, marks = story.job.spec.schedule.steps, _marks(story)
     rate = Chart("Learning rate", [Line("learning rate", story.points("learning_rate"), "c")], marks, steps, width=540)
     norm = Chart("Gradient norm before clipping", [Line("norm", story.points("gradient_norm"), "a")], marks, steps, 540)
     return f'{_figure(loss_chart(story))}<div class="pair">{_figure(rate)}{_figure(norm)}</div>'
 
 
-def _marks(story: Story) -> list[Mark]:
+def _marks(story: ReportData) -> list[Mark]:
     marks = [Mark(step, "restart", f"restart at {step:,}: {cause}") for step, cause in timeline.restarts(story.lines)]
     for line in story.lines:
         if line["event"] == timeline.INTERVENED:
@@ -162,7 +162,7 @@ def _marks(story: Story) -> list[Mark]:
     return marks
 
 
-def _time(story: Story) -> str:
+def _time(story: ReportData) -> str:
     updates = [line for line in story.lines if line["event"] == timeline.UPDATE and line["total"] > 0]
     if not updates:
         return ""
@@ -183,7 +183,7 @@ def _time(story: Story) -> str:
     return f'{_figure(chart)}{caption}<div class="bar">{bar}</div><div class="key">{key}</div>'
 
 
-def _events(story: Story) -> str:
+def _events(story: ReportData) -> str:
     counts = [("Restart: " + cause, str(count)) for cause, count in timeline.restarts_by_cause(story.lines).items()]
     interventions = [line for line in story.lines if line["event"] == timeline.INTERVENED]
     for (action, reason), group in groupby(sorted((str(i["action"]), str(i["reason"])) for i in interventions)):
@@ -203,7 +203,7 @@ def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _data(story: Story) -> str:
+def _data(story: ReportData) -> str:
     corpora_table = _table(("Corpus", "Share of sequences", "Documents", "Digest"), story.corpora)
     if story.index is None:
         return corpora_table

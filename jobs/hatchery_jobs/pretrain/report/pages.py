@@ -9,7 +9,7 @@ from hatchery_jobs.pretrain.data.index import TokenIndex
 from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.record.event_log import TIMELINE, read_timeline
 from hatchery_jobs.pretrain.report.card import model_card
-from hatchery_jobs.pretrain.report.html import CURVE_PICTURE, REPORT, Story, loss_chart, report_html
+from hatchery_jobs.pretrain.report.html import CURVE_PICTURE, REPORT, ReportData, loss_chart, report_html
 from hatchery_jobs.pretrain.training.generate import SAMPLES, read_samples
 from hatchery_jobs.runtime.artifacts import RECORD, write_atomically
 
@@ -31,13 +31,13 @@ def write_pages(
         timed: all numbers.
     """
     curve, samples = read_curve(folder / CURVE), read_samples(folder / SAMPLES)
-    story = Story(job, index, lasting, curve, samples)
+    story = ReportData(job, index, lasting, curve, samples)
     pages = {
         "README.md": model_card(story),
         REPORT: report_html(story),
         CURVE_PICTURE: loss_chart(story).svg(alone=True),
         f"{RECORD}/{REPORT}": report_html(
-            Story(job, index, timed, curve, samples, read_timeline(folder / RECORD / TIMELINE))
+            ReportData(job, index, timed, curve, samples, read_timeline(folder / RECORD / TIMELINE))
         ),
     }
     (folder / RECORD).mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ from hatchery_api.contract import JobInput
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.state import RunState, Update, goodput
 from hatchery_jobs.pretrain.telemetry.hardware import device_memory
-from hatchery_jobs.pretrain.telemetry.run_info import Setup
+from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_jobs.runtime.progress import REGISTRY
 
 LABELS: Final = ["namespace", "name"]
@@ -157,7 +157,7 @@ EVERY: Final[tuple[MetricWrapperBase, ...]] = (
 class RunMetrics:
     """The metrics of one run, by its labels."""
 
-    def __init__(self, job: JobInput[PretrainRunSpec], state: RunState, setup: Setup) -> None:
+    def __init__(self, job: JobInput[PretrainRunSpec], state: RunState, setup: RunInfo) -> None:
         """Creates the series of a run; this process begins at a state of it."""
         spec = job.spec
         self._run = (job.namespace, job.name)

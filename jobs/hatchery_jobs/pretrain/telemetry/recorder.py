@@ -12,13 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from hatchery_jobs.pretrain.launcher.protocol import WorkOrder
+from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
 from hatchery_jobs.pretrain.record import event_log as timeline
 from hatchery_jobs.pretrain.record.curve import CURVE, Curve
 from hatchery_jobs.pretrain.record.event_log import TIMELINE, Timeline
 from hatchery_jobs.pretrain.state import RunState, Update, goodput
 from hatchery_jobs.pretrain.telemetry.metrics import RunMetrics
-from hatchery_jobs.pretrain.telemetry.run_info import Setup
+from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_jobs.pretrain.telemetry.trackers import measured_numbers, open_trackers, update_numbers
 from hatchery_jobs.pretrain.training.generate import SAMPLES, Sample, store_samples
 from hatchery_jobs.runtime.artifacts import RECORD
@@ -36,7 +36,7 @@ TRACK_SECONDS: Final = 0.5
 """Shortest time between two updates that trackers are told of, which takes them a millisecond; the curve has all."""
 
 
-def keep_log(order: WorkOrder, rank: int, *, leads: bool) -> None:
+def keep_log(order: WorkerSpec, rank: int, *, leads: bool) -> None:
     """From here on this worker keeps a log of its own, and only the lead's is printed."""
     to_file(log_file(order.folder, rank), console=leads)
 
@@ -46,7 +46,7 @@ def log_file(folder: Path, rank: int) -> Path:
     return folder / RECORD / "logs" / f"worker-{rank}.jsonl"
 
 
-class Silence(AbstractContextManager["Silence"]):
+class NullRecorder(AbstractContextManager["NullRecorder"]):
     """What the other workers tell the outside: nothing."""
 
     def updated(self, state: RunState, update: Update) -> None:
@@ -80,10 +80,10 @@ class Silence(AbstractContextManager["Silence"]):
         """Ends the record."""
 
 
-class Recorder(Silence):
+class Recorder(NullRecorder):
     """The lead's record of a run."""
 
-    def __init__(self, order: WorkOrder, state: RunState, setup: Setup) -> None:
+    def __init__(self, order: WorkerSpec, state: RunState, setup: RunInfo) -> None:
         """Begins at a state of the run."""
         job, record = order.job, order.folder / RECORD
         self._steps, self._samples_per_step = job.spec.schedule.steps, job.spec.batch.sequences

@@ -6,7 +6,7 @@ from hatchery_jobs.pretrain.telemetry.hardware import Device, utilization
 
 
 @dataclass(frozen=True)
-class Setup:
+class RunInfo:
     """A run's model and workers."""
 
     parameters: int

@@ -15,7 +15,7 @@ from hatchery_api.contract import JobInput
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_api.resources.pretrain.tracking import WandB
 from hatchery_jobs.pretrain.state import RunState, Update, perplexity
-from hatchery_jobs.pretrain.telemetry.run_info import Setup
+from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_jobs.pretrain.training.generate import Sample
 from hatchery_jobs.runtime.logs import log
 
@@ -85,7 +85,9 @@ class Trackers:
                 log("tracker-failed", tracker=name, error=str(error))
 
 
-def open_trackers(job: JobInput[PretrainRunSpec], setup: Setup, state: RunState, folder: Path, cache: Path) -> Trackers:
+def open_trackers(
+    job: JobInput[PretrainRunSpec], setup: RunInfo, state: RunState, folder: Path, cache: Path
+) -> Trackers:
     """The trackers that a spec asks for.
 
     Args:
@@ -105,7 +107,7 @@ def open_trackers(job: JobInput[PretrainRunSpec], setup: Setup, state: RunState,
     return Trackers(openers)
 
 
-def update_numbers(state: RunState, update: Update, setup: Setup, samples_per_step: int) -> dict[str, float]:
+def update_numbers(state: RunState, update: Update, setup: RunInfo, samples_per_step: int) -> dict[str, float]:
     """What trackers are told of an update."""
     times = update.times
     numbers = {

@@ -25,9 +25,9 @@ from hatchery_jobs.pretrain.distributed import watchdog
 from hatchery_jobs.pretrain.distributed.process_group import local_rank
 from hatchery_jobs.pretrain.launcher.protocol import (
     Cause,
-    Ending,
-    Failure,
-    WorkOrder,
+    WorkerFailure,
+    WorkerResult,
+    WorkerSpec,
     out_of_memory,
     write_ending,
     write_failure,
@@ -43,7 +43,7 @@ from hatchery_jobs.runtime.errors import JobError
 from hatchery_jobs.runtime.logs import bind, guard_streams, log, redact
 
 
-def train(order: WorkOrder) -> Ending:
+def train(order: WorkerSpec) -> WorkerResult:
     """Trains from the newest checkpoint, or from the start, to the end or until a pod is asked to end."""
     timeout = parse_duration(order.job.spec.guard.stall_timeout)
     with watchdog.started(timeout, lambda said: write_failure(order, local_rank(), hung(said))) as dog:
@@ -148,16 +148,16 @@ def intervene(run: Trainer, verdict: guard.Verdict) -> None:
     run.recorder.intervened(run.state, verdict.action, verdict.message)
 
 
-def interrupted(run: Trainer) -> Ending:
+def interrupted(run: Trainer) -> WorkerResult:
     """Saves the state and ends."""
     run.save(wait=True)
     log("interrupted", rank=run.team.rank, step=run.state.step)
     return ending(run, "interrupted")
 
 
-def ending(run: Trainer, state: Literal["done", "interrupted"]) -> Ending:
+def ending(run: Trainer, state: Literal["done", "interrupted"]) -> WorkerResult:
     """The end of a run, with its numbers."""
-    return Ending(state=state, result=result(run))
+    return WorkerResult(state=state, result=result(run))
 
 
 def leave() -> None:
@@ -166,28 +166,28 @@ def leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def hung(said: str) -> Failure:
+def hung(said: str) -> WorkerFailure:
     """The failure of a worker that does nothing any more."""
     message = f"worker {local_rank()} hangs: {said}; the stacks of its threads are in its log"
-    return Failure(reason=Reason.NO_PROGRESS, message=message, exit_code=ExitCode.RETRY, cause=Cause.HUNG)
+    return WorkerFailure(reason=Reason.NO_PROGRESS, message=message, exit_code=ExitCode.RETRY, cause=Cause.HUNG)
 
 
-def failure_of(error: Exception) -> Failure:
+def failure_of(error: Exception) -> WorkerFailure:
     """What a worker's error means."""
     if isinstance(error, JobError):
-        return Failure(reason=error.reason, message=error.message, exit_code=error.exit_code)
+        return WorkerFailure(reason=error.reason, message=error.message, exit_code=error.exit_code)
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return out_of_memory(str(error) or "out of memory", of_pod=not isinstance(error, torch.OutOfMemoryError))
     peer_lost = isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
     text = redact("".join(traceback.format_exception(error)))
     cause = Cause.PEER if peer_lost else Cause.OWN
-    return Failure(reason=Reason.ATTEMPT_FAILED, message=text[-2000:], exit_code=ExitCode.RETRY, cause=cause)
+    return WorkerFailure(reason=Reason.ATTEMPT_FAILED, message=text[-2000:], exit_code=ExitCode.RETRY, cause=cause)
 
 
 def main(path: Path) -> int:
     """Entry point of a worker."""
     disable_progress_bar()
-    order = WorkOrder.model_validate_json(path.read_bytes())
+    order = WorkerSpec.model_validate_json(path.read_bytes())
     bind(order.job)
     rows = order.micro_batch()
     try:

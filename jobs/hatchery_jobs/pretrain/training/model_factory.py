@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.data.vocabulary import SpecialIds
-from hatchery_jobs.pretrain.model.config import RELATIVE_POSITIONS, Shape
+from hatchery_jobs.pretrain.model.config import RELATIVE_POSITIONS, ModelConfig
 from hatchery_jobs.pretrain.objectives.fused_loss import Head
 from hatchery_jobs.runtime.errors import DataError, SpecError
 
@@ -36,7 +36,7 @@ FRESH_HEADS: Final = ("bert.pooler.", "cls.seq_relationship.")
 
 
 def build_model(
-    shape: Shape,
+    shape: ModelConfig,
     special: SpecialIds,
     seed: int,
     *,
@@ -71,7 +71,7 @@ def build_model(
     return model.train()
 
 
-def _deviation(shape: Shape) -> float:
+def _deviation(shape: ModelConfig) -> float:
     """Standard deviation of fresh weights: 0.023 for a width of 768, where GPT-2 has 0.02 for every width.
 
     Nguyen and Salazar 2019, "Transformers without Tears", arXiv:1910.05895, section 2.2. Narrow models learn faster so.
@@ -79,7 +79,7 @@ def _deviation(shape: Shape) -> float:
     return math.sqrt(2 / (5 * shape.width))
 
 
-def _order_positions(model: Any, shape: Shape) -> None:
+def _order_positions(model: Any, shape: ModelConfig) -> None:
     """Fills a table of positions with waves of the deviation of all weights, so that neighbours are neighbours from
     the start; as random rows they have to be learnt first.
     """
@@ -97,7 +97,7 @@ def sinusoids(positions: int, width: int) -> torch.Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width]
 
 
-def _class(shape: Shape) -> Any:
+def _class(shape: ModelConfig) -> Any:
     if shape.next_sentence:
         return hf.BertForPreTraining
     return {
@@ -119,7 +119,7 @@ def _kernel(attention: str) -> str:
     return KERNELS[attention]
 
 
-def _config(shape: Shape, special: SpecialIds) -> Any:
+def _config(shape: ModelConfig, special: SpecialIds) -> Any:
     match shape.architecture:
         case "gpt2":
             return _gpt2(shape, special)
@@ -131,7 +131,7 @@ def _config(shape: Shape, special: SpecialIds) -> Any:
             return _encoder(shape, special)
 
 
-def _gpt2(shape: Shape, special: SpecialIds) -> Any:
+def _gpt2(shape: ModelConfig, special: SpecialIds) -> Any:
     return hf.GPT2Config(
         vocab_size=shape.vocab,
         n_positions=shape.positions,
@@ -149,7 +149,7 @@ def _gpt2(shape: Shape, special: SpecialIds) -> Any:
     )
 
 
-def _llama(shape: Shape, special: SpecialIds) -> Any:
+def _llama(shape: ModelConfig, special: SpecialIds) -> Any:
     return hf.LlamaConfig(
         vocab_size=shape.vocab,
         max_position_embeddings=shape.positions,
@@ -167,7 +167,7 @@ def _llama(shape: Shape, special: SpecialIds) -> Any:
     )
 
 
-def _encoder(shape: Shape, special: SpecialIds) -> Any:
+def _encoder(shape: ModelConfig, special: SpecialIds) -> Any:
     config, segments = (hf.RobertaConfig, 1) if shape.architecture == "roberta" else (hf.BertConfig, 2)
     return config(
         vocab_size=shape.vocab,
@@ -186,7 +186,7 @@ def _encoder(shape: Shape, special: SpecialIds) -> Any:
     )
 
 
-def _t5(shape: Shape, special: SpecialIds) -> Any:
+def _t5(shape: ModelConfig, special: SpecialIds) -> Any:
     """Version 1.1 with the embedding of the first version: gated layers learn more for their size, and one table for
     input and output is what a small vocabulary of a corpus of one's own wants.
     """
@@ -207,7 +207,7 @@ def _t5(shape: Shape, special: SpecialIds) -> Any:
     )
 
 
-def _loaded(model_class: Any, folder: Path, shape: Shape, kernel: str) -> Any:
+def _loaded(model_class: Any, folder: Path, shape: ModelConfig, kernel: str) -> Any:
     try:
         config = hf.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         for name in DROPOUTS[shape.architecture]:

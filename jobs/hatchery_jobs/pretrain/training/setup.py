@@ -14,17 +14,17 @@ from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.data.loader import open_feed
 from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, target_tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary, copy_tokenizer, load_vocabulary
-from hatchery_jobs.pretrain.distributed.process_group import Team, gather_team
+from hatchery_jobs.pretrain.distributed.process_group import ProcessGroup, init_distributed
 from hatchery_jobs.pretrain.distributed.sharding import shard
-from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS, OUTBOX, Sign, WorkOrder
-from hatchery_jobs.pretrain.model.config import Shape
+from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS, OUTBOX, Flag, WorkerSpec
+from hatchery_jobs.pretrain.model.config import ModelConfig
 from hatchery_jobs.pretrain.model.weights import model_shape
 from hatchery_jobs.pretrain.objectives.registry import build_objective
 from hatchery_jobs.pretrain.record.event_log import TIMELINE, existed_seconds, read_timeline
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.pretrain.telemetry.hardware import this_device
-from hatchery_jobs.pretrain.telemetry.recorder import Recorder, Silence, keep_log
-from hatchery_jobs.pretrain.telemetry.run_info import Setup
+from hatchery_jobs.pretrain.telemetry.recorder import NullRecorder, Recorder, keep_log
+from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_jobs.pretrain.training.memory import check_memory
 from hatchery_jobs.pretrain.training.model_factory import build_model
 from hatchery_jobs.pretrain.training.optimizer import build_optimizer
@@ -37,14 +37,14 @@ COMPILERS = ("cc", "gcc", "clang")
 """Programs one of which torch.compile calls."""
 
 
-def prepare(order: WorkOrder) -> Trainer:
+def prepare(order: WorkerSpec) -> Trainer:
     """Model, optimizer and data, at the newest checkpoint."""
     spec = order.job.spec
-    team = gather_team(order)
+    team = init_distributed(order)
     keep_log(order, team.rank, leads=team.leads)
-    order.sign(Sign.STARTED).touch()
+    order.sign(Flag.STARTED).touch()
     if team.device.type == "cpu":
-        order.sign(Sign.ON_CPU).touch()
+        order.sign(Flag.ON_CPU).touch()
         if team.leads:
             order.halve_after_a_kill()
     vocabulary = load_vocabulary(order.tokenizer)
@@ -59,7 +59,7 @@ def prepare(order: WorkOrder) -> Trainer:
         existed = existed_seconds(read_timeline(order.folder / RECORD / TIMELINE))
         state = state.model_copy(update={"wall_seconds": max(state.wall_seconds, existed)})
     setup = _setup(spec, team, shape)
-    recorder = Recorder(order, state, setup) if team.leads else Silence()
+    recorder = Recorder(order, state, setup) if team.leads else NullRecorder()
     feed, tokens_per_byte = open_feed(order, vocabulary, team)
     log("training", rank=team.rank, workers=team.size, device=setup.device.name, step=state.step)
     return Trainer(
@@ -80,7 +80,7 @@ def prepare(order: WorkOrder) -> Trainer:
 
 
 def _model(
-    spec: PretrainRunSpec, team: Team, shape: Shape, vocabulary: Vocabulary, weights: Path | None
+    spec: PretrainRunSpec, team: ProcessGroup, shape: ModelConfig, vocabulary: Vocabulary, weights: Path | None
 ) -> tuple[Any, Any, Any]:
     """The model, the model as the loop calls it, and the optimizer."""
     model = build_model(
@@ -102,7 +102,7 @@ def _model(
     return model, forward, prepared
 
 
-def _compiled(spec: PretrainRunSpec, team: Team, model: Any) -> Any:
+def _compiled(spec: PretrainRunSpec, team: ProcessGroup, model: Any) -> Any:
     """The model, compiled where it pays: on GPUs whose shapes never change; on CPUs it costs more than it brings."""
     pads = learns_pairs(spec) and spec.data.dynamic_padding
     has_compiler = any(shutil.which(program) for program in COMPILERS)
@@ -114,8 +114,8 @@ def _compiled(spec: PretrainRunSpec, team: Team, model: Any) -> Any:
     return torch.compile(model)
 
 
-def _setup(spec: PretrainRunSpec, team: Team, shape: Shape) -> Setup:
-    return Setup(
+def _setup(spec: PretrainRunSpec, team: ProcessGroup, shape: ModelConfig) -> RunInfo:
+    return RunInfo(
         parameters=shape.parameters,
         tokens_per_step=spec.batch.sequences * spec.data.sequence_length,
         flops_per_token=shape.flops_per_token(spec.data.sequence_length, target_tokens(spec)),
@@ -124,7 +124,7 @@ def _setup(spec: PretrainRunSpec, team: Team, shape: Shape) -> Setup:
     )
 
 
-def _publisher(order: WorkOrder, model: Any, recorder: Silence) -> Publisher:
+def _publisher(order: WorkerSpec, model: Any, recorder: NullRecorder) -> Publisher:
     """The way of checkpoints to the Hub; what makes a model of their weights is written first."""
     files = order.signs / "model"
     model.config.save_pretrained(files)
@@ -132,7 +132,9 @@ def _publisher(order: WorkOrder, model: Any, recorder: Silence) -> Publisher:
     return Publisher(order.job, files, order.folder / OUTBOX, told=recorder.pushed)
 
 
-def resume(team: Team, checkpoints: Checkpoints, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> RunState:
+def resume(
+    team: ProcessGroup, checkpoints: Checkpoints, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> RunState:
     """Loads the newest complete checkpoint; the lead chooses, so that all take the same one.
 
     Raises:

@@ -18,15 +18,15 @@ from hatchery_jobs.pretrain.checkpoint.publish import Publisher
 from hatchery_jobs.pretrain.checkpoint.snapshot import apply, contribute, gather, whole
 from hatchery_jobs.pretrain.checkpoint.store import WEIGHTS, Checkpoints
 from hatchery_jobs.pretrain.checkpoint.writer import CheckpointWriter
-from hatchery_jobs.pretrain.distributed.process_group import Team
+from hatchery_jobs.pretrain.distributed.process_group import ProcessGroup
 from hatchery_jobs.pretrain.distributed.sharding import unsynced
-from hatchery_jobs.pretrain.launcher.protocol import WorkOrder
+from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
 from hatchery_jobs.pretrain.objectives.base import Objective
-from hatchery_jobs.pretrain.objectives.fused_loss import Scored
+from hatchery_jobs.pretrain.objectives.fused_loss import LossModel
 from hatchery_jobs.pretrain.record.curve import CURVE
 from hatchery_jobs.pretrain.state import RunState, Update
-from hatchery_jobs.pretrain.telemetry.recorder import Recorder, Silence
-from hatchery_jobs.pretrain.telemetry.run_info import Setup
+from hatchery_jobs.pretrain.telemetry.recorder import NullRecorder, Recorder
+from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_jobs.pretrain.training import guard
 from hatchery_jobs.runtime.artifacts import storage_errors
 from hatchery_jobs.runtime.errors import RetryableError
@@ -39,10 +39,10 @@ CATCH_UP_SECONDS: Final = 120.0
 class Trainer(AbstractContextManager["Trainer"]):
     """What the steps of the loop work on."""
 
-    team: Team
-    order: WorkOrder
+    team: ProcessGroup
+    order: WorkerSpec
     spec: PretrainRunSpec
-    setup: Setup
+    setup: RunInfo
     objective: Objective
     rows: int
     """Rows of one micro-batch."""
@@ -53,7 +53,7 @@ class Trainer(AbstractContextManager["Trainer"]):
     optimizer: Any
     checkpoints: Checkpoints
     state: RunState
-    recorder: Silence
+    recorder: NullRecorder
     writer: CheckpointWriter | None = None
     """Of the lead."""
     publisher: Publisher | None = None
@@ -63,9 +63,9 @@ class Trainer(AbstractContextManager["Trainer"]):
     """When the newest checkpoint was begun, monotonic."""
     _problem: RetryableError | None = None
     """Why the newest state is not saved."""
-    learner: Scored = field(init=False)
+    learner: LossModel = field(init=False)
     """The model as it learns."""
-    measured: Scored = field(init=False)
+    measured: LossModel = field(init=False)
     """The model as it is measured: DDP around it would only count passes without gradients."""
     _parameters: list[torch.nn.Parameter] = field(init=False)
     began: float = field(default_factory=time.monotonic)
@@ -73,8 +73,8 @@ class Trainer(AbstractContextManager["Trainer"]):
     def __post_init__(self) -> None:
         """Makes the lead's writer; time counts from here on top of what earlier attempts took."""
         self.began -= self.state.wall_seconds
-        self.learner = Scored.of(self.model, self.forward)
-        self.measured = self.learner if self.is_sharded else Scored.of(self.model)
+        self.learner = LossModel.of(self.model, self.forward)
+        self.measured = self.learner if self.is_sharded else LossModel.of(self.model)
         self._parameters = list(self.model.parameters())  # walking through the modules takes as long as a clip
         if isinstance(self.recorder, Recorder):
             self.writer = CheckpointWriter(

@@ -16,7 +16,7 @@ from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_api.status import Artifact, InputRecord
 from hatchery_jobs.pretrain import encode
-from hatchery_jobs.pretrain.launcher.protocol import WorkOrder
+from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
 from hatchery_jobs.runtime.artifacts import open_draft
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.progress import Progress
@@ -132,15 +132,15 @@ def inputs(shared_bench: Bench) -> list[InputRecord]:
 
 
 @pytest.fixture
-def orders(bench: Bench, inputs: list[InputRecord], tmp_path: Path) -> Callable[..., WorkOrder]:
+def orders(bench: Bench, inputs: list[InputRecord], tmp_path: Path) -> Callable[..., WorkerSpec]:
     """Makes the order of a run by name; the inputs are those of all tests unless others are given."""
 
-    def make(name: str, given: list[InputRecord] = inputs, **changes) -> WorkOrder:
+    def make(name: str, given: list[InputRecord] = inputs, **changes) -> WorkerSpec:
         context = bench.context("train", given, name, **changes)
         folder, signs = tmp_path / name, tmp_path / f"{name}-signs"
         folder.mkdir(exist_ok=True)
         signs.mkdir(exist_ok=True)
-        return WorkOrder(
+        return WorkerSpec(
             job=context.job,
             tokens=context.input("tokens"),
             tokenizer=context.input("tokenizer"),

@@ -5,7 +5,7 @@ import sys
 import threading
 from pathlib import Path
 
-from hatchery_jobs.pretrain.launcher.protocol import Sign, WorkOrder
+from hatchery_jobs.pretrain.launcher.protocol import Flag, WorkerSpec
 from hatchery_jobs.pretrain.training import loop
 
 PAUSE_STEP = "HATCHERY_PAUSE_STEP"
@@ -15,14 +15,14 @@ PATIENCE_SECONDS = 100
 
 def main(path: Path) -> int:
     """Entry point of a worker; the others wait for the lead in the update's all-reduce."""
-    order = WorkOrder.model_validate_json(path.read_bytes())
+    order = WorkerSpec.model_validate_json(path.read_bytes())
     learn = loop.learn
 
     def learn_when_asked(run):
         if run.state.step == int(os.environ[PAUSE_STEP]):
             never = threading.Event()
             for _ in range(PATIENCE_SECONDS * 20):
-                if order.sign(Sign.STOP).exists():
+                if order.sign(Flag.STOP).exists():
                     break
                 never.wait(0.05)
         return learn(run)

@@ -21,10 +21,10 @@ from hatchery_jobs.pretrain.launcher import launcher as launch
 from hatchery_jobs.pretrain.launcher.launcher import Gang
 from hatchery_jobs.pretrain.launcher.protocol import (
     Cause,
-    Ending,
-    Failure,
-    Sign,
-    WorkOrder,
+    Flag,
+    WorkerFailure,
+    WorkerResult,
+    WorkerSpec,
     write_ending,
     write_failure,
 )
@@ -190,7 +190,7 @@ def unused_port():
 @pytest.fixture
 def order(bench, inputs):
     context = bench.context("train", inputs, checkpoint={"gracePeriod": "6s"})
-    return WorkOrder(
+    return WorkerSpec(
         job=context.job,
         tokens=bench.root,
         folder=bench.root,
@@ -214,20 +214,20 @@ def script(gang_launches, order, monkeypatch):
 
 
 def started(order):
-    order.sign(Sign.STARTED).touch()
+    order.sign(Flag.STARTED).touch()
 
 
 def done(order):
-    write_ending(order, Ending(state="done", result={"step": 7}))
+    write_ending(order, WorkerResult(state="done", result={"step": 7}))
 
 
 def peer_interrupted(order):
-    write_ending(order, Ending(state="interrupted", result={"step": 3}))
+    write_ending(order, WorkerResult(state="interrupted", result={"step": 3}))
 
 
 def fails(reason="AttemptFailed", code=ExitCode.RETRY, rank=0, **more):
     return lambda order: write_failure(
-        order, rank, Failure(reason=reason, message=f"worker {rank}", exit_code=code, **more)
+        order, rank, WorkerFailure(reason=reason, message=f"worker {rank}", exit_code=code, **more)
     )
 
 
@@ -295,7 +295,7 @@ def kills(tmp_path, monkeypatch):
 
 
 def test_a_worker_killed_for_memory_is_followed_by_ones_with_half_the_rows(order, monkeypatch, kills):
-    killed, peer = kills(Sign.STARTED, Sign.ON_CPU), fails(cause=Cause.PEER, rank=1)
+    killed, peer = kills(Flag.STARTED, Flag.ON_CPU), fails(cause=Cause.PEER, rank=1)
     script([[killed, peer], [started, done]], order, monkeypatch)
     assert launch.run_workers(order, GANG, threading.Event()).result.step == 7
     assert order.micro_batch() == 1
@@ -306,7 +306,7 @@ def test_a_worker_killed_for_memory_is_followed_by_ones_with_half_the_rows(order
 
 
 def test_a_worker_with_a_gpu_that_was_killed_for_memory_of_the_pod_keeps_its_rows(order, monkeypatch, kills):
-    script([[kills(Sign.STARTED)]], order, monkeypatch)
+    script([[kills(Flag.STARTED)]], order, monkeypatch)
     with pytest.raises(RetryableError) as e:
         launch.run_workers(order, GANG, threading.Event())
     assert (e.value.reason, order.micro_batch()) == ("OutOfMemory", 2)
@@ -365,9 +365,9 @@ def test_workers_that_do_not_end_are_killed_within_the_grace_period(order, monke
     stop = threading.Event()
     stop.set()
     order.signs.mkdir()
-    order.sign(Sign.STARTED).touch()
+    order.sign(Flag.STARTED).touch()
     assert launch._launch(order, GANG, stop) == -signal.SIGKILL
-    assert order.sign(Sign.STOP).exists()
+    assert order.sign(Flag.STOP).exists()
 
 
 def test_the_command_line_of_a_gang(monkeypatch):

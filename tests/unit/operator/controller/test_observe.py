@@ -30,7 +30,7 @@ class Counted(FakeCluster):
         return super().list(kind, namespace, labels, fields)
 
 
-class Case:
+class StageContext:
     """Runs with a Job each, seen some seconds after the Jobs were made."""
 
     def __init__(self, *names: str, **changes: Any) -> None:
@@ -75,14 +75,14 @@ class Case:
 
 
 def test_a_job_is_given_a_moment_before_anything_is_asked() -> None:
-    case = Case("a", active=1)
+    case = StageContext("a", active=1)
     assert case.see(4).pods == ()
     assert case.cluster.listings == []
 
 
 def test_a_thousand_jobs_over_a_quota_share_a_listing_of_their_events() -> None:
     names = [f"r{number}" for number in range(20)]
-    case = Case(*names)
+    case = StageContext(*names)
     for name in names:
         case.refuse(name, 6)
     seen = [case.see(8, index) for index in range(20)]
@@ -94,7 +94,7 @@ def test_a_thousand_jobs_over_a_quota_share_a_listing_of_their_events() -> None:
 
 
 def test_the_newest_refusal_counts() -> None:
-    case = Case("a")
+    case = StageContext("a")
     case.refuse("a", 7, "Error creating: newest")
     case.refuse("a", 6, "Error creating: older")
     refusal = case.see(8).refusal
@@ -103,7 +103,7 @@ def test_the_newest_refusal_counts() -> None:
 
 
 def test_a_refusal_from_before_the_last_pod_was_made_is_history() -> None:
-    case = Case("a", active=1, pods=2)
+    case = StageContext("a", active=1, pods=2)
     case.refuse("a", 6)
     case.pod("a", 6)
     assert case.see(20).refusal
@@ -112,7 +112,7 @@ def test_a_refusal_from_before_the_last_pod_was_made_is_history() -> None:
 
 
 def test_events_of_a_pod_are_read_only_when_it_says_nothing_itself() -> None:
-    case = Case("a", active=1)
+    case = StageContext("a", active=1)
     mount = {"reason": "FailedMount", "involvedObject": {"uid": "uid-pod-a"}, "message": 'configmap "c" not found'}
     case.put("Event", "mount", **mount)
     unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "m"}
@@ -125,6 +125,6 @@ def test_events_of_a_pod_are_read_only_when_it_says_nothing_itself() -> None:
 
 
 def test_a_job_whose_pods_all_run_costs_no_request() -> None:
-    case = Case("a", active=1, ready=1, since=rfc3339(NOW))
+    case = StageContext("a", active=1, ready=1, since=rfc3339(NOW))
     case.see(3600)
     assert case.cluster.listings == []

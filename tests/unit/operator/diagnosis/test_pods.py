@@ -12,13 +12,13 @@ from hatchery_operator.diagnosis.admission import event_time, explain
 from hatchery_operator.diagnosis.ends import error_line
 from hatchery_operator.diagnosis.pods import failure, setback
 from hatchery_operator.diagnosis.waiting import blocked, needs_events, pulling
-from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.diagnosis import Diagnosis
 from hatchery_operator.domain.objects import Manifest
-from hatchery_operator.domain.spec_paths import Names
+from hatchery_operator.domain.spec_paths import SpecPaths
 from hatchery_operator.settings import Settings
 
 DATA = Path(__file__).parents[3] / "data/pods"
-NAMES = Names(
+NAMES = SpecPaths(
     "team",
     {
         "image": "localhost:5000/no-such-image:1",
@@ -136,7 +136,7 @@ def situation(name: str) -> tuple[list[Manifest], list[Manifest]]:
     return data["pods"], data["events"]
 
 
-def told(name: str, names: Names = NAMES) -> Problem | None:
+def told(name: str, names: SpecPaths = NAMES) -> Diagnosis | None:
     """What a user is told."""
     pods, events = situation(name)
     if not pods:
@@ -178,8 +178,8 @@ def test_a_text_that_is_not_known_is_passed_on_as_it_is(name: str) -> None:
     unknown = "the moon is in the wrong place"
     _overwrite([*pods, *events], unknown)
     if not pods:
-        said: Problem | None = explain(events[-1]["message"], NAMES)
-        assert said == Problem(Reason.POD_REFUSED, f"the API server refuses a child: {unknown}")
+        said: Diagnosis | None = explain(events[-1]["message"], NAMES)
+        assert said == Diagnosis(Reason.POD_REFUSED, f"the API server refuses a child: {unknown}")
         return
     said = blocked(pods, events, NAMES) or failure(pods, NAMES) or setback(pods, NAMES)
     assert said
@@ -204,7 +204,7 @@ def test_a_name_is_traced_to_the_field_that_holds_it_or_to_the_settings() -> Non
         sources=[{"name": "s", "files": {"urls": ["claim://texts/a/*.txt"]}}],
         hub={"repo": "a/b", "tokenSecret": {"name": "t"}},
     )
-    names = Names.of(subject, Settings(claim_name="shared"))
+    names = SpecPaths.of(subject, Settings(claim_name="shared"))
     assert names.origin("texts") == ", named in `spec.sources[0].files.urls[0]`,"
     assert names.origin("t") == ", named in `spec.hub.tokenSecret.name`,"
     assert names.origin("shared") == ", the operator's default where `spec.storage` is silent,"
@@ -257,7 +257,7 @@ def test_a_pod_that_was_preempted_is_not_the_reason_of_a_failure() -> None:
     found = failure([lost, crashed], NAMES)
     assert found
     assert "pod crashed ended with exit code 1: ValueError: bad" in found.message
-    assert setback([lost, pod(phase="Pending")], NAMES) == Problem(
+    assert setback([lost, pod(phase="Pending")], NAMES) == Diagnosis(
         Reason.DISRUPTED, "pod lost is lost and will be replaced: preempted"
     )
     replaced = setback([crashed, pod(phase="Pending")], NAMES)

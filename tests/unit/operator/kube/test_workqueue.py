@@ -13,16 +13,16 @@ from hatchery_operator.kube.workqueue import (
     JITTER,
     LONGEST_BACKOFF_SECONDS,
     SPACING_SECONDS,
-    Agenda,
+    Schedule,
     WorkQueue,
 )
 
 
-def agenda(jitter: float = 0.0) -> Agenda[str]:
-    return Agenda(lambda: jitter)
+def agenda(jitter: float = 0.0) -> Schedule[str]:
+    return Schedule(lambda: jitter)
 
 
-def take_all(todo: Agenda[str], now: float) -> list[str]:
+def take_all(todo: Schedule[str], now: float) -> list[str]:
     return [key for _ in range(100) if (key := todo.take(now)) is not None]
 
 

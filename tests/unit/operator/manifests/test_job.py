@@ -13,7 +13,7 @@ from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_operator.diagnosis.pods import failure
 from hatchery_operator.domain.objects import Manifest, Run
-from hatchery_operator.manifests.attempt import Work
+from hatchery_operator.manifests.attempt import Attempt
 from hatchery_operator.manifests.job import failure_rules, manifests
 from hatchery_operator.settings import Progress, Settings
 from hatchery_operator.stages.registry import STAGES
@@ -22,19 +22,21 @@ SETTINGS = Settings(progress=Progress(service_url="https://hatchery.system.svc:8
 ALL_STAGES = [(kind.kind, stage) for kind in KINDS for stage in kind.stages]
 
 
-def work(kind: str = "CorpusBuild", stage: str | None = None, attempt: int = 1, inputs: Any = (), **spec: Any) -> Work:
+def work(
+    kind: str = "CorpusBuild", stage: str | None = None, attempt: int = 1, inputs: Any = (), **spec: Any
+) -> Attempt:
     subject: Run = run(kind, "code", **spec)
     assert subject.spec
     definition = next(s for s in STAGES[kind] if stage in (None, s.name))
     shape = definition.shape(subject.spec)
-    return Work(subject, subject.spec, definition.name, attempt, shape, tuple(inputs))
+    return Attempt(subject, subject.spec, definition.name, attempt, shape, tuple(inputs))
 
 
-def made(one: Work, settings: Settings = SETTINGS) -> dict[str, Manifest]:
+def made(one: Attempt, settings: Settings = SETTINGS) -> dict[str, Manifest]:
     return {manifest["kind"]: manifest for manifest in manifests(one, settings)}
 
 
-def input_of(one: Work) -> str:
+def input_of(one: Attempt) -> str:
     """The text of the file that the pod reads, as its downward API volume projects it."""
     [item] = next(v["downwardAPI"]["items"] for v in pod_of(one)["volumes"] if v["name"] == "input")
     [mount] = [m for m in container_of(one)["volumeMounts"] if m["name"] == "input"]
@@ -44,18 +46,18 @@ def input_of(one: Work) -> str:
     return text
 
 
-def pod_of(one: Work, settings: Settings = SETTINGS) -> Manifest:
+def pod_of(one: Attempt, settings: Settings = SETTINGS) -> Manifest:
     spec: Manifest = made(one, settings)["Job"]["spec"]["template"]["spec"]
     return spec
 
 
-def container_of(one: Work, settings: Settings = SETTINGS) -> Manifest:
+def container_of(one: Attempt, settings: Settings = SETTINGS) -> Manifest:
     [container] = pod_of(one, settings)["containers"]
     assert isinstance(container, dict)
     return container
 
 
-def environment(one: Work, settings: Settings = SETTINGS) -> dict[str, str]:
+def environment(one: Attempt, settings: Settings = SETTINGS) -> dict[str, str]:
     return {entry["name"]: entry.get("value", "from elsewhere") for entry in container_of(one, settings)["env"]}
 
 
@@ -200,7 +202,7 @@ def test_training_has_the_time_to_checkpoint() -> None:
     assert pod_of(work())["terminationGracePeriodSeconds"] == 30
 
 
-def claims(one: Work) -> dict[str, bool]:
+def claims(one: Attempt) -> dict[str, bool]:
     by_volume = {
         volume["name"]: volume["persistentVolumeClaim"]["claimName"]
         for volume in pod_of(one)["volumes"]

@@ -9,7 +9,7 @@ from tests.support.operator_builders import NAMESPACE, manifest
 
 from hatchery_api.contract import METRICS_PORT, RENDEZVOUS_PORT
 from hatchery_operator.domain.objects import Manifest, parse_run
-from hatchery_operator.manifests.attempt import Work
+from hatchery_operator.manifests.attempt import Attempt
 from hatchery_operator.manifests.job import manifests
 from hatchery_operator.manifests.network import RUNS_POLICY, runs_policy
 from hatchery_operator.settings import Progress, Settings
@@ -34,7 +34,7 @@ def attempt(name: str, nodes: int = 2, settings: Settings = SETTINGS) -> tuple[E
     run = parse_run(manifest("PretrainRun", name, parallelism={"nodes": nodes}))
     assert run.spec
     train = STAGES["PretrainRun"][1]
-    made = manifests(Work(run, run.spec, "train", 1, train.shape(run.spec)), settings)
+    made = manifests(Attempt(run, run.spec, "train", 1, train.shape(run.spec)), settings)
     job = made[-1]
     # the Job controller adds this label to every pod
     labels = {**job["spec"]["template"]["metadata"]["labels"], "batch.kubernetes.io/job-name": job["metadata"]["name"]}
@@ -95,7 +95,7 @@ def test_two_attempts_of_one_run_never_meet() -> None:
     run = parse_run(manifest("PretrainRun", "one", parallelism={"nodes": 2}))
     assert run.spec
     shape = STAGES["PretrainRun"][1].shape(run.spec)
-    names = {manifests(Work(run, run.spec, "train", n, shape), SETTINGS)[1]["metadata"]["name"] for n in (1, 2)}
+    names = {manifests(Attempt(run, run.spec, "train", n, shape), SETTINGS)[1]["metadata"]["name"] for n in (1, 2)}
     assert names == {"one-train-a1", "one-train-a2"}
     later = Endpoint("10.1.1.99", NAMESPACE, {**POD.labels, "batch.kubernetes.io/job-name": "one-train-a2"})
     assert not allowed(POLICIES, later, POD, RENDEZVOUS_PORT)

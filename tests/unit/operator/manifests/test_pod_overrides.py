@@ -16,7 +16,7 @@ from hatchery_api.kinds import BY_KIND, KINDS
 from hatchery_api.pod_overrides import ALLOWED_ANNOTATIONS, RESERVED_PATHS, RESERVED_VARIABLES, PodOverrides
 from hatchery_operator.domain.objects import Manifest, parse_run
 from hatchery_operator.domain.observed import Observed
-from hatchery_operator.manifests.attempt import Work
+from hatchery_operator.manifests.attempt import Attempt
 from hatchery_operator.manifests.job import manifests
 from hatchery_operator.manifests.network import ISOLATED_LABEL
 from hatchery_operator.manifests.pod import INPUT_ANNOTATION
@@ -46,7 +46,7 @@ def job_of(kind: str, stage: str, placement: Any) -> Manifest:
     [definition] = [one for one in STAGES[kind] if one.name == stage]
     run = parse_run(manifest(kind, placement=placement))
     assert run.spec == spec
-    return manifests(Work(run, spec, stage, 1, definition.shape(spec)), SETTINGS)[-1]
+    return manifests(Attempt(run, spec, stage, 1, definition.shape(spec)), SETTINGS)[-1]
 
 
 def unsafe(job: Manifest) -> list[str]:
@@ -163,7 +163,7 @@ def test_every_variable_and_path_of_the_operator_is_reserved(kind: str, stage: s
     assert run.spec
     [definition] = [one for one in STAGES[kind] if one.name == stage]
     shape = replace(definition.shape(run.spec), nodes=2)
-    [*_, job] = manifests(Work(run, run.spec, stage, 1, shape), SETTINGS)
+    [*_, job] = manifests(Attempt(run, run.spec, stage, 1, shape), SETTINGS)
     [container] = job["spec"]["template"]["spec"]["containers"]
     for variable in container["env"]:
         assert re.search(RESERVED_VARIABLES, variable["name"]), variable

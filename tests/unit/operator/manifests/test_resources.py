@@ -10,7 +10,7 @@ from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.status import StageStatus
 from hatchery_operator.domain.objects import Manifest, Run, parse_run
 from hatchery_operator.domain.observed import Observed
-from hatchery_operator.manifests.attempt import Work
+from hatchery_operator.manifests.attempt import Attempt
 from hatchery_operator.manifests.job import manifests
 from hatchery_operator.manifests.resources import misfit
 from hatchery_operator.planning.plan import plan
@@ -32,7 +32,7 @@ def pretrain(wanted: Any = "auto", nodes: int = 1, **resources: Any) -> Run:
 
 def container(run: Run, settings: Settings | None = None) -> Manifest:
     assert run.spec
-    work = Work(run, run.spec, "train", 1, TRAIN.shape(run.spec))
+    work = Attempt(run, run.spec, "train", 1, TRAIN.shape(run.spec))
     [made] = manifests(work, settings or Settings())[-1]["spec"]["template"]["spec"]["containers"]
     assert isinstance(made, dict)
     return made

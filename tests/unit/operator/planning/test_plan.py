@@ -28,7 +28,7 @@ from hatchery_api.placement import Retry
 from hatchery_api.resources.pretrain.spec import Parallelism, PretrainRunSpec
 from hatchery_api.status import HubRevision, InputRecord, ProgressStatus
 from hatchery_operator.diagnosis.pending import YOUNG_SECONDS
-from hatchery_operator.domain.diagnosis import Problem
+from hatchery_operator.domain.diagnosis import Diagnosis
 from hatchery_operator.domain.objects import JobSummary, Run, rfc3339
 from hatchery_operator.domain.observed import Observed
 from hatchery_operator.manifests.pod import INPUT_ANNOTATION
@@ -545,7 +545,7 @@ def test_pods_that_do_not_start_say_why(pods: tuple[Any, ...], reason: str, word
 
 def test_a_refused_child_is_said_and_tried_again() -> None:
     subject = begun()
-    refusal = Problem(Reason.POD_REFUSED, "exceeded quota")
+    refusal = Diagnosis(Reason.POD_REFUSED, "exceeded quota")
     decided = decide(subject, refusal=refusal)
     assert said(decided) == ("Unknown", "PodRefused")
     assert message(decided) == "exceeded quota"

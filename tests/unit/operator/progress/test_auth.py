@@ -63,7 +63,7 @@ class Api:
         return self.pod
 
 
-class Case:
+class StageContext:
     def __init__(self, **keys: Any) -> None:
         self.api = Api(**(keys or {"k1": RSA}))
         self.now = 0.0
@@ -79,7 +79,7 @@ class Case:
 
 @pytest.fixture
 def case():
-    made = Case()
+    made = StageContext()
     yield made
     made.runner.close()
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models
 
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.data.vocabulary import SpecialIds, Vocabulary
-from hatchery_jobs.pretrain.model.config import PRESETS, Shape, resolve_shape
+from hatchery_jobs.pretrain.model.config import PRESETS, ModelConfig, resolve_shape
 from hatchery_jobs.pretrain.model.weights import shape_of_weights
 from hatchery_jobs.pretrain.training.model_factory import build_model
 from hatchery_jobs.runtime.errors import DataError, SpecError
@@ -39,7 +39,7 @@ def spec(family: str = "gpt2", size: str = "tiny", *, objective=None, overrides=
     )
 
 
-def built(shape: Shape, device: str = "cpu") -> int:
+def built(shape: ModelConfig, device: str = "cpu") -> int:
     with torch.device(device):
         return sum(p.numel() for p in build_model(shape, SPECIAL, seed=1).parameters())
 

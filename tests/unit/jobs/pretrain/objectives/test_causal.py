@@ -8,14 +8,14 @@ import pytest
 import torch
 from tests.support.objective_feeds import SPECIAL, ListFeed, objective_spec, small_vocabulary
 
-from hatchery_jobs.pretrain.model.config import Shape
+from hatchery_jobs.pretrain.model.config import ModelConfig
 from hatchery_jobs.pretrain.objectives.base import IGNORED
-from hatchery_jobs.pretrain.objectives.fused_loss import Scored
+from hatchery_jobs.pretrain.objectives.fused_loss import LossModel
 from hatchery_jobs.pretrain.objectives.registry import build_objective
 from hatchery_jobs.pretrain.training.model_factory import build_model
 
 CPU = torch.device("cpu")
-SHAPE = Shape(
+SHAPE = ModelConfig(
     architecture="gpt2",
     layers=2,
     heads=2,
@@ -61,7 +61,7 @@ def test_the_loss_is_the_sum_of_the_surprise_of_each_label():
     batch = objective.training(0, 3)
     surprise = -torch.log_softmax(model(input_ids=torch.from_numpy(tokens[:, :-1])).logits, dim=-1)
     expected = sum(surprise[b, t, tokens[b, t + 1]].item() for b in range(3) for t in range(32) if learnt[b, t])
-    assert objective.loss(Scored.of(model), batch).item() == pytest.approx(expected, rel=1e-6)
+    assert objective.loss(LossModel.of(model), batch).item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -98,7 +98,7 @@ def test_ragged_labels_of_two_workers_have_the_gradient_of_one_batch():
         batches = [objective.training(*part) for part in parts]
         total = sum(batch.targets for batch in batches)
         for batch in batches:
-            (objective.loss(Scored.of(model), batch) / total).backward()
+            (objective.loss(LossModel.of(model), batch) / total).backward()
         return [p.grad for p in model.parameters()]
 
     for one, two in zip(gradient((0, 4)), gradient((0, 2), (2, 2)), strict=True):
@@ -112,7 +112,7 @@ def test_a_few_rows_are_learnt_by_heart():
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
     batch = objective.training(0, 8)
     for _ in range(200):
-        loss = objective.loss(Scored.of(model), batch) / batch.targets
+        loss = objective.loss(LossModel.of(model), batch) / batch.targets
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

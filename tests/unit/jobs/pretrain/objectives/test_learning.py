@@ -9,7 +9,7 @@ from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.data.row_lengths import row_tokens
 from hatchery_jobs.pretrain.model.config import resolve_shape
 from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch
-from hatchery_jobs.pretrain.objectives.fused_loss import Scored
+from hatchery_jobs.pretrain.objectives.fused_loss import LossModel
 from hatchery_jobs.pretrain.objectives.registry import build_objective
 from hatchery_jobs.pretrain.training.model_factory import build_model
 
@@ -40,12 +40,12 @@ def test_a_short_run_beats_the_frequencies_of_tokens(kind, settings, width, step
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 10, (steps - step) / steps * 2)
         batch = objective.training(step * ROWS_OF_A_STEP, ROWS_OF_A_STEP)
-        loss = objective.loss(Scored.of(model), batch) / batch.targets
+        loss = objective.loss(LossModel.of(model), batch) / batch.targets
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     measured = objective.validation(0, objective.validation_rows)
     with torch.no_grad():
-        loss = objective.loss(Scored.of(model.eval()), measured).item() / measured.targets
+        loss = objective.loss(LossModel.of(model.eval()), measured).item() / measured.targets
     assert loss < frequencies_loss(objective.training(0, len(train)), measured) - 0.05

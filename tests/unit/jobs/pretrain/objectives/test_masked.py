@@ -14,7 +14,7 @@ from hatchery_jobs.pretrain.data.row_lengths import row_tokens
 from hatchery_jobs.pretrain.data.vocabulary import SpecialIds, Vocabulary
 from hatchery_jobs.pretrain.model.config import resolve_shape
 from hatchery_jobs.pretrain.objectives.base import IGNORED
-from hatchery_jobs.pretrain.objectives.fused_loss import Scored
+from hatchery_jobs.pretrain.objectives.fused_loss import LossModel
 from hatchery_jobs.pretrain.objectives.registry import build_objective
 from hatchery_jobs.pretrain.objectives.words import Words
 from hatchery_jobs.pretrain.training.model_factory import build_model
@@ -211,7 +211,7 @@ def test_both_losses_have_the_same_weight():
     output = model(**batch.inputs)
     hidden = F.cross_entropy(output.prediction_logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED)
     follows = F.cross_entropy(output.seq_relationship_logits, batch.next_sentence)
-    assert objective.loss(Scored.of(model), batch).item() / batch.targets == pytest.approx(
+    assert objective.loss(LossModel.of(model), batch).item() / batch.targets == pytest.approx(
         (hidden + follows).item(), rel=1e-5
     )
     assert objective.bits_per_byte(1.0) is None
@@ -231,7 +231,7 @@ def test_workers_with_different_numbers_of_labels_have_the_gradient_of_one_batch
         model = build_model(shape, SPECIAL, seed=1)
         batches = [objective.training(*part) for part in parts]
         for batch in batches:
-            (objective.loss(Scored.of(model), batch) / sum(b.targets for b in batches)).backward()
+            (objective.loss(LossModel.of(model), batch) / sum(b.targets for b in batches)).backward()
         return {n: p.grad for n, p in model.named_parameters()}
 
     one, two = gradient((0, 8)), gradient((0, 2), (2, 6))

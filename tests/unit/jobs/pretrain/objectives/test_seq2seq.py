@@ -13,7 +13,7 @@ from hatchery_api.resources.pretrain.objective import Seq2seq
 from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, row_tokens, target_tokens
 from hatchery_jobs.pretrain.model.config import resolve_shape
 from hatchery_jobs.pretrain.objectives.base import IGNORED
-from hatchery_jobs.pretrain.objectives.fused_loss import Scored
+from hatchery_jobs.pretrain.objectives.fused_loss import LossModel
 from hatchery_jobs.pretrain.objectives.registry import build_objective
 from hatchery_jobs.pretrain.objectives.spans import Corruption
 from hatchery_jobs.pretrain.training.model_factory import build_model
@@ -212,8 +212,8 @@ def test_padding_changes_no_loss():
     model = tiny().eval()
     alone = [pairs(padToMultipleOf=1).training(n, 1) for n in range(3)]
     together = pairs().training(0, 3)
-    expected = sum(pairs().loss(Scored.of(model), batch).item() for batch in alone)
-    assert pairs().loss(Scored.of(model), together).item() == pytest.approx(expected, rel=1e-5)
+    expected = sum(pairs().loss(LossModel.of(model), batch).item() for batch in alone)
+    assert pairs().loss(LossModel.of(model), together).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_loss_is_what_the_model_itself_would_say():
@@ -221,7 +221,7 @@ def test_the_loss_is_what_the_model_itself_would_say():
     batch = pairs().training(0, 3)
     inputs = {k: v for k, v in batch.inputs.items() if k != "decoder_input_ids"}
     mean = model(**inputs, labels=batch.labels).loss
-    assert pairs().loss(Scored.of(model), batch).item() / batch.targets == pytest.approx(mean.item(), rel=1e-5)
+    assert pairs().loss(LossModel.of(model), batch).item() / batch.targets == pytest.approx(mean.item(), rel=1e-5)
     assert pairs().bits_per_byte(1.0) is None
 
 
@@ -230,7 +230,7 @@ def test_workers_with_different_numbers_of_labels_have_the_gradient_of_one_batch
         model = tiny()
         batches = [pairs().training(*part) for part in parts]
         for batch in batches:
-            (pairs().loss(Scored.of(model), batch) / sum(b.targets for b in batches)).backward()
+            (pairs().loss(LossModel.of(model), batch) / sum(b.targets for b in batches)).backward()
         return {n: p.grad for n, p in model.named_parameters()}
 
     one, two = gradient((0, 5)), gradient((0, 1), (1, 4))

@@ -9,21 +9,21 @@ from prometheus_client.metrics import MetricWrapperBase
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.launcher.protocol import WorkOrder
+from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
 from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.record.event_log import TIMELINE, read_timeline, restarts
 from hatchery_jobs.pretrain.state import RunState, Times, Update, goodput
 from hatchery_jobs.pretrain.telemetry import metrics
 from hatchery_jobs.pretrain.telemetry import recorder as record
 from hatchery_jobs.pretrain.telemetry.hardware import Device
-from hatchery_jobs.pretrain.telemetry.recorder import Recorder, Silence, keep_log, log_file
-from hatchery_jobs.pretrain.telemetry.run_info import Setup
+from hatchery_jobs.pretrain.telemetry.recorder import NullRecorder, Recorder, keep_log, log_file
+from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_jobs.pretrain.training.generate import SAMPLES, Sample, read_samples
 from hatchery_jobs.runtime import logs
 from hatchery_jobs.runtime.errors import RetryableError
 from hatchery_jobs.runtime.progress import REGISTRY
 
-SETUP = Setup(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("cpu", 1e6))
+SETUP = RunInfo(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("cpu", 1e6))
 TIMES = Times(data=0.25, compute=1.0, optimizer=0.5, total=2.0)
 RUN = {"namespace": "lab", "name": "run"}
 
@@ -44,7 +44,7 @@ def order(tmp_path):
         kind="PretrainRun", namespace="lab", name="run", uid="1", stage="train", attempt=1,
         spec=PretrainRunSpec.model_validate(spec), output=Output(root="/x"), hub=HubTarget(endpoint="http://localhost"),
     )  # fmt: skip
-    return WorkOrder(
+    return WorkerSpec(
         job=job, tokens=tmp_path, tokenizer=tmp_path, folder=tmp_path, signs=tmp_path, first_node=True, metrics_port=0
     )
 
@@ -89,7 +89,7 @@ def test_speed_is_told_in_tokens_operations_and_shares(order):
 
 
 def test_an_unknown_device_has_neither_peak_nor_utilization(order):
-    setup = Setup(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("X", None))
+    setup = RunInfo(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("X", None))
     with Recorder(order, RunState(), setup) as recorder:
         learn(recorder, RunState(), 1)
     assert (value("peak_flops"), value("mfu_ratio")) == (None, None)
@@ -215,7 +215,7 @@ def test_ends_say_why(order):
 def test_every_worker_keeps_its_own_log_and_only_the_lead_speaks(order, capsys):
     try:
         keep_log(order, 3, leads=False)
-        learn(Silence(), RunState(), 2)
+        learn(NullRecorder(), RunState(), 2)
         logs.log("training")
     finally:
         logs.to_file(None)

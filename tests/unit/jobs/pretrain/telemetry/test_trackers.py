@@ -15,7 +15,7 @@ from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.state import RunState, Times, Update
 from hatchery_jobs.pretrain.telemetry import trackers as tracking
 from hatchery_jobs.pretrain.telemetry.hardware import Device
-from hatchery_jobs.pretrain.telemetry.run_info import Setup
+from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_jobs.pretrain.telemetry.trackers import (
     TensorBoard,
     Trackers,
@@ -25,7 +25,7 @@ from hatchery_jobs.pretrain.telemetry.trackers import (
 )
 from hatchery_jobs.pretrain.training.generate import Sample
 
-SETUP = Setup(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("cpu", 1e6))
+SETUP = RunInfo(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("cpu", 1e6))
 UPDATE = Update(
     loss=2.5, norm=0.5, rate=1e-3, targets=60, stop=False,
     times=Times(data=0.1, compute=0.2, optimizer=0.06, total=0.4),
@@ -58,7 +58,7 @@ def test_an_update_has_the_names_of_the_book_and_numbers_that_add_up():
 
 
 def test_an_unknown_device_has_no_utilization():
-    setup = Setup(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("X", None))
+    setup = RunInfo(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("X", None))
     assert "mfu" not in update_numbers(RunState(step=3), UPDATE, setup, 12)
 
 

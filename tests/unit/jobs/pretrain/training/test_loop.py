@@ -18,9 +18,9 @@ from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.data.sampler import SequenceOrder
 from hatchery_jobs.pretrain.data.token_store import TokenStore
-from hatchery_jobs.pretrain.distributed.process_group import Team
+from hatchery_jobs.pretrain.distributed.process_group import ProcessGroup
 from hatchery_jobs.pretrain.launcher import cgroup
-from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS, Sign
+from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS, Flag
 from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.training import loop
 from hatchery_jobs.pretrain.training import setup as prepare
@@ -58,7 +58,7 @@ def test_interrupted_anywhere_it_goes_on_as_if_nothing_had_been(orders, monkeypa
         return asked == question
 
     with monkeypatch.context() as patch:
-        patch.setattr(Team, "stop_wanted", stop_wanted)
+        patch.setattr(ProcessGroup, "stop_wanted", stop_wanted)
         ended = train(broken)
     assert ended.state == "interrupted"
     step = ended.result.step
@@ -80,7 +80,7 @@ def test_resumed_twice_and_after_a_torn_checkpoint(orders, monkeypatch):
         return asked in {32, 45}
 
     with monkeypatch.context() as patch:
-        patch.setattr(Team, "stop_wanted", stop_wanted)
+        patch.setattr(ProcessGroup, "stop_wanted", stop_wanted)
         steps = [train(broken).result.step for _ in range(2)]
     newest = max((broken.folder / CHECKPOINTS).iterdir())
     (newest / "optimizer.pt").write_bytes(b"")
@@ -108,7 +108,7 @@ def test_across_epochs_and_restarts_every_row_is_read_once_in_each(orders, monke
     undisturbed = read.copy()
     read.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(Team, "stop_wanted", stop_wanted)
+        patch.setattr(ProcessGroup, "stop_wanted", stop_wanted)
         steps = [train(broken).result.step for _ in range(2)]
     assert 0 < steps[0] < steps[1] < train(broken).result.step
     assert read == undisturbed
@@ -124,7 +124,7 @@ def test_across_epochs_and_restarts_every_row_is_read_once_in_each(orders, monke
 
 def test_the_launchers_sign_stops_it(orders):
     order = orders("run")
-    order.sign(Sign.STOP).touch()
+    order.sign(Flag.STOP).touch()
     assert train(order).state == "interrupted"
     assert Checkpoints(order.folder / CHECKPOINTS, 2).newest().step == 0
 
@@ -141,7 +141,7 @@ def test_dropout_too_is_resumed_exactly(orders, monkeypatch):
         return asked == 42
 
     with monkeypatch.context() as patch:
-        patch.setattr(Team, "stop_wanted", stop_wanted)
+        patch.setattr(ProcessGroup, "stop_wanted", stop_wanted)
         train(broken)
     torch.manual_seed(12345)
     train(broken)
@@ -220,7 +220,9 @@ def test_an_attempt_after_a_kill_for_memory_goes_on_with_half_the_rows_and_the_s
     tokens = train(whole).result.tokens
     with monkeypatch.context() as patch:
         patch.setattr(
-            Team, "stop_wanted", lambda team: Checkpoints(team.order.folder / CHECKPOINTS, 2).newest() is not None
+            ProcessGroup,
+            "stop_wanted",
+            lambda team: Checkpoints(team.order.folder / CHECKPOINTS, 2).newest() is not None,
         )
         assert train(killed).result.micro_batch is None
     job = killed.job.model_copy(update={"attempt": 2, "earlier_failure": Reason.OUT_OF_MEMORY})
@@ -333,7 +335,7 @@ def test_the_shares_of_all_workers_are_the_whole_batch(orders):
         def __init__(self, rank, size):
             self.process_index, self.num_processes = rank, size
 
-    team = Team(Alone(0, 1), orders("run"), 0)
+    team = ProcessGroup(Alone(0, 1), orders("run"), 0)
     for size in (1, 2, 3, 5, 8):
         shares = [list(replace(team, accelerator=Alone(rank, size)).share(8)) for rank in range(size)]
         assert sorted(n for share in shares for n in share) == list(range(8))

@@ -9,7 +9,7 @@ from tests.support.training_loop import train
 from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.data.feed import StoreFeed
-from hatchery_jobs.pretrain.distributed.process_group import Team
+from hatchery_jobs.pretrain.distributed.process_group import ProcessGroup
 from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS
 from hatchery_jobs.pretrain.objectives.causal import Causal
 from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
@@ -82,7 +82,7 @@ def test_what_is_left_out_stays_so_after_a_resume(orders, monkeypatch, read_posi
         return asked == 36
 
     with monkeypatch.context() as patch:
-        patch.setattr(Team, "stop_wanted", stop_wanted)
+        patch.setattr(ProcessGroup, "stop_wanted", stop_wanted)
         first = train(broken).result
     assert 3 < first.step < 12
     assert train(broken).result.skipped == 1

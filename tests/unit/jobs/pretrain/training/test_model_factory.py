@@ -11,12 +11,12 @@ from transformers.activations import ACT2FN
 
 from hatchery_api.resources.pretrain.spec import Optimizer
 from hatchery_jobs.pretrain.data.vocabulary import SpecialIds
-from hatchery_jobs.pretrain.model.config import Shape
+from hatchery_jobs.pretrain.model.config import ModelConfig
 from hatchery_jobs.pretrain.training.model_factory import build_model, sinusoids
 from hatchery_jobs.pretrain.training.optimizer import build_optimizer, parameter_groups
 from hatchery_jobs.runtime.errors import DataError, SpecError
 
-SHAPE = Shape(
+SHAPE = ModelConfig(
     architecture="gpt2",
     layers=2,
     heads=4,
@@ -39,7 +39,7 @@ FAMILIES = {
 EACH_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
 
-def shape_of(family: str, **changes) -> Shape:
+def shape_of(family: str, **changes) -> ModelConfig:
     return replace(SHAPE, architecture=family, **FAMILIES[family], **changes)
 
 
