@@ -21,7 +21,7 @@ from hatchery_jobs.pretrain.state import RunState, Times, Update
 from hatchery_jobs.pretrain.telemetry import metrics
 from hatchery_jobs.pretrain.telemetry.hardware import Device
 from hatchery_jobs.pretrain.telemetry.recorder import Recorder
-from hatchery_jobs.pretrain.telemetry.run_info import Setup
+from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_operator.__main__ import Operator
 from hatchery_operator.settings import LeaderElection, Settings
 from hatchery_operator.telemetry.health import metrics_app, serve
@@ -105,7 +105,7 @@ class PodExporter:
             if isinstance(metric, MetricWrapperBase):
                 metric.clear()
         device = Device("cpu", 1e11)
-        setup = Setup(parameters=10**6, tokens_per_step=1024, flops_per_token=6e6, workers=2, device=device)
+        setup = RunInfo(parameters=10**6, tokens_per_step=1024, flops_per_token=6e6, workers=2, device=device)
         self.recorder = Recorder(order, self._state, setup)
 
     def step(self) -> None:
