@@ -11,17 +11,17 @@ GOOD = f"{LIBRARY}/json/*.py"
 SMALL = {"resources": {"requests": {"cpu": "50m", "memory": "64Mi"}}}
 """Pods that never start keep their share of the node: it must be small, or the other cases wait for them."""
 
-StageContext = tuple[str, dict[str, Any]]
+Case = tuple[str, dict[str, Any]]
 """Kind and spec."""
 
 
-def corpus(urls: str = GOOD, *, files: dict[str, Any] | None = None, **spec: Any) -> StageContext:
+def corpus(urls: str = GOOD, *, files: dict[str, Any] | None = None, **spec: Any) -> Case:
     """A CorpusBuild of one source, tried once."""
     source = {"name": "s", "files": {"urls": [urls], **(files or {})}}
     return "CorpusBuild", {"sources": [source], "retry": {"maxAttempts": 1}, "placement": SMALL, **spec}
 
 
-def resource(name: str, case: StageContext) -> dict[str, Any]:
+def resource(name: str, case: Case) -> dict[str, Any]:
     """The manifest of a case."""
     kind, spec = case
     return {"apiVersion": "hatchery.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
