@@ -93,7 +93,7 @@ def is_watch(call: Call) -> bool:
 
 def refuse(code: int, reason: str = "", retry_after_seconds: int | None = None) -> Fault:
     """An answer of the API server that is no success, without asking it."""
-    status = {"kind": "Status", "apiVersion": "v1", "status": "AttemptFailure", "code": code, "reason": reason}
+    status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason}
     headers = {} if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}
 
     async def _refuse(_: Exchange) -> web.StreamResponse:
@@ -113,13 +113,7 @@ def stream_error(code: int) -> Fault:
 
 def error_event(code: int) -> bytes:
     """The line of a watch that says an error."""
-    status = {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "status": "AttemptFailure",
-        "code": code,
-        "message": f"injected {code}",
-    }
+    status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": f"injected {code}"}
     return json.dumps({"type": "ERROR", "object": status}).encode() + b"\n"
 
 
