@@ -178,7 +178,7 @@ async def _answer_failures(
 
 
 def _failure(code: int, message: str) -> web.Response:
-    body = {"kind": "Status", "apiVersion": "v1", "status": "AttemptFailure", "code": code, "message": message}
+    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message}
     return web.json_response(body, status=code)
 
 
