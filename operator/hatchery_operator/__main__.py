@@ -18,7 +18,7 @@ import kopf
 
 from hatchery_operator.controller import handlers
 from hatchery_operator.controller.reconciler import Reconciler
-from hatchery_operator.domain.objects import Key
+from hatchery_operator.domain import Key
 from hatchery_operator.errors import ApiError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster, kubeconfig_from_environment

@@ -18,7 +18,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.support.operator_process import ACCOUNT, SYSTEM, OperatorProcess, Team, install
 from tests.support.permissions import account_user
 
-from hatchery_operator.domain.labels import AUDIENCE
+from hatchery_operator.domain import AUDIENCE
 
 pytestmark = pytest.mark.apiserver
 

@@ -15,7 +15,7 @@ from tests.support.operator_process import OperatorProcess
 
 from hatchery_api.base import API_VERSION
 from hatchery_api.kinds import BY_KIND
-from hatchery_operator.domain.objects import rfc3339
+from hatchery_operator.domain import rfc3339
 
 NAMESPACE = "bench"
 """Where all objects are."""

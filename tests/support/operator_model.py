@@ -13,7 +13,7 @@ from tests.support.operator_cluster import CrashError, FakeCluster
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode, Report
-from hatchery_operator.domain.objects import ATTEMPT_LABEL, Manifest, controller_uid
+from hatchery_operator.domain import ATTEMPT_LABEL, Manifest, controller_uid
 from hatchery_operator.errors import UnreachableError
 from hatchery_operator.kube.client import ResourceType
 

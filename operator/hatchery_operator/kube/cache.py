@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hatchery_api.conditions import ConditionType, find_condition
-from hatchery_operator.domain.objects import JobSummary, Key, Run, key_of, parse_run, resource_version
-from hatchery_operator.stages.registry import references
+from hatchery_operator.domain import JobSummary, Key, Run, key_of, parse_run, resource_version
+from hatchery_operator.stages import references
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from hatchery_operator.domain.labels import UID_LABEL
-from hatchery_operator.domain.objects import JobSummary, Key, Manifest, key_of, resource_version, summarize_job
+from hatchery_operator.domain import UID_LABEL, JobSummary, Key, Manifest, key_of, resource_version, summarize_job
 from hatchery_operator.errors import ApiError, RefusedError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import JOBS, RUNS, Cluster

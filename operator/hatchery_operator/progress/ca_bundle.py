@@ -12,9 +12,7 @@ from typing import Any, Final
 
 from cryptography import x509
 
-from hatchery_operator.domain.labels import CA_CONFIG_MAP, CA_KEY
-from hatchery_operator.domain.objects import MANAGED_BY_LABEL, MANAGER, Manifest
-from hatchery_operator.domain.observed import stage_in_flight
+from hatchery_operator.domain import CA_CONFIG_MAP, CA_KEY, MANAGED_BY_LABEL, MANAGER, Manifest, stage_in_flight
 from hatchery_operator.errors import ApiError, OperatorError, RefusedError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import CONFIG_MAPS, Cluster

@@ -5,7 +5,7 @@ from typing import Final
 
 from hatchery_api.contract import TrainerStatus
 from hatchery_api.status import ProgressStatus
-from hatchery_operator.domain.objects import rfc3339
+from hatchery_operator.domain import rfc3339
 
 METRICS: Final = 32
 """Live numbers kept."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from hatchery_operator.domain.objects import Key
+from hatchery_operator.domain import Key
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
 from hatchery_operator.progress.auth import ProgressAccess

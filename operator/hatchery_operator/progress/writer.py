@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 from random import random
 from typing import Final
 
-from hatchery_operator.domain.objects import Key, Run
-from hatchery_operator.domain.observed import stage_in_flight
+from hatchery_operator.domain import Key, Run, stage_in_flight
 from hatchery_operator.errors import ConflictError, GoneError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster

@@ -17,7 +17,7 @@ from prometheus_client import (
 
 from hatchery_api import __version__
 from hatchery_api.kinds import KINDS
-from hatchery_operator.domain.objects import Run
+from hatchery_operator.domain import Run
 from hatchery_operator.telemetry.run_metrics import RunPage
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

@@ -10,9 +10,8 @@ from typing import Final, get_args
 from hatchery_api.conditions import ConditionType, find_condition
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_api.status import EvalRunStatus, PretrainRunStatus, RunStatus, StageState
-from hatchery_operator.domain.objects import Key, Run, parse_time
-from hatchery_operator.manifests.resources import devices
-from hatchery_operator.stages.pretrain import TRAIN
+from hatchery_operator.domain import Key, Run, device_count, parse_time
+from hatchery_operator.stages import TRAIN
 
 PHASES: Final[tuple[str, ...]] = get_args(StageState)
 """What a resource can be in; exactly one of them is 1."""
@@ -124,7 +123,7 @@ def _samples(run: Run) -> Iterator[Sample]:
 
 def _pretrain(run: Run, status: PretrainRunStatus, *, is_training: bool) -> Iterator[Sample]:
     if isinstance(run.spec, PretrainRunSpec):
-        held = run.spec.parallelism.nodes * devices(run.spec.placement.resources)
+        held = run.spec.parallelism.nodes * device_count(run.spec.placement.resources)
         yield "devices", {}, held if is_training else 0
         yield "steps", {}, run.spec.schedule.steps
     for split, loss in (status.loss.model_dump() if status.loss else {}).items():

@@ -19,7 +19,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode, Report
 from hatchery_operator.controller.handlers import take_job, take_run
 from hatchery_operator.controller.reconciler import Reconciler
-from hatchery_operator.domain.objects import Key, Manifest, rfc3339
+from hatchery_operator.domain import Key, Manifest, rfc3339
 from hatchery_operator.errors import ApiError, ConflictError, GoneError, RefusedError, UnreachableError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster, ResourceType

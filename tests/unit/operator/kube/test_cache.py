@@ -7,7 +7,7 @@ import pytest
 from tests.support.operator_builders import NAMESPACE, artifact, condition, job, manifest, run
 
 from hatchery_operator.controller.handlers import take_job, take_run
-from hatchery_operator.domain.objects import Key, Manifest, key_of, summarize_job
+from hatchery_operator.domain import Key, Manifest, key_of, summarize_job
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.resync import put_or_complain
 

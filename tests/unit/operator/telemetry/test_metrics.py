@@ -8,7 +8,7 @@ from tests.support.operator_builders import NOW, condition, manifest, rfc3339, r
 from tests.support.run_samples import REASONS, fleet
 
 from hatchery_api.status import ProgressStatus
-from hatchery_operator.domain.objects import Run, parse_run
+from hatchery_operator.domain import Run, parse_run
 from hatchery_operator.telemetry.metrics import Metrics
 from hatchery_operator.telemetry.run_metrics import PHASES, SERIES_PER_RUN
 
