@@ -115,7 +115,7 @@ as shipped. The peer has one thread per kind, no admission webhook, and client-g
 which bounds it. Compared: a CorpusBuild (one Job, with what it needs) and a PyTorchJob with one master (a pod and a
 Service). All figures about writes are from the API server's audit log, so both share one clock and one way of counting.
 Then the Jobs and pods of 1,000 objects are reported as running, and the settled operator is observed for {IDLE_SECONDS:.0f} s and given
-5 single objects. Hatchery's operator is then restarted and given {NEW_OBJECTS} new objects, without and with {HOT_UPDATES_PER_SECOND:.0f} updates per
+{SINGLES} single objects. Hatchery's operator is then restarted and given {NEW_OBJECTS} new objects, without and with {HOT_UPDATES_PER_SECOND:.0f} updates per
 second of another object."""
 
 
