@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.cluster.console import wait_for
 from tests.cluster.control_plane import ControlPlane
-from tests.support.operator_process import SYSTEM, OperatorProcess, Team, install
+from tests.support.operator.process import SYSTEM, OperatorProcess, Team, install
 
 pytestmark = pytest.mark.apiserver
 

@@ -25,7 +25,7 @@ import datasets
 import numpy as np
 from tests.bench.bars import bar, print_machine
 from tests.bench.library import EOS, inputs, learn_merges, sources
-from tests.support.tokens import write_store
+from tests.support.jobs.tokens import write_store
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 

@@ -13,8 +13,8 @@ from typing import Any, get_args
 import pytest
 import yaml
 from pydantic import BaseModel
-from tests.support.guide import GUIDE, LEAST, examples
-from tests.support.objective_feeds import small_vocabulary
+from tests.support.jobs.guide import GUIDE, LEAST, examples
+from tests.support.jobs.objective_feeds import small_vocabulary
 
 from hatchery_api.base import Record
 from hatchery_api.conditions import ConditionType, Reason

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.support.texts import documents
+from tests.support.jobs.texts import documents
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from hatchery_api.contract import HubTarget, JobInput, Output

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.support.texts import documents
+from tests.support.jobs.texts import documents
 from tokenizers import Tokenizer
 
 from hatchery_api.conditions import Reason

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any, cast
 
-from tests.support.operator_builders import NAMESPACE, NOW, job, later, run
-from tests.support.operator_cluster import FakeCluster
+from tests.support.operator.builders import NAMESPACE, NOW, job, later, run
+from tests.support.operator.fake_cluster import FakeCluster
 
 from hatchery_api.conditions import Reason
 from hatchery_api.status import StageStatus

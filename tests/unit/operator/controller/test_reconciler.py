@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any, cast
 
 import pytest
-from tests.support.operator_builders import NAMESPACE, NOW, later, manifest
-from tests.support.operator_cluster import CrashError, FakeCluster
+from tests.support.operator.builders import NAMESPACE, NOW, later, manifest
+from tests.support.operator.fake_cluster import CrashError, FakeCluster
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode, Report

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.operator_builders import NAMESPACE, artifact, condition, job, manifest, run
+from tests.support.operator.builders import NAMESPACE, artifact, condition, job, manifest, run
 
 from hatchery_operator.controller.handlers import take_job, take_run
 from hatchery_operator.domain.objects import Key, Manifest, key_of, summarize_job

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.support.operator_builders import SPECS, ended, report, run
+from tests.support.operator.builders import SPECS, ended, report, run
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import INPUT_PATH, PERMANENT, ExitCode, JobInput

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.operator_builders import (
+from tests.support.operator.builders import (
     NOW,
     artifact,
     by_key,

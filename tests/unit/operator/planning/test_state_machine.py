@@ -27,9 +27,9 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.support.operator_builders import NAMESPACE, NOW, manifest, with_status
-from tests.support.operator_cluster import CrashError
-from tests.support.operator_model import Fault, ModelCluster, Outcome
+from tests.support.operator.builders import NAMESPACE, NOW, manifest, with_status
+from tests.support.operator.fake_cluster import CrashError
+from tests.support.operator.model_cluster import Fault, ModelCluster, Outcome
 
 from hatchery_api.conditions import ConditionType
 from hatchery_api.placement import Retry

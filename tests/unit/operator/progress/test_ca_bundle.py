@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 from typing import cast
 
 import pytest
-from tests.support.operator_builders import NAMESPACE, NOW, manifest
-from tests.support.operator_cluster import FakeCluster
-from tests.support.virtual_time import pass_time, run_virtually
+from tests.support.operator.builders import NAMESPACE, NOW, manifest
+from tests.support.operator.fake_cluster import FakeCluster
+from tests.support.operator.virtual_time import pass_time, run_virtually
 
 from hatchery_operator.errors import NotLeaderError, OperatorError, RefusedError, UnreachableError
 from hatchery_operator.kube.cache import Cache

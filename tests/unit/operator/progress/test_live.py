@@ -1,7 +1,7 @@
 """From a pod's report to the progress people read."""
 
 import pytest
-from tests.support.operator_builders import NOW
+from tests.support.operator.builders import NOW
 
 from hatchery_api.contract import TrainerStatus
 from hatchery_api.status import ProgressMetric

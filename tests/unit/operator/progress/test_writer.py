@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Any, cast
 
 import pytest
-from tests.support.operator_builders import NAMESPACE, NOW, manifest
-from tests.support.operator_cluster import FakeCluster
-from tests.support.virtual_time import pass_time, run_virtually
+from tests.support.operator.builders import NAMESPACE, NOW, manifest
+from tests.support.operator.fake_cluster import FakeCluster
+from tests.support.operator.virtual_time import pass_time, run_virtually
 
 from hatchery_api.contract import TrainerStatus
 from hatchery_operator.domain.objects import Key, Manifest, key_of

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.support.operator_builders import NOW, condition, manifest, rfc3339, run, with_status
-from tests.support.run_samples import REASONS, fleet
+from tests.support.operator.builders import NOW, condition, manifest, rfc3339, run, with_status
+from tests.support.operator.run_samples import REASONS, fleet
 
 from hatchery_api.status import ProgressStatus
 from hatchery_operator.domain.objects import Run, parse_run

@@ -8,8 +8,8 @@ import copy
 from collections import defaultdict, deque
 from typing import Any, Literal
 
-from tests.support.operator_builders import NAMESPACE, artifact, finished, manifest
-from tests.support.operator_cluster import CrashError, FakeCluster
+from tests.support.operator.builders import NAMESPACE, artifact, finished, manifest
+from tests.support.operator.fake_cluster import CrashError, FakeCluster
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode, Report

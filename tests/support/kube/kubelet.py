@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Self
 
 from tests.cluster.control_plane import ADMIN, LOOPBACK, ControlPlane
-from tests.support.operator_process import Object, Team
+from tests.support.operator.process import Object, Team
 
 from hatchery_api.contract import Report
 

@@ -54,7 +54,7 @@ def namespace_objects(name: str, *, claim: str | None = CLAIM, size: str = "10Gi
 
 def hub_objects(image: str) -> list[Object]:
     """The Hub-compatible server as a Deployment that runs the sources in this repository."""
-    sources = Path(__file__).with_name("hub_server")
+    sources = Path(__file__).parents[1] / "hub_server"
     files = {p.name: p.read_text() for p in sorted(sources.glob("*.py"))}
     labels = {"app": "hub"}
     meta = {"name": "hub", "namespace": HUB_NAMESPACE}

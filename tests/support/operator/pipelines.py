@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from tests.support.kubelet import End, Kubelet
-from tests.support.operator_process import Object, Team
+from tests.support.kube.kubelet import End, Kubelet
+from tests.support.operator.process import Object, Team
 
 from hatchery_api.conditions import Reason, find_condition
 from hatchery_api.contract import ExitCode, Report

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from tests.cluster.console import wait_for
 from tests.cluster.control_plane import ControlPlane, Ports
-from tests.support.operator_builders import SPECS, artifact
+from tests.support.operator.builders import SPECS, artifact
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import Report

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import aiohttp
 from aiohttp import web
-from tests.support.faults import Call, Exchange, Fault, Rule, error_event, is_write
+from tests.support.kube.faults import Call, Exchange, Fault, Rule, error_event, is_write
 from yarl import URL
 
 LINE_BYTES = 1 << 20

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import yaml
 
-GUIDE: Final = Path(__file__).resolve().parents[2] / "docs/training.md"
+GUIDE: Final = Path(__file__).resolve().parents[3] / "docs/training.md"
 
 LEAST: Final[dict[str, Any]] = {
     "corpora": [{"corpusRef": {"name": "code"}}],

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import cached_property
 from typing import Any
 
-from tests.support.operator_builders import NAMESPACE, NOW, artifact
+from tests.support.operator.builders import NAMESPACE, NOW, artifact
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import Report

@@ -4,7 +4,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-RELEASES = Path(__file__).parents[1] / "data/releases"
+RELEASES = Path(__file__).parents[2] / "data/releases"
 
 
 @dataclass(frozen=True)

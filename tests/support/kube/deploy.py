@@ -6,8 +6,8 @@ from pathlib import Path
 from tests.cluster.cluster import Cluster
 from tests.cluster.layout import REPOSITORY
 from tests.cluster.tools import ensure_tools
-from tests.support.installation import HUB_NAMESPACE, HUB_URL, RESTRICTED, hub_objects
-from tests.support.kube import Kube, WaitedInVainError
+from tests.support.kube.installation import HUB_NAMESPACE, HUB_URL, RESTRICTED, hub_objects
+from tests.support.kube.kubectl import Kube, WaitedInVainError
 
 CHART = REPOSITORY / "charts/hatchery"
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from tests.support.operator_builders import NOW, artifact, condition, manifest, rfc3339
+from tests.support.operator.builders import NOW, artifact, condition, manifest, rfc3339
 
 from hatchery_api.kinds import KINDS
 from hatchery_operator.domain.objects import Manifest, Run, parse_run

@@ -1,6 +1,6 @@
 """A training run of a few minutes, and what has become of its pods."""
 
-from tests.support.kube import Kube, Object
+from tests.support.kube.kubectl import Kube, Object
 
 LABEL = "hatchery.dev/name"
 """Label of every pod of a run."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.operator_process import OperatorProcess
+from tests.support.operator.process import OperatorProcess
 
 from hatchery_operator.__main__ import main
 

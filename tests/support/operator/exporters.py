@@ -11,7 +11,7 @@ from typing import Self
 from aiohttp import web
 from prometheus_client.metrics import MetricWrapperBase
 from tests.cluster.control_plane import Ports
-from tests.support.run_samples import REASONS, sample
+from tests.support.operator.run_samples import REASONS, sample
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.kinds import KINDS
