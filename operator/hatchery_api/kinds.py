@@ -7,8 +7,7 @@ from hatchery_api.base import Record
 from hatchery_api.placement import RunSpec
 from hatchery_api.resources.corpus import CorpusBuildSpec, CorpusResult
 from hatchery_api.resources.evaluate import EvalResult, EvalRunSpec
-from hatchery_api.resources.pretrain.result import PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainResult, PretrainRunSpec
 from hatchery_api.resources.tokenizer import TokenizerBuildSpec, TokenizerResult
 from hatchery_api.status import (
     CorpusBuildStatus,

@@ -8,7 +8,7 @@ from hatchery_api.base import Record, cel
 from hatchery_api.conditions import Condition
 from hatchery_api.resources.corpus import CorpusResult
 from hatchery_api.resources.evaluate import EvalResult
-from hatchery_api.resources.pretrain.result import PretrainResult
+from hatchery_api.resources.pretrain import PretrainResult
 from hatchery_api.resources.tokenizer import TokenizerResult
 
 

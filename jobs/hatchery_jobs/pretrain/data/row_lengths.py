@@ -2,8 +2,7 @@
 
 from typing import Final
 
-from hatchery_api.resources.pretrain.objective import Masked, Seq2seq
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import Masked, PretrainRunSpec, Seq2seq
 from hatchery_jobs.pretrain.objectives.spans import Corruption
 
 PAIR_SHARE: Final = 4

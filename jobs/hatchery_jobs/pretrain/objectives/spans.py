@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hatchery_api.resources.pretrain.objective import Seq2seq
+from hatchery_api.resources.pretrain import Seq2seq
 from hatchery_jobs.pretrain.data.types import Tokens
 
 

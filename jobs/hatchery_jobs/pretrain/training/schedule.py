@@ -3,7 +3,7 @@
 import math
 from typing import Final
 
-from hatchery_api.resources.pretrain.spec import Schedule
+from hatchery_api.resources.pretrain import Schedule
 
 DECAY_SHARE: Final = 0.1
 """Part of the run in which `wsd` falls unless the spec says otherwise."""

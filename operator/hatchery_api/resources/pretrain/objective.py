@@ -1,10 +1,21 @@
-"""What a language model learns to predict."""
+"""The training objective of a PretrainRun: its settings, and the model families that can learn it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
 from hatchery_api.base import Model, cel
+
+FAMILIES: Final = {"causal": ("gpt2", "llama"), "masked": ("bert", "roberta"), "seq2seq": ("t5",)}
+"""Model families of each objective."""
+
+FAMILY_RULE: Final = (
+    f"{ {objective: list(families) for objective, families in FAMILIES.items()} }[self.objective.type]"
+    ".exists(a, a == self.model.architecture)",
+    "model.architecture must be "
+    + ", ".join(f"{' or '.join(families)} for {objective}" for objective, families in FAMILIES.items()),
+)
+"""The CEL rule over a PretrainRunSpec that the model's family belongs to the objective."""
 
 
 class Masked(Model):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.objective_feeds import SPECIAL, ListFeed, ListPairs, library_rows, objective_spec, small_vocabulary
 
-from hatchery_api.resources.pretrain.objective import Seq2seq
+from hatchery_api.resources.pretrain import Seq2seq
 from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, row_tokens, target_tokens
 from hatchery_jobs.pretrain.model.config import resolve_shape
 from hatchery_jobs.pretrain.objectives.base import IGNORED

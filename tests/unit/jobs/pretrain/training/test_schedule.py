@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hatchery_api.resources.pretrain.spec import Schedule
+from hatchery_api.resources.pretrain import Schedule
 from hatchery_jobs.pretrain.training.schedule import learning_rate
 
 
