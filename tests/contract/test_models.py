@@ -21,7 +21,7 @@ from hatchery_api.conditions import ConditionType, Reason
 from hatchery_api.contract import ExitCode, HubTarget, JobInput, Output
 from hatchery_api.kinds import BY_KIND, KINDS, Kind
 from hatchery_api.resources.corpus import FilterRule
-from hatchery_api.resources.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain import FAMILIES, PretrainRunSpec
 from hatchery_api.schema import custom_resource_definition, member_docs
 from hatchery_jobs.pretrain.model.config import PRESETS, resolve_shape
 from hatchery_operator.codegen.generate import generated_files
@@ -31,8 +31,6 @@ ROOT = Path(__file__).resolve().parents[2]
 CRD_LIMIT_BYTES = {"CorpusBuild": 30_000, "TokenizerBuild": 30_000, "PretrainRun": 45_000, "EvalRun": 30_000}
 """Client-side apply keeps a copy of an object in an annotation, which may have 262,144 bytes: a CRD stays below an eighth
 of it, that of a PretrainRun, which has by far the most fields, at about a sixth (decision 15)."""
-
-OBJECTIVES = {"causal": ("gpt2", "llama"), "masked": ("bert", "roberta"), "seq2seq": ("t5",)}
 
 EACH_KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 
@@ -88,7 +86,7 @@ def test_a_definition_stays_small(kind) -> None:
 
 def parameters(family: str, size: str) -> int:
     """Parameters of a preset with the vocabulary and sequences of the guide's table."""
-    objective = next(name for name, families in OBJECTIVES.items() if family in families)
+    objective = next(name for name, families in FAMILIES.items() if family in families)
     spec = {**LEAST, "objective": {"type": objective}, "model": {"architecture": family, "size": size}}
     vocabulary = replace(small_vocabulary(), size=32_768)
     return resolve_shape(PretrainRunSpec.model_validate(spec), vocabulary).parameters

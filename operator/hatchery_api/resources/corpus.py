@@ -65,7 +65,7 @@ class HubDataset(Model):
     """Secret with a token that may read the dataset."""
 
 
-class Source(Model):
+class CorpusSource(Model):
     """One source of documents."""
 
     model_config = ConfigDict(json_schema_extra=cel(exactly_one("files", "hub")))
@@ -274,7 +274,7 @@ class CorpusOutput(Model):
 class CorpusBuildSpec(RunSpec):
     """Builds a corpus from raw sources."""
 
-    sources: Annotated[list[Source], Field(min_length=1, max_length=64, json_schema_extra=cel(keyed_list="name"))]
+    sources: Annotated[list[CorpusSource], Field(min_length=1, max_length=64, json_schema_extra=cel(keyed_list="name"))]
     """Where documents come from."""
 
     filters: Filters = Filters()

@@ -9,12 +9,12 @@ from hatchery_api.resources.pretrain.model import (
     HubRevisionSource,
     ModelOverrides,
     PretrainModel,
-    Weights,
+    WeightsSpec,
 )
-from hatchery_api.resources.pretrain.objective import FAMILIES, Masked, Objective, Seq2seq
+from hatchery_api.resources.pretrain.objective import FAMILIES, MaskedSpec, ObjectiveSpec, Seq2seqSpec
 from hatchery_api.resources.pretrain.result import LastCheckpoint, Loss, PretrainResult
 from hatchery_api.resources.pretrain.spec import (
-    Batch,
+    BatchSpec,
     Checkpoint,
     Encode,
     Guard,
@@ -25,7 +25,7 @@ from hatchery_api.resources.pretrain.spec import (
     PretrainEvaluate,
     PretrainRunSpec,
     Samples,
-    Schedule,
+    ScheduleSpec,
     Shuffle,
     Tracking,
     TrainingCorpus,
@@ -37,7 +37,7 @@ from hatchery_api.resources.pretrain.spec import (
 __all__ = [
     "FAMILIES",
     "Architecture",
-    "Batch",
+    "BatchSpec",
     "Checkpoint",
     "Encode",
     "Guard",
@@ -45,9 +45,9 @@ __all__ = [
     "LastCheckpoint",
     "Loss",
     "LossSpike",
-    "Masked",
+    "MaskedSpec",
     "ModelOverrides",
-    "Objective",
+    "ObjectiveSpec",
     "Optimizer",
     "Parallelism",
     "PretrainData",
@@ -56,13 +56,13 @@ __all__ = [
     "PretrainResult",
     "PretrainRunSpec",
     "Samples",
-    "Schedule",
-    "Seq2seq",
+    "ScheduleSpec",
+    "Seq2seqSpec",
     "Shuffle",
     "Tracking",
     "TrainingCorpus",
     "TrainingDataset",
     "TrainingFiles",
     "WandB",
-    "Weights",
+    "WeightsSpec",
 ]

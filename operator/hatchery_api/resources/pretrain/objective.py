@@ -18,7 +18,7 @@ FAMILY_RULE: Final = (
 """The CEL rule over a PretrainRunSpec that the model's family belongs to the objective."""
 
 
-class Masked(Model):
+class MaskedSpec(Model):
     """Masked language modelling: of the chosen tokens 80 % become the mask token, 10 % a random one, 10 % stay."""
 
     probability: Annotated[float, Field(gt=0, lt=1)] = 0.15
@@ -31,7 +31,7 @@ class Masked(Model):
     """Also learn whether two segments follow each other (bert): half do, half are from elsewhere."""
 
 
-class Seq2seq(Model):
+class Seq2seqSpec(Model):
     """An encoder reads one text, a decoder writes another."""
 
     task: Literal["spanCorruption", "commentToCode", "codeToComment"] = "spanCorruption"
@@ -45,7 +45,7 @@ class Seq2seq(Model):
     """Mean length of a corrupted span, in tokens; spanCorruption alone."""
 
 
-class Objective(Model):
+class ObjectiveSpec(Model):
     """What the model learns to predict."""
 
     model_config = ConfigDict(
@@ -58,8 +58,8 @@ class Objective(Model):
     type: Literal["causal", "masked", "seq2seq"] = "causal"
     """`causal`: the next token (gpt2, llama); `masked`: hidden tokens (bert, roberta); `seq2seq`: another text (t5)."""
 
-    masked: Masked | None = None
+    masked: MaskedSpec | None = None
     """Settings of `masked`; default: 15 % of single tokens."""
 
-    seq2seq: Annotated[Seq2seq | None, Field(alias="seq2seq")] = None
+    seq2seq: Annotated[Seq2seqSpec | None, Field(alias="seq2seq")] = None
     """Settings of `seq2seq`; default: spanCorruption."""

@@ -8,7 +8,7 @@ from hatchery_api.base import Duration, Model, Ref, Seed, Url, cel, exactly_one,
 from hatchery_api.placement import Card, RunSpec, SecretKey
 from hatchery_api.resources.corpus import Files, HubDataset
 from hatchery_api.resources.pretrain.model import HubRevisionSource, PretrainModel
-from hatchery_api.resources.pretrain.objective import FAMILY_RULE, Objective
+from hatchery_api.resources.pretrain.objective import FAMILY_RULE, ObjectiveSpec
 
 Steps = Annotated[int, Field(ge=1, le=100_000_000)]
 """A number of optimizer steps."""
@@ -98,7 +98,7 @@ class PretrainData(Model):
     """Order of the sequences."""
 
 
-class Schedule(Model):
+class ScheduleSpec(Model):
     """Learning rate by optimizer step."""
 
     model_config = ConfigDict(
@@ -149,7 +149,7 @@ class Optimizer(Model):
     """Largest global gradient norm."""
 
 
-class Batch(Model):
+class BatchSpec(Model):
     """How many sequences one optimizer step sees, whatever the number of workers."""
 
     model_config = ConfigDict(
@@ -335,7 +335,7 @@ class PretrainRunSpec(RunSpec):
         )
     )
 
-    objective: Objective = Objective()
+    objective: ObjectiveSpec = ObjectiveSpec()
     """What is learnt."""
 
     corpora: Annotated[list[TrainingCorpus], Field(min_length=1, max_length=16)]
@@ -353,13 +353,13 @@ class PretrainRunSpec(RunSpec):
     data: PretrainData = PretrainData()
     """How documents become sequences."""
 
-    schedule: Schedule
+    schedule: ScheduleSpec
     """Steps and learning rate."""
 
     optimizer: Optimizer = Optimizer()
     """Optimizer."""
 
-    batch: Batch = Batch()
+    batch: BatchSpec = BatchSpec()
     """Global and per-process batch."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
