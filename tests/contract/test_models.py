@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,6 +27,7 @@ from hatchery_api.schema import custom_resource_definition, member_docs
 from hatchery_jobs.pretrain.model.config import PRESETS, resolve_shape
 from hatchery_operator.codegen.generate import generated_files
 from hatchery_operator.codegen.reference import walk
+from hatchery_operator.stages.registry import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD_LIMIT_BYTES = {"CorpusBuild": 30_000, "TokenizerBuild": 30_000, "PretrainRun": 45_000, "EvalRun": 30_000}
@@ -173,6 +175,13 @@ def test_a_stranger_in_a_spec_is_refused_and_in_a_record_ignored(kind) -> None:
 @EACH_KIND
 def test_what_a_run_reports_fits_into_its_status(kind) -> None:
     assert kind.result.model_fields.keys() <= kind.status.model_fields.keys()
+
+
+@EACH_KIND
+def test_every_stage_has_code_on_both_sides(kind) -> None:
+    assert tuple(stage.name for stage in STAGES[kind.kind]) == kind.stages
+    for job in kind.jobs:
+        assert find_spec(f"hatchery_jobs.{kind.package}.{job.module}"), job.name
 
 
 @pytest.mark.parametrize("enum", [Reason, ConditionType, ExitCode], ids=lambda enum: enum.__name__)

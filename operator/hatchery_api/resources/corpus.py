@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from hatchery_api.base import Model, Quantity, Record, ResourceName, Seed, Url, cel, exactly_one
 from hatchery_api.placement import Card, HubRepo, RunSpec, SecretKey
+from hatchery_api.status import RunStatus
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 """A share between 0 and 1."""
@@ -347,3 +348,7 @@ class CorpusResult(Record):
 
     peak_bytes: int | None = None
     """Largest resident memory of the build."""
+
+
+class CorpusBuildStatus(RunStatus, CorpusResult):
+    """Status of a CorpusBuild."""

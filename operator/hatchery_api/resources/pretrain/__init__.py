@@ -12,7 +12,7 @@ from hatchery_api.resources.pretrain.model import (
     WeightsSpec,
 )
 from hatchery_api.resources.pretrain.objective import FAMILIES, MaskedSpec, ObjectiveSpec, Seq2seqSpec
-from hatchery_api.resources.pretrain.result import LastCheckpoint, Loss, PretrainResult
+from hatchery_api.resources.pretrain.result import LastCheckpoint, Loss, PretrainResult, PretrainRunStatus
 from hatchery_api.resources.pretrain.spec import (
     BatchSpec,
     Checkpoint,
@@ -55,6 +55,7 @@ __all__ = [
     "PretrainModel",
     "PretrainResult",
     "PretrainRunSpec",
+    "PretrainRunStatus",
     "Samples",
     "ScheduleSpec",
     "Seq2seqSpec",
