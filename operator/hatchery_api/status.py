@@ -6,10 +6,6 @@ from pydantic import Field
 
 from hatchery_api.base import Record, cel
 from hatchery_api.conditions import Condition
-from hatchery_api.resources.corpus import CorpusResult
-from hatchery_api.resources.evaluate import EvalResult
-from hatchery_api.resources.pretrain.result import PretrainResult
-from hatchery_api.resources.tokenizer import TokenizerResult
 
 
 class Artifact(Record):
@@ -149,19 +145,3 @@ class RunStatus(Record):
 
     inputs: Annotated[list[InputRecord], Field(max_length=32)] = []
     """Inputs as they were used."""
-
-
-class CorpusBuildStatus(RunStatus, CorpusResult):
-    """Status of a CorpusBuild."""
-
-
-class TokenizerBuildStatus(RunStatus, TokenizerResult):
-    """Status of a TokenizerBuild."""
-
-
-class PretrainRunStatus(RunStatus, PretrainResult):
-    """Status of a PretrainRun."""
-
-
-class EvalRunStatus(RunStatus, EvalResult):
-    """Status of an EvalRun."""

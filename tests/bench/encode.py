@@ -30,7 +30,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data.feed import StoreFeed

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 from transformers import Trainer
 
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.resources.tokenizer import PreTokenizer, TokenizerBlocks
 from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain import encode

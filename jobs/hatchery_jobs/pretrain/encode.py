@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.result import PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainResult, PretrainRunSpec
 from hatchery_jobs.pretrain.data.corpora import corpora, corpus_role, open_sources
 from hatchery_jobs.pretrain.data.encode_worker import CODE_VERSION, Work, make_plan
 from hatchery_jobs.pretrain.data.index import INDEX, SplitIndex, TokenIndex

@@ -8,9 +8,7 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import METRICS_PORT
-from hatchery_api.resources.pretrain.model import HubRevisionSource
-from hatchery_api.resources.pretrain.result import PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import HubRevisionSource, PretrainResult, PretrainRunSpec
 from hatchery_jobs.pretrain.data.index import TokenIndex
 from hatchery_jobs.pretrain.data.row_lengths import row_tokens
 from hatchery_jobs.pretrain.data.token_store import TokenStore

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from hatchery_api.base import Model, Record, Ref, ResourceName, Seed, cel, exactly_one
 from hatchery_api.placement import HubRepo, RunSpec, SecretKey
 from hatchery_api.resources.tokenizer import CorpusRef
+from hatchery_api.status import RunStatus
 
 
 class HubModel(Model):
@@ -139,3 +140,7 @@ class EvalResult(Record):
 
     samples: Annotated[list[EvalSample], Field(max_length=8)] = []
     """A few continuations."""
+
+
+class EvalRunStatus(RunStatus, EvalResult):
+    """Status of an EvalRun."""

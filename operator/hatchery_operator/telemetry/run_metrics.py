@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, get_args
 
 from hatchery_api.conditions import ConditionType, find_condition
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_api.status import EvalRunStatus, PretrainRunStatus, RunStatus, StageState
+from hatchery_api.resources.evaluate import EvalRunStatus
+from hatchery_api.resources.pretrain import PretrainRunSpec, PretrainRunStatus
+from hatchery_api.status import RunStatus, StageState
 from hatchery_operator.domain.objects import Key, Run, parse_time
 from hatchery_operator.manifests.resources import devices
 from hatchery_operator.stages.pretrain import TRAIN

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.data.corpora import Corpus, Part, validation_only
 from hatchery_jobs.pretrain.data.index import (
     CorpusIndex,

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from hatchery_api.resources.pretrain.result import PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec, TrainingCorpus
+from hatchery_api.resources.pretrain import PretrainResult, PretrainRunSpec, TrainingCorpus
 from hatchery_jobs.pretrain.data.index import TokenIndex
 
 MEASURED_ROWS: Final = 10

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from hatchery_api.base import Record
+from hatchery_api.status import RunStatus
 
 
 class Loss(Record):
@@ -70,3 +71,7 @@ class PretrainResult(Record):
     """Returns to an earlier checkpoint."""
     micro_batch: int | None = None
     """Sequences in one forward pass of a process, where memory did not suffice for batch.perDevice."""
+
+
+class PretrainRunStatus(RunStatus, PretrainResult):
+    """Status of a PretrainRun."""

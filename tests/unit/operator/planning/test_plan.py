@@ -25,7 +25,7 @@ from tests.support.operator.builders import (
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.contract import ExitCode
 from hatchery_api.placement import Retry
-from hatchery_api.resources.pretrain.spec import Parallelism, PretrainRunSpec
+from hatchery_api.resources.pretrain import Parallelism, PretrainRunSpec
 from hatchery_api.status import HubRevision, InputRecord, ProgressStatus
 from hatchery_operator.diagnosis.pending import YOUNG_SECONDS
 from hatchery_operator.domain.diagnosis import Diagnosis
