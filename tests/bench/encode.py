@@ -36,8 +36,7 @@ from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data.feed import StoreFeed
 from hatchery_jobs.pretrain.data.index import INDEX, CorpusIndex, Shard, TokenIndex, summed
 from hatchery_jobs.pretrain.data.token_store import TokenStore
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.progress import Progress
+from hatchery_jobs.runtime import Context, Progress
 
 ROUNDS, LENGTH, VOCAB = 5, 128, 8192
 TEXT_BYTES = 6_000_000

@@ -31,8 +31,7 @@ from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.progress import Progress
+from hatchery_jobs.runtime import Context, Progress
 from hatchery_jobs.tokenizer.build import untrained
 
 VOCAB, LENGTH, STEPS = 1024, 128, 1000

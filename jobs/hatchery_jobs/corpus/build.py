@@ -26,9 +26,16 @@ from hatchery_jobs.corpus.split import SPLITS, in_validation
 from hatchery_jobs.corpus.spool import Positions, Spool, SpoolWriter
 from hatchery_jobs.readers.documents import Document
 from hatchery_jobs.readers.origins import Origin
-from hatchery_jobs.runtime.artifacts import Draft, storage_errors, write_atomically
-from hatchery_jobs.runtime.context import Context, Outcome
-from hatchery_jobs.runtime.errors import DataError, Interrupted, SpecError
+from hatchery_jobs.runtime import (
+    Context,
+    DataError,
+    Draft,
+    Interrupted,
+    Outcome,
+    SpecError,
+    storage_errors,
+    write_atomically,
+)
 
 CODE_VERSION: Final = "corpus-1"
 """Changes whenever equal input would give other bytes."""

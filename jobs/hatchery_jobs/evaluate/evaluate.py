@@ -11,9 +11,7 @@ from hatchery_jobs.evaluate.blocks import read_split
 from hatchery_jobs.evaluate.measures import TaskResult
 from hatchery_jobs.evaluate.model import Loaded, find_model, load
 from hatchery_jobs.evaluate.record import card, results_json, samples_jsonl, short_result
-from hatchery_jobs.runtime.artifacts import write_atomically
-from hatchery_jobs.runtime.context import Context, Outcome
-from hatchery_jobs.runtime.errors import Interrupted
+from hatchery_jobs.runtime import Context, Interrupted, Outcome, write_atomically
 
 CODE_VERSION: Final = "1"
 """Goes into the artifact's key; raised when equal input would give other files."""

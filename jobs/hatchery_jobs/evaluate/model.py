@@ -7,8 +7,7 @@ from typing import Any, Final
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import EvalRunSpec
 from hatchery_jobs.hub.download import Snapshot, find_snapshot
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.errors import DataError, SpecError
+from hatchery_jobs.runtime import Context, DataError, SpecError
 
 HUB_FIELD: Final = "spec.model.hub"
 """Path of the field, for messages."""

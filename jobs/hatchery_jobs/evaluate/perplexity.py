@@ -13,7 +13,7 @@ from hatchery_api.resources.evaluate import PerplexityTask
 from hatchery_jobs.evaluate.blocks import Block, Texts, blocks
 from hatchery_jobs.evaluate.measures import Measure, TaskResult
 from hatchery_jobs.evaluate.model import Loaded, check_positions
-from hatchery_jobs.runtime.errors import DataError, SpecError
+from hatchery_jobs.runtime import DataError, SpecError
 
 Watch = Callable[[int, int, str], None]
 """Called with done, total and unit; raises when the pod is asked to end."""

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.runtime.errors import JobError, RetryableError, SpecError
+from hatchery_jobs.runtime import JobError, RetryableError, SpecError
 
 
 @dataclass(frozen=True)

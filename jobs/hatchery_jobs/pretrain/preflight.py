@@ -13,9 +13,7 @@ from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS
 from hatchery_jobs.pretrain.model.config import ModelConfig
 from hatchery_jobs.pretrain.model.weights import model_shape
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import Context, DataError, RetryableError, SpecError, log
 
 GB: Final = 1e9
 """Bytes."""

@@ -7,7 +7,7 @@ from typing import Final
 import pyarrow.parquet as pq
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.runtime import DataError
 
 BATCH_CHARS: Final = 4_000_000
 """A batch of documents ends with the one that reaches this; encoded, a character needs some 30 bytes of memory."""

@@ -9,7 +9,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.resources.corpus import HubDataset
 from hatchery_jobs.hub.download import hub_errors, hub_token
 from hatchery_jobs.readers.documents import Document, Fault
-from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError
+from hatchery_jobs.runtime import DataError, RetryableError, SpecError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from hatchery_jobs.readers.documents import Document, Fault
 from hatchery_jobs.readers.formats import read_file
 from hatchery_jobs.readers.hub_source import find_origin
 from hatchery_jobs.readers.listing import SourceFile, fingerprint, list_files
-from hatchery_jobs.runtime.errors import DataError, RetryableError
+from hatchery_jobs.runtime import DataError, RetryableError
 
 
 class Origin(Protocol):

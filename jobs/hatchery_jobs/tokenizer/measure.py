@@ -11,7 +11,7 @@ from tokenizers import Encoding, Tokenizer
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.tokenizer import TokenizerMetrics
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.runtime import DataError
 from hatchery_jobs.tokenizer.build import is_byte_level, normalized
 from hatchery_jobs.tokenizer.sample import Document
 from hatchery_jobs.tokenizer.words import PROBES, WORD_LISTS

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.readers.corpus_artifact import BATCH_CHARS, read_texts
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.runtime import DataError
 
 MAX_CHARS: Final = 2**31 - 1
 """Characters of a sample at most: the tokenizers library counts pairs of tokens in signed 32-bit numbers."""

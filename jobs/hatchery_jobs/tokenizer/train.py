@@ -12,9 +12,7 @@ from tokenizers import Tokenizer
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.tokenizer import TokenizerBlocks, TokenizerBuildSpec, TokenizerResult
 from hatchery_jobs.readers.corpus_artifact import split_files
-from hatchery_jobs.runtime.artifacts import write_atomically
-from hatchery_jobs.runtime.context import Context, Outcome
-from hatchery_jobs.runtime.errors import DataError, Interrupted
+from hatchery_jobs.runtime import Context, DataError, Interrupted, Outcome, write_atomically
 from hatchery_jobs.tokenizer import build, retrain
 from hatchery_jobs.tokenizer.card import card
 from hatchery_jobs.tokenizer.measure import count_ids, measure, missing_words

@@ -18,9 +18,7 @@ from hatchery_jobs.pretrain.checkpoint.store import (
     Manifest,
     read_manifest,
 )
-from hatchery_jobs.runtime.artifacts import sha256_file, storage_errors
-from hatchery_jobs.runtime.errors import DataError, SpecError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import DataError, SpecError, log, sha256_file, storage_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import GitRefs

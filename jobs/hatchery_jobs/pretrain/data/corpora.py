@@ -19,10 +19,7 @@ from hatchery_jobs.readers.documents import Document, chance
 from hatchery_jobs.readers.formats import format_of
 from hatchery_jobs.readers.listing import SourceFile
 from hatchery_jobs.readers.origins import FilesOrigin, Origin, open_origin, unreadable
-from hatchery_jobs.runtime.artifacts import read_manifest
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.errors import DataError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import Context, DataError, log, read_manifest
 
 BATCH_DOCUMENTS: Final = 512
 """Documents read at once: enough for all cores, little enough to stay in memory."""

@@ -8,8 +8,7 @@ from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.distributed.process_group import ProcessGroup
 from hatchery_jobs.pretrain.launcher.protocol import STREAMS, WorkerSpec
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.progress import Progress
+from hatchery_jobs.runtime import Context, Progress
 
 
 def open_feed(

@@ -10,8 +10,7 @@ from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.hub.download import Snapshot, find_snapshot
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.model.config import ModelConfig, asks_for_next_sentence, check_positions, resolve_shape
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.errors import DataError, SpecError
+from hatchery_jobs.runtime import Context, DataError, SpecError
 
 HUB_FIELD: Final = "spec.model.from.hub"
 """Path of the field, for messages."""

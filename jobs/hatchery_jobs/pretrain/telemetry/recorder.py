@@ -21,9 +21,7 @@ from hatchery_jobs.pretrain.telemetry.metrics import RunMetrics
 from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_jobs.pretrain.telemetry.trackers import measured_numbers, open_trackers, update_numbers
 from hatchery_jobs.pretrain.training.generate import SAMPLES, Sample, store_samples
-from hatchery_jobs.runtime.artifacts import RECORD
-from hatchery_jobs.runtime.logs import debug, log, to_file
-from hatchery_jobs.runtime.progress import Progress, serve_metrics
+from hatchery_jobs.runtime import RECORD, Progress, debug, log, serve_metrics, to_file
 
 DONE: Final = "done"
 """Cause of the end of workers that did all updates."""
