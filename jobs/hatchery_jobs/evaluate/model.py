@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import EvalRunSpec
-from hatchery_jobs.hub.download import Snapshot, find_snapshot
+from hatchery_jobs.hub import HubSnapshot, find_snapshot
 from hatchery_jobs.runtime import Context, DataError, SpecError
 
 HUB_FIELD: Final = "spec.model.hub"
@@ -24,7 +24,7 @@ class Source:
     """Name of the run, or repository."""
     digest: str
     """Digest of the run's artifact, or commit of the repository."""
-    snapshot: Snapshot | None
+    snapshot: HubSnapshot | None
     """The repository's commit; absent for a PretrainRun."""
 
     def folder(self, context: Context[EvalRunSpec]) -> Path:

@@ -7,7 +7,7 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.hub.push import check_writable
+from hatchery_jobs.hub import check_writable
 from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS

@@ -19,7 +19,7 @@ from hatchery_jobs.runtime.artifacts import (
 from hatchery_jobs.runtime.context import Context, Outcome
 from hatchery_jobs.runtime.errors import DataError, Interrupted, JobError, RetryableError, SpecError
 from hatchery_jobs.runtime.logs import bind, debug, guard_streams, log, redact, to_file
-from hatchery_jobs.runtime.progress import REGISTRY, Progress, serve_metrics
+from hatchery_jobs.runtime.progress import REGISTRY, ProgressReporter, serve_metrics
 from hatchery_jobs.runtime.run import main
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "Interrupted",
     "JobError",
     "Outcome",
-    "Progress",
+    "ProgressReporter",
     "RetryableError",
     "SpecError",
     "bind",

@@ -23,7 +23,7 @@ from hatchery_jobs.runtime.artifacts import write_atomically
 from hatchery_jobs.runtime.context import Context, Outcome
 from hatchery_jobs.runtime.errors import DataError, Interrupted, JobError, RetryableError, SpecError
 from hatchery_jobs.runtime.logs import bind, log, redact
-from hatchery_jobs.runtime.progress import Progress, serve_metrics
+from hatchery_jobs.runtime.progress import ProgressReporter, serve_metrics
 
 STAGES: Final = {
     ("CorpusBuild", "build"): "hatchery_jobs.corpus.build",
@@ -75,7 +75,7 @@ def run(job: JobInput[Any], stop: threading.Event, scratch: Path) -> Report:
     """Runs the stage and the push; errors of known kinds become the report's reason and message."""
     started = time.monotonic()
     stage: Callable[[Context[Any]], Outcome] = import_module(STAGES[job.kind, job.stage]).run
-    context = Context(job=job, progress=Progress(job.stage), scratch=scratch, stop=stop)
+    context = Context(job=job, progress=ProgressReporter(job.stage), scratch=scratch, stop=stop)
     outcome = stage(context)
     first_pod = int(os.environ.get("HATCHERY_NODE_INDEX") or 0) == 0  # the others of a gang end with the same artifact
     report = Report(
@@ -95,7 +95,7 @@ def _push(job: JobInput[Any], outcome: Outcome) -> HubRevision | None:
     repo_type = REPO_TYPES.get((job.kind, job.stage))
     if job.spec.hub is None or repo_type is None:
         return None
-    from hatchery_jobs.hub.push import push_folder
+    from hatchery_jobs.hub import push_folder
 
     return push_folder(
         outcome.folder,

@@ -21,7 +21,7 @@ from typing import Any, Final
 from hatchery_api.contract import JobInput
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_api.status import HubRevision
-from hatchery_jobs.hub.push import push_once
+from hatchery_jobs.hub import push_once
 from hatchery_jobs.pretrain.checkpoint.store import MANIFEST, OPTIMIZER, WEIGHTS
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.runtime import JobError, RetryableError, link_file, log, redact
