@@ -20,15 +20,21 @@ from hatchery_jobs.corpus.filters import Filter, compile_filters, first_drop
 from hatchery_jobs.corpus.funnel import Funnel
 from hatchery_jobs.corpus.minhash import U64
 from hatchery_jobs.corpus.near import Mask, Tick, keepers, near_clusters
-from hatchery_jobs.corpus.read import Quarantine, open_origins, read_documents
+from hatchery_jobs.corpus.read import Quarantine, open_sources, read_documents
 from hatchery_jobs.corpus.shards import Plan, write_shards
 from hatchery_jobs.corpus.split import SPLITS, in_validation
 from hatchery_jobs.corpus.spool import Positions, Spool, SpoolWriter
-from hatchery_jobs.readers.documents import Document
-from hatchery_jobs.readers.origins import Origin
-from hatchery_jobs.runtime.artifacts import Draft, storage_errors, write_atomically
-from hatchery_jobs.runtime.context import Context, Outcome
-from hatchery_jobs.runtime.errors import DataError, Interrupted, SpecError
+from hatchery_jobs.readers import Document, DocumentSource
+from hatchery_jobs.runtime import (
+    Context,
+    DataError,
+    Draft,
+    Interrupted,
+    Outcome,
+    SpecError,
+    storage_errors,
+    write_atomically,
+)
 
 CODE_VERSION: Final = "corpus-1"
 """Changes whenever equal input would give other bytes."""
@@ -73,7 +79,7 @@ def run(context: Context[CorpusBuildSpec]) -> Outcome:
     Raises:
         JobError: a source, a row or the storage stands in the way, or no document is left.
     """
-    origins = open_origins(context.job)
+    origins = open_sources(context.job)
     draft = context.draft(CODE_VERSION, {origin.name: origin.fingerprint for origin in origins})
     if (done := draft.existing()) is not None:
         result = CorpusResult.model_validate_json((done[1] / "result.json").read_bytes())
@@ -85,7 +91,7 @@ def run(context: Context[CorpusBuildSpec]) -> Outcome:
     return Outcome(artifact, folder, result.model_copy(update={"peak_bytes": peak}))
 
 
-def _build(context: Context[CorpusBuildSpec], origins: list[Origin], draft: Draft) -> CorpusResult:
+def _build(context: Context[CorpusBuildSpec], origins: list[DocumentSource], draft: Draft) -> CorpusResult:
     spec = context.job.spec
     _clear(draft.folder)
     with storage_errors(str(context.scratch)):
@@ -114,7 +120,7 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _read_and_filter(context: Context[CorpusBuildSpec], origins: list[Origin], folder: Path) -> Filtered:
+def _read_and_filter(context: Context[CorpusBuildSpec], origins: list[DocumentSource], folder: Path) -> Filtered:
     """Reads everything once; what passes the filters goes to the spool, its digests stay in memory."""
     spec = context.job.spec
     filters = compile_filters(spec.filters)

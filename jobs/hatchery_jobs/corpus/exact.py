@@ -7,7 +7,7 @@ import numpy as np
 
 from hatchery_jobs.corpus.minhash import U64
 from hatchery_jobs.corpus.spool import Positions
-from hatchery_jobs.readers.documents import Document
+from hatchery_jobs.readers import Document
 
 
 def content_digest(document: Document, normalize: Literal["none", "whitespace"]) -> bytes:

@@ -23,7 +23,7 @@ from hatchery_api.resources.corpus import (
     LineLengthRule,
     SizeRule,
 )
-from hatchery_jobs.readers.documents import Document, chance
+from hatchery_jobs.readers import Document, uniform_hash
 
 PRESETS: Final[dict[str, tuple[FilterRule, ...]]] = {
     "none": (),
@@ -105,7 +105,7 @@ class Filter:
         probability = getattr(self.rule, "drop_probability", 1.0)
         if reason is None or probability == 1.0:
             return reason
-        return reason if chance(view.document.identity, self.seed, reason) < probability else None
+        return reason if uniform_hash(view.document.identity, self.seed, reason) < probability else None
 
 
 def compile_filters(filters: Filters) -> list[Filter]:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from hatchery_api.contract import JobInput
 from hatchery_api.resources.corpus import CorpusBuildSpec
-from hatchery_jobs.readers.documents import Document, Fault
-from hatchery_jobs.readers.origins import Origin, open_origin, unreadable
+from hatchery_jobs.readers import Document, DocumentSource, Fault, open_source, unreadable
 
 
 class Quarantine:
@@ -25,18 +24,18 @@ class Quarantine:
         self.count += 1
 
 
-def open_origins(job: JobInput[CorpusBuildSpec]) -> list[Origin]:
+def open_sources(job: JobInput[CorpusBuildSpec]) -> list[DocumentSource]:
     """The sources of a build, sorted by name, so that their order in the spec means nothing.
 
     Raises:
         JobError: one of them does not exist or cannot be listed.
     """
     sources = sorted(job.spec.sources, key=lambda source: source.name)
-    found = (open_origin(f"spec.sources[{s.name}]", s.name, s.files, s.hub, job.hub.endpoint) for s in sources)
+    found = (open_source(f"spec.sources[{s.name}]", s.name, s.files, s.hub, job.hub.endpoint) for s in sources)
     return [origin for origin in found if origin is not None]
 
 
-def read_documents(origins: list[Origin], quarantine: dict[str, Quarantine]) -> Iterator[tuple[int, Document]]:
+def read_documents(origins: list[DocumentSource], quarantine: dict[str, Quarantine]) -> Iterator[tuple[int, Document]]:
     """All documents, each with the number of files done before it.
 
     Args:

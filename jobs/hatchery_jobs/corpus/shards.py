@@ -15,7 +15,7 @@ from hatchery_api.resources.corpus import SplitSize
 from hatchery_jobs.corpus.minhash import I64, U64
 from hatchery_jobs.corpus.near import Tick
 from hatchery_jobs.corpus.spool import Positions, Spool
-from hatchery_jobs.readers.documents import hex_id
+from hatchery_jobs.readers import hex_id
 
 SCHEMA: Final = pa.schema(
     [

@@ -2,14 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
-
-from hatchery_jobs.readers.corpus_artifact import BATCH_CHARS, read_texts, split_files
 
 _LEAD_BITS: Final = 0xC0
 """Bits of a byte of UTF-8 that tell whether a character begins with it."""
@@ -30,39 +26,6 @@ class Block:
     """Bytes of UTF-8 text each token stands for, `(T,)`; 0 for the one that ends a document."""
     documents: int
     """Documents read when the block was complete."""
-
-
-@dataclass(frozen=True)
-class Texts:
-    """The documents of a split."""
-
-    files: tuple[Path, ...]
-    """Its files."""
-    documents: int
-    """Documents in them."""
-
-    def batches(self) -> Iterator[list[str]]:
-        """The documents, a batch at a time."""
-        batch: list[str] = []
-        chars = 0
-        for _, _, text in read_texts(self.files):
-            batch.append(text)
-            chars += len(text)
-            if chars >= BATCH_CHARS:
-                yield batch
-                batch, chars = [], 0
-        if batch:
-            yield batch
-
-
-def read_split(corpus: Path, split: str) -> Texts:
-    """The documents of a corpus.
-
-    Raises:
-        DataError: the corpus has no such split.
-    """
-    files = split_files(corpus, split)
-    return Texts(files, sum(pq.read_metadata(path).num_rows for path in files))
 
 
 def token_bytes(text: str, offsets: Iterable[tuple[int, int]]) -> Numbers:

@@ -10,7 +10,7 @@ from hatchery_api.resources.evaluate import CompletionTask
 from hatchery_jobs.evaluate.measures import Measure, Sample, TaskResult
 from hatchery_jobs.evaluate.model import Loaded, check_positions
 from hatchery_jobs.evaluate.perplexity import Watch
-from hatchery_jobs.runtime.errors import SpecError
+from hatchery_jobs.runtime import SpecError
 
 PRESETS: Final[Mapping[str, tuple[str, ...]]] = {
     "codeparrot": (

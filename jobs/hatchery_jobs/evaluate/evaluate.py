@@ -7,13 +7,11 @@ from typing import Final
 
 from hatchery_api.resources.evaluate import CompletionTask, EvalResult, EvalRunSpec, EvalTask
 from hatchery_jobs.evaluate import completion, perplexity
-from hatchery_jobs.evaluate.blocks import read_split
 from hatchery_jobs.evaluate.measures import TaskResult
 from hatchery_jobs.evaluate.model import Loaded, find_model, load
 from hatchery_jobs.evaluate.record import card, results_json, samples_jsonl, short_result
-from hatchery_jobs.runtime.artifacts import write_atomically
-from hatchery_jobs.runtime.context import Context, Outcome
-from hatchery_jobs.runtime.errors import Interrupted
+from hatchery_jobs.readers import open_split
+from hatchery_jobs.runtime import Context, Interrupted, Outcome, write_atomically
 
 CODE_VERSION: Final = "1"
 """Goes into the artifact's key; raised when equal input would give other files."""
@@ -51,8 +49,8 @@ def _do(context: Context[EvalRunSpec], task: EvalTask, index: int, loaded: Loade
     field = f"spec.tasks[{index}]"
     watch = partial(_watch, context, task.name)
     if task.perplexity is not None:
-        texts = read_split(context.input(f"corpus-{task.name}"), task.perplexity.corpus_ref.split)
-        return perplexity.run(task.perplexity, field, loaded, texts, watch)
+        split = open_split(context.input(f"corpus-{task.name}"), task.perplexity.corpus_ref.split)
+        return perplexity.run(task.perplexity, field, loaded, split, watch)
     return completion.run(task.completion or CompletionTask(), field, loaded, watch)
 
 

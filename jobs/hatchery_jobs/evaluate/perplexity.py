@@ -10,10 +10,11 @@ import numpy as np
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import PerplexityTask
-from hatchery_jobs.evaluate.blocks import Block, Texts, blocks
+from hatchery_jobs.evaluate.blocks import Block, blocks
 from hatchery_jobs.evaluate.measures import Measure, TaskResult
 from hatchery_jobs.evaluate.model import Loaded, check_positions
-from hatchery_jobs.runtime.errors import DataError, SpecError
+from hatchery_jobs.readers import CorpusSplit
+from hatchery_jobs.runtime import DataError, SpecError
 
 Watch = Callable[[int, int, str], None]
 """Called with done, total and unit; raises when the pod is asked to end."""
@@ -65,14 +66,14 @@ def exponential(loss: float) -> float:
         return math.inf
 
 
-def run(task: PerplexityTask, field: str, loaded: Loaded, texts: Texts, watch: Watch) -> TaskResult:
+def run(task: PerplexityTask, field: str, loaded: Loaded, split: CorpusSplit, watch: Watch) -> TaskResult:
     """Measures a model on the documents of a split.
 
     Args:
         task: what is asked.
         field: path of the task in the spec, for messages.
         loaded: model and tokenizer.
-        texts: the documents.
+        split: the documents.
         watch: told after each batch.
 
     Raises:
@@ -80,12 +81,13 @@ def run(task: PerplexityTask, field: str, loaded: Loaded, texts: Texts, watch: W
         DataError: there is no token to predict, or the model gives no numbers.
     """
     length = sequence_length(task, field, loaded.positions)
-    found = blocks(loaded.tokenizer, texts.batches(), length, loaded.end_id)
+    found = blocks(loaded.tokenizer, split.batches(), length, loaded.end_id)
     sums = Sums()
+    documents = split.documents
     limit = None if task.max_batches < 0 else task.max_batches
     for batch in islice(batched(found, task.batch_sequences), limit):
         _add(sums, loaded.model, batch)
-        watch(batch[-1].documents, texts.documents, "documents")
+        watch(batch[-1].documents, documents, "documents")
     _check(sums, field)
     definition = DEFINITION | {"sequence_length": length, "text_bytes": sums.text_bytes}
     return TaskResult(sums.measures(), definition)

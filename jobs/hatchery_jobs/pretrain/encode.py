@@ -23,9 +23,7 @@ from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.model.config import resolve_shape
 from hatchery_jobs.pretrain.preflight import check, check_hub
-from hatchery_jobs.runtime.artifacts import local_path, storage_errors, write_atomically
-from hatchery_jobs.runtime.context import Context, Outcome
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.runtime import Context, DataError, Outcome, local_path, storage_errors, write_atomically
 
 PIECES: Final = "_pieces"
 """Folder of encoded parts beside the runs' folders; no run can have this name."""

@@ -17,10 +17,16 @@ from hatchery_jobs.pretrain.launcher.launcher import Gang, run_workers
 from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS, MICRO_BATCH, OUTBOX, STREAMS, WorkerSpec
 from hatchery_jobs.pretrain.model.weights import find_weights
 from hatchery_jobs.pretrain.preflight import check, check_hub
-from hatchery_jobs.runtime.artifacts import Draft, storage_errors, write_atomically
-from hatchery_jobs.runtime.context import Context, Outcome
-from hatchery_jobs.runtime.errors import Interrupted, RetryableError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import (
+    Context,
+    Draft,
+    Interrupted,
+    Outcome,
+    RetryableError,
+    log,
+    storage_errors,
+    write_atomically,
+)
 
 CODE_VERSION: Final = "3"
 """Raised whenever equal inputs would give another model."""

@@ -60,7 +60,7 @@ def hex_id(identity: int) -> str:
     return f"{identity:016x}"
 
 
-def chance(identity: int, seed: int, purpose: str) -> float:
+def uniform_hash(identity: int, seed: int, purpose: str) -> float:
     """A number in [0, 1) that only the document, the seed and the purpose decide, uniform over documents."""
     digest = hashlib.sha256(f"{purpose}:{seed}:{identity}".encode()).digest()
     return int.from_bytes(digest[:8], "big") * _SCALE

@@ -93,6 +93,11 @@ def format_of(url: str, asked: str) -> str:
     return asked if asked != "auto" else _BY_SUFFIX.get(name.suffix.lower(), "code")
 
 
+def is_single_document(url: str, asked: str) -> bool:
+    """Whether a file is one document rather than rows of documents."""
+    return _READERS[format_of(url, asked)] is _read_whole
+
+
 def _read_whole(file: Opened) -> Iterator[Item]:
     data = file.stream.read()
     try:

@@ -18,8 +18,7 @@ from fsspec.utils import glob_translate
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import CLAIM_SCHEME
 from hatchery_api.resources.corpus import Files
-from hatchery_jobs.runtime.artifacts import local_path, sha256_file
-from hatchery_jobs.runtime.errors import DataError, JobError, RetryableError, SpecError
+from hatchery_jobs.runtime import DataError, JobError, RetryableError, SpecError, local_path, sha256_file
 
 _MAGIC: Final = frozenset("*?[")
 """Characters that make a URL a pattern; in http URLs they are what they are."""

@@ -11,9 +11,9 @@ from tokenizers import Encoding, Tokenizer
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.tokenizer import TokenizerMetrics
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.runtime import DataError
 from hatchery_jobs.tokenizer.build import is_byte_level, normalized
-from hatchery_jobs.tokenizer.sample import Document
+from hatchery_jobs.tokenizer.sample import SampledDocument
 from hatchery_jobs.tokenizer.words import PROBES, WORD_LISTS
 
 RARE_OCCURRENCES: Final = 10
@@ -65,7 +65,7 @@ class _Tally:
     continued: int = 0
 
 
-def measure(tokenizer: Tokenizer, batches: Iterable[list[Document]], trained: Counts) -> TokenizerMetrics:
+def measure(tokenizer: Tokenizer, batches: Iterable[list[SampledDocument]], trained: Counts) -> TokenizerMetrics:
     """The measures over held-out documents.
 
     Args:
@@ -77,7 +77,7 @@ def measure(tokenizer: Tokenizer, batches: Iterable[list[Document]], trained: Co
         DataError: a byte-level tokenizer does not give a text back.
     """
     for probe in PROBES:
-        _check_back(tokenizer, Document("a probe", probe), encode(tokenizer, [probe])[0])
+        _check_back(tokenizer, SampledDocument("a probe", probe), encode(tokenizer, [probe])[0])
     tally = _Tally(ids=np.zeros(len(trained), np.int64))
     for batch in batches:
         for document, encoding in zip(batch, encode(tokenizer, [d.text for d in batch]), strict=True):
@@ -85,7 +85,7 @@ def measure(tokenizer: Tokenizer, batches: Iterable[list[Document]], trained: Co
     return _metrics(tally, tokenizer, trained)
 
 
-def _add(tally: _Tally, tokenizer: Tokenizer, document: Document, encoding: Encoding) -> None:
+def _add(tally: _Tally, tokenizer: Tokenizer, document: SampledDocument, encoding: Encoding) -> None:
     text = document.text
     parts = tokens_per_word(text, encoding.offsets)
     tally.ids += np.bincount(encoding.ids, minlength=len(tally.ids))
@@ -97,7 +97,7 @@ def _add(tally: _Tally, tokenizer: Tokenizer, document: Document, encoding: Enco
     tally.continued += int((parts > 1).sum())
 
 
-def _check_back(tokenizer: Tokenizer, document: Document, encoding: Encoding) -> bool:
+def _check_back(tokenizer: Tokenizer, document: SampledDocument, encoding: Encoding) -> bool:
     back = tokenizer.decode(encoding.ids, skip_special_tokens=False)
     if is_byte_level(tokenizer) and back != (text := normalized(tokenizer, document.text)):
         place = next((i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back)))

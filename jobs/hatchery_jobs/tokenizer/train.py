@@ -11,14 +11,12 @@ from tokenizers import Tokenizer
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.tokenizer import TokenizerBlocks, TokenizerBuildSpec, TokenizerResult
-from hatchery_jobs.readers.corpus_artifact import split_files
-from hatchery_jobs.runtime.artifacts import write_atomically
-from hatchery_jobs.runtime.context import Context, Outcome
-from hatchery_jobs.runtime.errors import DataError, Interrupted
+from hatchery_jobs.readers import open_split
+from hatchery_jobs.runtime import Context, DataError, Interrupted, Outcome, write_atomically
 from hatchery_jobs.tokenizer import build, retrain
 from hatchery_jobs.tokenizer.card import card
 from hatchery_jobs.tokenizer.measure import count_ids, measure, missing_words
-from hatchery_jobs.tokenizer.sample import Document, Sample, choose
+from hatchery_jobs.tokenizer.sample import DocumentSample, SampledDocument, sample_split
 
 CODE_VERSION: Final = "1"
 """Goes into the artifact's key; raised when equal input would give other files."""
@@ -47,13 +45,13 @@ def run(context: Context[TokenizerBuildSpec]) -> Outcome:
         result = TokenizerResult.model_validate_json((folder / RESULT).read_bytes())
         return Outcome(artifact, folder, result, cached=True)
     corpus = context.input("corpus")
-    sample = choose(
-        split_files(corpus, spec.corpus_ref.split),
+    sample = sample_split(
+        open_split(corpus, spec.corpus_ref.split),
         spec.sample.documents,
         spec.sample.seed,
         spec.sample.document_chars,
     )
-    held_out = choose(split_files(corpus, "validation"), spec.evaluate.documents, spec.sample.seed)
+    held_out = sample_split(open_split(corpus, "validation"), spec.evaluate.documents, spec.sample.seed)
     trained = _train(context, base, sample)
     check_size(trained.tokenizer, spec, sample)
     seen = count_ids(trained.tokenizer, _texts(context, sample, "documents counted"))
@@ -72,7 +70,7 @@ def run(context: Context[TokenizerBuildSpec]) -> Outcome:
     return Outcome(artifact, folder, result)
 
 
-def _train(context: Context[TokenizerBuildSpec], base: retrain.Base | None, sample: Sample) -> _Trained:
+def _train(context: Context[TokenizerBuildSpec], base: retrain.Base | None, sample: DocumentSample) -> _Trained:
     spec = context.job.spec
     if base is not None:
         old = retrain.load(base.folder(context.scratch))
@@ -86,7 +84,7 @@ def _train(context: Context[TokenizerBuildSpec], base: retrain.Base | None, samp
     return _Trained(build.trained(design, spec, texts), build.special_roles(spec.special_tokens), extra)
 
 
-def check_size(tokenizer: Tokenizer, spec: TokenizerBuildSpec, sample: Sample) -> None:
+def check_size(tokenizer: Tokenizer, spec: TokenizerBuildSpec, sample: DocumentSample) -> None:
     """Refuses a vocabulary that is not exactly as large as asked.
 
     Raises:
@@ -117,7 +115,9 @@ def save(tokenizer: Tokenizer, roles: dict[str, str], settings: dict[str, Any], 
     fast.save_pretrained(folder)
 
 
-def _watched(context: Context[TokenizerBuildSpec], sample: Sample, unit: str) -> Iterator[list[Document]]:
+def _watched(
+    context: Context[TokenizerBuildSpec], sample: DocumentSample, unit: str
+) -> Iterator[list[SampledDocument]]:
     done = 0
     for batch in sample.batches():
         if context.stop.is_set():
@@ -127,5 +127,5 @@ def _watched(context: Context[TokenizerBuildSpec], sample: Sample, unit: str) ->
         context.progress.update(done, len(sample), unit)
 
 
-def _texts(context: Context[TokenizerBuildSpec], sample: Sample, unit: str) -> Iterator[list[str]]:
+def _texts(context: Context[TokenizerBuildSpec], sample: DocumentSample, unit: str) -> Iterator[list[str]]:
     return ([document.text for document in batch] for batch in _watched(context, sample, unit))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hatchery_jobs.pretrain.data.index import Shard, token_type
 from hatchery_jobs.pretrain.data.packing import pack
-from hatchery_jobs.runtime.artifacts import sha256_file
+from hatchery_jobs.runtime import sha256_file
 
 
 class ShardWriter:

@@ -10,7 +10,7 @@ from hatchery_jobs.pretrain.record.event_log import TIMELINE, read_timeline
 from hatchery_jobs.pretrain.report.card import model_card
 from hatchery_jobs.pretrain.report.html import CURVE_PICTURE, REPORT, ReportData, loss_chart, report_html
 from hatchery_jobs.pretrain.training.generate import SAMPLES, read_samples
-from hatchery_jobs.runtime.artifacts import RECORD, write_atomically
+from hatchery_jobs.runtime import RECORD, write_atomically
 
 
 def write_pages(

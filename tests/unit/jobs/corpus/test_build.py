@@ -251,7 +251,7 @@ def test_a_pod_asked_to_end_stops_and_the_next_one_leaves_nothing_of_it(folder, 
     context.stop.set()
     with pytest.raises(Interrupted, match="asked to end"):
         build.run(context)
-    work = context.draft(build.CODE_VERSION, {o.name: o.fingerprint for o in build.open_origins(context.job)}).folder
+    work = context.draft(build.CODE_VERSION, {o.name: o.fingerprint for o in build.open_sources(context.job)}).folder
     (work / "data").mkdir(exist_ok=True)
     (work / "data" / "train-00007-of-00009.parquet").write_text("left over")
     (work / "quarantine.jsonl").write_text("left over")

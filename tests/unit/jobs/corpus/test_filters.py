@@ -6,7 +6,7 @@ from tests.bench.corpus_reference import filter_reasons
 
 from hatchery_api.resources.corpus import FilterRule, Filters, KeywordsRule
 from hatchery_jobs.corpus.filters import PRESETS, REASONS, compile_filters, first_drop
-from hatchery_jobs.readers.documents import Document, chance
+from hatchery_jobs.readers.documents import Document, uniform_hash
 
 CODE = "def f(a):\n    b = a\n    c = b\n    d = c\n    e = d\n    return e == a\n"
 
@@ -123,5 +123,5 @@ def test_chance_is_a_function_of_document_and_seed_and_drops_the_stated_share():
 
 def test_chance_is_independent_between_purposes():
     numbers = range(4000)
-    both = sum(chance(n, 1, "a") < 0.5 and chance(n, 1, "b") < 0.5 for n in numbers)
+    both = sum(uniform_hash(n, 1, "a") < 0.5 and uniform_hash(n, 1, "b") < 0.5 for n in numbers)
     assert abs(both - 1000) < 4 * (4000 * 0.25 * 0.75) ** 0.5

@@ -1,16 +1,10 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from hatchery_api.conditions import Reason
-from hatchery_jobs.evaluate import blocks as module
-from hatchery_jobs.evaluate.blocks import blocks, read_split, token_bytes
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.evaluate.blocks import blocks, token_bytes
 
 TEXTS = ["def f():\n    pass\n", "", "漢字 é 🎉🎉", "x" * 100, "\x00 \u0301"]
 
@@ -42,22 +36,3 @@ def test_bytes_of_tokens_that_skip_whitespace_add_up_too() -> None:
     words.train_from_iterator(["a é"], trainers.WordLevelTrainer(special_tokens=["?"], show_progress=False))
     text = "  a   é 🎉"
     assert list(token_bytes(text, words.encode(text).offsets)) == [3, 5, 5]
-
-
-def test_a_split_is_all_its_files_in_order(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    for i, texts in enumerate((["a", "b"], ["c"])):
-        pq.write_table(pa.table({"text": texts}), tmp_path / f"data/validation-0000{i}-of-00002.parquet")
-    found = read_split(tmp_path, "validation")
-    assert found.documents == 3
-    assert [text for batch in found.batches() for text in batch] == ["a", "b", "c"]
-    with pytest.raises(DataError, match="no data/train-") as caught:
-        read_split(tmp_path, "train")
-    assert caught.value.reason == Reason.EMPTY_CORPUS
-
-
-def test_batches_end_when_they_are_large_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "data").mkdir()
-    pq.write_table(pa.table({"text": ["aaa", "bb", "", "c", "dddd"]}), tmp_path / "data/train-00000-of-00001.parquet")
-    monkeypatch.setattr(module, "BATCH_CHARS", 4)
-    assert list(read_split(tmp_path, "train").batches()) == [["aaa", "bb"], ["", "c", "dddd"]]

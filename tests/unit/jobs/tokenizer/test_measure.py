@@ -10,7 +10,7 @@ from hatchery_api.resources.tokenizer import TokenizerBlocks, TokenizerBuildSpec
 from hatchery_jobs.runtime.errors import DataError
 from hatchery_jobs.tokenizer.build import trained, untrained
 from hatchery_jobs.tokenizer.measure import count_ids, measure, missing_words, tokens_per_word
-from hatchery_jobs.tokenizer.sample import Document
+from hatchery_jobs.tokenizer.sample import SampledDocument
 
 HELD_OUT = [
     "def f(x):\n    return x  # naïve\n",
@@ -54,14 +54,14 @@ def slow_measures(tokenizer: Tokenizer, train: list[str], held_out: list[str]) -
     )
 
 
-def documents(texts: list[str]) -> list[list[Document]]:
-    return [[Document(f"row {i}", text)] for i, text in enumerate(texts)]
+def documents(texts: list[str]) -> list[list[SampledDocument]]:
+    return [[SampledDocument(f"row {i}", text)] for i, text in enumerate(texts)]
 
 
 def test_measures_equal_the_slow_ones(tokenizer: Tokenizer, programs: list[str]) -> None:
     held_out = [*HELD_OUT, *programs[::7]]
     seen = count_ids(tokenizer, [programs[:10], programs[10:20]])
-    fast = measure(tokenizer, [[Document("", t) for t in held_out[:4]], *documents(held_out[4:])], seen)
+    fast = measure(tokenizer, [[SampledDocument("", t) for t in held_out[:4]], *documents(held_out[4:])], seen)
     slow = slow_measures(tokenizer, programs[:20], held_out)
     assert fast.model_dump() == pytest.approx(slow.model_dump(), rel=1e-12)
     assert 0 < fast.rare < 1

@@ -17,7 +17,7 @@ from hatchery_jobs.readers import formats
 from hatchery_jobs.readers.documents import Fault
 from hatchery_jobs.readers.formats import format_of, read_file
 from hatchery_jobs.readers.listing import fingerprint, list_files
-from hatchery_jobs.readers.origins import open_origin, unreadable
+from hatchery_jobs.readers.sources import open_source, unreadable
 from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError
 
 NOBODY = 65534
@@ -156,7 +156,7 @@ def test_a_sick_disk_is_tried_again(folder, monkeypatch):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setitem(formats._READERS, "code", break_down)
-    origin = open_origin("spec.sources[a]", "a", files(f"{folder}/*"), None, "")
+    origin = open_source("spec.sources[a]", "a", files(f"{folder}/*"), None, "")
     with pytest.raises(RetryableError, match=r"spec.sources\[a\]: .*a.py: .*Input/output error"):
         list(origin.items())
 

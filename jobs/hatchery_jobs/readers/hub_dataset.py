@@ -7,13 +7,13 @@ from typing import Any
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.corpus import HubDataset
-from hatchery_jobs.hub.download import hub_errors, hub_token
+from hatchery_jobs.hub import hub_errors, hub_token
 from hatchery_jobs.readers.documents import Document, Fault
-from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError
+from hatchery_jobs.runtime import DataError, RetryableError, SpecError
 
 
 @dataclass(frozen=True)
-class HubOrigin:
+class HubSource:
     """A dataset at one commit."""
 
     field: str
@@ -91,7 +91,7 @@ class HubOrigin:
             ) from error
 
 
-def find_origin(field: str, name: str, spec: HubDataset, endpoint: str) -> HubOrigin:
+def find_dataset(field: str, name: str, spec: HubDataset, endpoint: str) -> HubSource:
     """The dataset at the commit its revision is now.
 
     Raises:
@@ -103,7 +103,7 @@ def find_origin(field: str, name: str, spec: HubDataset, endpoint: str) -> HubOr
     endpoint = endpoint.rstrip("/")
     with hub_errors(f"{field}.hub: {spec.dataset} at {spec.revision} on {endpoint}"):
         info = HfApi(endpoint=endpoint, token=hub_token()).dataset_info(spec.dataset, revision=spec.revision)
-    return HubOrigin(field, name, spec, str(info.sha), endpoint)
+    return HubSource(field, name, spec, str(info.sha), endpoint)
 
 
 @contextmanager

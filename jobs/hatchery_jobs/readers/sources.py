@@ -8,12 +8,12 @@ from hatchery_api.conditions import Reason
 from hatchery_api.resources.corpus import Files, HubDataset
 from hatchery_jobs.readers.documents import Document, Fault
 from hatchery_jobs.readers.formats import read_file
-from hatchery_jobs.readers.hub_source import find_origin
+from hatchery_jobs.readers.hub_dataset import find_dataset
 from hatchery_jobs.readers.listing import SourceFile, fingerprint, list_files
-from hatchery_jobs.runtime.errors import DataError, RetryableError
+from hatchery_jobs.runtime import DataError, RetryableError
 
 
-class Origin(Protocol):
+class DocumentSource(Protocol):
     """A source that was found."""
 
     @property
@@ -41,7 +41,7 @@ class Origin(Protocol):
 
 
 @dataclass(frozen=True)
-class FilesOrigin:
+class FileSource:
     """Files that were found."""
 
     field: str
@@ -78,16 +78,18 @@ class FilesOrigin:
                 ) from error
 
 
-def open_origin(field: str, name: str, files: Files | None, hub: HubDataset | None, endpoint: str) -> Origin | None:
+def open_source(
+    field: str, name: str, files: Files | None, hub: HubDataset | None, endpoint: str
+) -> DocumentSource | None:
     """The source that a spec names in `field`; None when it names neither files nor a dataset.
 
     Raises:
         JobError: it does not exist or cannot be listed.
     """
     if files is not None:
-        return FilesOrigin(field, name, files, list_files(field, files))
+        return FileSource(field, name, files, list_files(field, files))
     if hub is not None:
-        return find_origin(field, name, hub, hub.endpoint or endpoint)
+        return find_dataset(field, name, hub, hub.endpoint or endpoint)
     return None
 
 
