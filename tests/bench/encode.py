@@ -34,8 +34,7 @@ from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data.feed import StoreFeed
-from hatchery_jobs.pretrain.data.index import INDEX, CorpusIndex, Shard, TokenIndex, summed
-from hatchery_jobs.pretrain.data.token_store import TokenStore
+from hatchery_jobs.pretrain.data.token_store import INDEX, CorpusIndex, Shard, TokenIndex, TokenStore, summed
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.progress import Progress
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import JobInput
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec, TrainingCorpus
-from hatchery_jobs.pretrain.data.index import Split
+from hatchery_jobs.pretrain.data.token_store import Split
 from hatchery_jobs.readers.documents import Document, chance
 from hatchery_jobs.readers.formats import format_of
 from hatchery_jobs.readers.listing import SourceFile
