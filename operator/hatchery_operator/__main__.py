@@ -17,12 +17,13 @@ from uuid import uuid4
 import kopf
 
 from hatchery_operator.controller import handlers
+from hatchery_operator.controller.observe import referenced_keys
 from hatchery_operator.controller.reconciler import Reconciler
 from hatchery_operator.domain.objects import Key
 from hatchery_operator.errors import ApiError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster, kubeconfig_from_environment
-from hatchery_operator.kube.crd_check import Definitions
+from hatchery_operator.kube.crd_check import CrdCheck
 from hatchery_operator.kube.leader_election import Elector
 from hatchery_operator.kube.resync import Resync
 from hatchery_operator.kube.workqueue import WorkQueue
@@ -51,14 +52,14 @@ class Operator:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metrics = Metrics()
-        self._cache = Cache()
+        self._cache = Cache(referenced_keys)
         self._cluster = Cluster(kubeconfig_from_environment(), time.monotonic, self._answered)
         self._elector = _elector(self._cluster, settings)
         self._cluster.guard = self._elector.guard
         self._progress = (
             ProgressService(self._cluster, self._cache, settings) if settings.progress.service_url else None
         )
-        self._definitions = Definitions(self._cluster, self._metrics)
+        self._crd_check = CrdCheck(self._cluster, self._metrics.crd_outdated)
         self._queue: WorkQueue[Key] | None = None
         self._watching = asyncio.Event()
         self._pulse = Pulse(lambda: self._cluster.last_success, self._stuck_seconds, last_beat=time.monotonic())
@@ -66,9 +67,8 @@ class Operator:
             self._cluster,
             self._cache,
             namespaces=list(settings.namespaces),
-            metrics=self._metrics,
-            definitions=self._definitions,
-            pulse=self._pulse,
+            check_crds=self._crd_check.check,
+            report=self._resynced,
             wake=self._wake,
         )
         self._watch_metrics()
@@ -90,6 +90,10 @@ class Operator:
         self._metrics.answered(verb, code)
         if code == HTTPStatus.UNAUTHORIZED:
             self._pulse.last_refusal = time.monotonic()
+
+    def _resynced(self, missed: list[str]) -> None:
+        self._metrics.resynced(missed)
+        self._pulse.resynced(len(missed))
 
     def _oldest_seconds(self) -> float:
         return self._queue.oldest_seconds if self._queue else 0.0
@@ -128,6 +132,7 @@ class Operator:
                 await asyncio.sleep(max(LOAD_RETRY_SECONDS, error.retry_after_seconds or 0.0))
             else:
                 break
+        self._pulse.is_loaded = True
         LOG.info("loaded", extra={"objects": len(self._cache)})
 
     async def _lead(self) -> None:
@@ -138,7 +143,7 @@ class Operator:
             self._cache,
             self._settings,
             metrics=self._metrics,
-            definitions=self._definitions,
+            crd_check=self._crd_check,
             now=lambda: datetime.now(UTC),
             wake=self._wake,
             ca_bundle=bundle,

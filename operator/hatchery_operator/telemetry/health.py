@@ -48,6 +48,10 @@ class Pulse:
     misses: int = 0
     """Resyncs in a row that found changes which no watch had told."""
 
+    def resynced(self, missed: int) -> None:
+        """Records how many changes a resync found that no watch had delivered."""
+        self.misses = self.misses + 1 if missed else 0
+
     def complaints(self, now: float) -> list[str]:
         """What is wrong; empty while the operator is alive."""
         lag = max(self.lag_seconds, now - self.last_beat - BEAT_SECONDS)

@@ -57,7 +57,7 @@ class Metrics:
             ("verb", "code"),
             registry=self.registry,
         )
-        self.missed_changes = Counter(
+        self._missed = Counter(
             "hatchery_watch_missed", "Changes that a listing showed and no watch had told.", registry=self.registry
         )
         self._definitions = Gauge(
@@ -111,8 +111,13 @@ class Metrics:
         """Counts an answer of the API server."""
         self._requests.labels(verb, str(code)).inc()
 
-    def definition_outdated(self, kind: str, *, outdated: bool) -> None:
-        """Says whether the definition of a kind is older than this version."""
+    def resynced(self, missed: list[str]) -> None:
+        """Counts the changes that watches missed, one kind each; a watch that missed nothing counts as alive."""
+        self.heard(*(set(WATCHED) - set(missed)))
+        self._missed.inc(len(missed))
+
+    def crd_outdated(self, kind: str, outdated: bool) -> None:
+        """Records whether the served definition of a kind is older than this version."""
         self._definitions.labels(kind).set(outdated)
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:

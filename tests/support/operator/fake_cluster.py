@@ -18,7 +18,6 @@ from hatchery_api.kinds import KINDS
 from hatchery_api.schema import custom_resource_definition
 from hatchery_operator.domain.objects import Manifest, rfc3339
 from hatchery_operator.errors import AlreadyExistsError, ConflictError, GoneError
-from hatchery_operator.kube.client import ResourceType
 from hatchery_operator.kube.crd_check import DOCUMENT
 
 Address = tuple[str, str, str]
@@ -61,17 +60,17 @@ class FakeCluster:
         assert path == DOCUMENT
         return {"components": {"schemas": self.schemas}}
 
-    async def get(self, kind: ResourceType, namespace: str, name: str) -> Manifest | None:
-        return copy.deepcopy(self.objects.get((kind.kind, namespace, name)))
+    async def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
+        return copy.deepcopy(self.objects.get((kind, namespace, name)))
 
     async def list(
-        self, kind: ResourceType, namespace: str | None, labels: str = "", fields: str = ""
+        self, kind: str, namespace: str | None, labels: str = "", fields: str = ""
     ) -> AsyncIterator[Manifest]:
         wanted = [part.partition("=")[::2] for part in labels.split(",") if part]
         for (name_of_kind, where, _), found in list(self.objects.items()):
             has = found["metadata"].get("labels", {})
             matches = all(key in has and (not value or has[key] == value) for key, value in wanted)
-            if name_of_kind == kind.kind and namespace in (None, where) and matches and _selected(found, fields):
+            if name_of_kind == kind and namespace in (None, where) and matches and _selected(found, fields):
                 yield copy.deepcopy(found)
 
     async def create(self, manifest: Manifest, *, fenced: bool = True) -> Manifest:
@@ -92,9 +91,9 @@ class FakeCluster:
         return self._write("merge", manifest, self._merge)
 
     async def delete(
-        self, kind: ResourceType, namespace: str, name: str, uid: str | None = None, *, foreground: bool = False
+        self, kind: str, namespace: str, name: str, uid: str | None = None, *, foreground: bool = False
     ) -> Manifest | None:
-        found = self.objects.get((kind.kind, namespace, name))
+        found = self.objects.get((kind, namespace, name))
         if found and uid in (None, found["metadata"]["uid"]):
             self._write("delete", found, lambda one: self.objects.pop(_address(one)))
         return None

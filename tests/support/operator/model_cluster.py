@@ -15,7 +15,6 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode, Report
 from hatchery_operator.domain.objects import ATTEMPT_LABEL, Manifest, controller_uid
 from hatchery_operator.errors import UnreachableError
-from hatchery_operator.kube.client import ResourceType
 
 Fault = Literal["none", "lost", "unanswered", "crash before", "crash after", "conflict"]
 """What becomes of a write: it never arrives, its answer is lost, the operator dies, somebody else writes first."""
@@ -112,12 +111,12 @@ class ModelCluster(FakeCluster):
             self.put(found)
 
     async def delete(
-        self, kind: ResourceType, namespace: str, name: str, uid: str | None = None, *, foreground: bool = False
+        self, kind: str, namespace: str, name: str, uid: str | None = None, *, foreground: bool = False
     ) -> Manifest | None:
-        found = self.objects.get((kind.kind, namespace, name))
+        found = self.objects.get((kind, namespace, name))
         if found is None or uid not in (None, found["metadata"]["uid"]):
             return None
-        if kind.kind != "Job":
+        if kind != "Job":
             await super().delete(kind, namespace, name, uid)
             return None
         return self._write(

@@ -13,6 +13,7 @@ from tests.support.operator.fake_cluster import FakeCluster
 from tests.support.operator.virtual_time import pass_time, run_virtually
 
 from hatchery_api.contract import TrainerStatus
+from hatchery_operator.controller.observe import referenced_keys
 from hatchery_operator.domain.objects import Key, Manifest, key_of
 from hatchery_operator.errors import UnreachableError
 from hatchery_operator.kube.cache import Cache
@@ -56,7 +57,7 @@ class Replica:
 
     def __init__(self, cluster: Watched, skew: float = 0.0) -> None:
         self.cluster, self.skew = cluster, skew
-        self.cache = Cache()
+        self.cache = Cache(referenced_keys)
         loop = asyncio.get_running_loop()
         self.writer = ProgressWriter(
             cast("Cluster", cluster),
