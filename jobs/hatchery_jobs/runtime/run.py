@@ -26,11 +26,11 @@ from hatchery_jobs.runtime.logs import bind, log, redact
 from hatchery_jobs.runtime.progress import ProgressReporter, serve_metrics
 
 STAGES: Final = {
-    ("CorpusBuild", "build"): "hatchery_jobs.corpus.build",
-    ("TokenizerBuild", "vocabulary"): "hatchery_jobs.tokenizer.train",
+    ("CorpusBuild", "build"): "hatchery_jobs.corpus.pipeline",
+    ("TokenizerBuild", "vocabulary"): "hatchery_jobs.tokenizer.stage",
     ("PretrainRun", "encode"): "hatchery_jobs.pretrain.encode",
     ("PretrainRun", "train"): "hatchery_jobs.pretrain.train",
-    ("EvalRun", "evaluate"): "hatchery_jobs.evaluate.evaluate",
+    ("EvalRun", "evaluate"): "hatchery_jobs.evaluate.stage",
 }
 """Module of each stage; its function `run` does the work."""
 
