@@ -11,8 +11,8 @@ import numpy as np
 from tests.bench import corpus_reference
 
 from hatchery_api.resources.corpus import FilterRule, Filters
-from hatchery_jobs.corpus.filters import PRESETS, View, compile_filters
-from hatchery_jobs.corpus.minhash import Signer, shingle_hashes, windows
+from hatchery_jobs.corpus.dedup.minhash import Signer, shingle_hashes, windows
+from hatchery_jobs.corpus.filters.rules import PRESETS, View, compile_filters
 from hatchery_jobs.readers.documents import Document
 
 BANDS, ROWS, NGRAM = 14, 8, 5

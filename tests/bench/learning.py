@@ -32,7 +32,7 @@ from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
 from hatchery_jobs.runtime import Context, ProgressReporter
-from hatchery_jobs.tokenizer.build import untrained
+from hatchery_jobs.tokenizer.blocks import untrained
 
 VOCAB, LENGTH, STEPS = 1024, 128, 1000
 PEAK_LR = 3e-3

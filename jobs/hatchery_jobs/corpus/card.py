@@ -6,7 +6,7 @@ from typing import Any, Final
 import yaml
 
 from hatchery_api.resources.corpus import CorpusBuildSpec, CorpusResult, NearDedup
-from hatchery_jobs.corpus.filters import REASONS
+from hatchery_jobs.corpus.filters.rules import REASONS
 from hatchery_jobs.corpus.funnel import Funnel
 from hatchery_jobs.readers import DocumentSource
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hatchery_api.resources.corpus import Split
-from hatchery_jobs.corpus.minhash import U64
+from hatchery_jobs.corpus.dedup.minhash import U64
 from hatchery_jobs.readers import uniform_hash
 
 SPLITS: Final = ("train", "validation")

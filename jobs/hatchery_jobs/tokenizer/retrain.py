@@ -14,7 +14,7 @@ from hatchery_api.contract import CLAIM_SCHEME
 from hatchery_api.resources.tokenizer import BaseTokenizer, TokenizerBuildSpec
 from hatchery_jobs.hub import HubSnapshot, find_snapshot
 from hatchery_jobs.runtime import SpecError, local_path
-from hatchery_jobs.tokenizer.build import check_lossless
+from hatchery_jobs.tokenizer.blocks import check_lossless
 
 FIELD: Final = "spec.from.base"
 """Path of the field, for messages."""

@@ -6,7 +6,7 @@ import pytest
 
 from hatchery_api.contract import JobInput
 from hatchery_api.resources.corpus import CorpusBuildSpec
-from hatchery_jobs.corpus import build
+from hatchery_jobs.corpus import pipeline
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.progress import ProgressReporter
 
@@ -47,4 +47,4 @@ def make_context(tmp_path, folder):
 @pytest.fixture
 def make(make_context):
     """Gives a function that builds a corpus."""
-    return lambda **spec: build.run(make_context(**spec))
+    return lambda **spec: pipeline.run(make_context(**spec))

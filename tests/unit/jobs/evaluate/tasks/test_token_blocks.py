@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from hatchery_jobs.evaluate.blocks import blocks, token_bytes
+from hatchery_jobs.evaluate.tasks.token_blocks import blocks, token_bytes
 
 TEXTS = ["def f():\n    pass\n", "", "漢字 é 🎉🎉", "x" * 100, "\x00 \u0301"]
 

@@ -10,7 +10,7 @@ import torch
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import PerplexityTask
 from hatchery_jobs.evaluate.model import Loaded
-from hatchery_jobs.evaluate.perplexity import exponential, run
+from hatchery_jobs.evaluate.tasks.perplexity import exponential, run
 from hatchery_jobs.readers.corpus_artifact import CorpusSplit, open_split
 from hatchery_jobs.runtime.errors import DataError, Interrupted, SpecError
 

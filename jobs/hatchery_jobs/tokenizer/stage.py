@@ -13,9 +13,9 @@ from hatchery_api.conditions import Reason
 from hatchery_api.resources.tokenizer import TokenizerBlocks, TokenizerBuildSpec, TokenizerResult
 from hatchery_jobs.readers import open_split
 from hatchery_jobs.runtime import Context, DataError, Interrupted, Outcome, write_atomically
-from hatchery_jobs.tokenizer import build, retrain
+from hatchery_jobs.tokenizer import blocks, retrain
 from hatchery_jobs.tokenizer.card import card
-from hatchery_jobs.tokenizer.measure import count_ids, measure, missing_words
+from hatchery_jobs.tokenizer.measures.metrics import count_ids, measure, missing_words
 from hatchery_jobs.tokenizer.sample import DocumentSample, SampledDocument, sample_split
 
 CODE_VERSION: Final = "1"
@@ -76,12 +76,12 @@ def _train(context: Context[TokenizerBuildSpec], base: retrain.Base | None, samp
         old = retrain.load(base.folder(context.scratch))
         texts = _texts(context, sample, "documents read")
         return _Trained(retrain.retrained(old, spec, texts), retrain.special_roles(old), retrain.settings(old))
-    build.check_size(spec)
-    design = build.untrained(spec.build or TokenizerBlocks(), spec.special_tokens.unk)
+    blocks.check_size(spec)
+    design = blocks.untrained(spec.build or TokenizerBlocks(), spec.special_tokens.unk)
     texts = _texts(context, sample, "documents read")
-    further = build.further_tokens(spec.special_tokens)
+    further = blocks.further_tokens(spec.special_tokens)
     extra = {"extra_special_tokens": further} if further else {}
-    return _Trained(build.trained(design, spec, texts), build.special_roles(spec.special_tokens), extra)
+    return _Trained(blocks.trained(design, spec, texts), blocks.special_roles(spec.special_tokens), extra)
 
 
 def check_size(tokenizer: Tokenizer, spec: TokenizerBuildSpec, sample: DocumentSample) -> None:

@@ -8,8 +8,8 @@ import pytest
 from tests.bench.corpus_reference import components
 
 from hatchery_api.resources.corpus import NearDedup
-from hatchery_jobs.corpus import near
-from hatchery_jobs.corpus.near import Clusters, keepers, near_clusters, remaining_pairs, sign, star_pairs
+from hatchery_jobs.corpus.dedup import near
+from hatchery_jobs.corpus.dedup.near import Clusters, keepers, near_clusters, remaining_pairs, sign, star_pairs
 from hatchery_jobs.corpus.spool import SpoolWriter
 from hatchery_jobs.readers.documents import Document
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hatchery_api.resources.corpus import NearDedup
-from hatchery_jobs.corpus.minhash import I64, U64, Signer, jaccard, shingle_hashes, shingle_sets, windows
+from hatchery_jobs.corpus.dedup.minhash import I64, U64, Signer, jaccard, shingle_hashes, shingle_sets, windows
 from hatchery_jobs.corpus.spool import Positions, Spool
 
 Mask = npt.NDArray[np.bool_]

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hatchery_api.resources.corpus import SplitSize
-from hatchery_jobs.corpus.minhash import I64, U64
-from hatchery_jobs.corpus.near import Tick
+from hatchery_jobs.corpus.dedup.minhash import I64, U64
+from hatchery_jobs.corpus.dedup.near import Tick
 from hatchery_jobs.corpus.spool import Positions, Spool
 from hatchery_jobs.readers import hex_id
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import PerplexityTask
-from hatchery_jobs.evaluate.blocks import Block, blocks
-from hatchery_jobs.evaluate.measures import Measure, TaskResult
 from hatchery_jobs.evaluate.model import Loaded, check_positions
+from hatchery_jobs.evaluate.tasks.base import Measure, TaskResult
+from hatchery_jobs.evaluate.tasks.token_blocks import Block, blocks
 from hatchery_jobs.readers import CorpusSplit
 from hatchery_jobs.runtime import DataError, SpecError
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.corpus import build
+from hatchery_jobs.corpus import pipeline
 from hatchery_jobs.runtime.artifacts import verify
 from hatchery_jobs.runtime.errors import DataError, Interrupted, SpecError
 
@@ -153,7 +153,7 @@ def test_equal_input_gives_equal_bytes(folder, make):
 def test_batches_do_not_change_what_is_built(folder, make, monkeypatch):
     planted(folder)
     first = make(root="one", dedup={"near": {}})
-    monkeypatch.setattr(build, "BATCH_ROWS", 3)
+    monkeypatch.setattr(pipeline, "BATCH_ROWS", 3)
     assert rows(make(root="two", dedup={"near": {}})) == rows(first)
 
 
@@ -161,7 +161,7 @@ def test_an_unchanged_rebuild_is_found_and_a_changed_file_is_not(folder, make, m
     (folder / "a.txt").write_text("one")
     first = make()
     with monkeypatch.context() as patch:
-        patch.setattr(build, "_build", None)
+        patch.setattr(pipeline, "_build", None)
         second = make()
     assert (first.cached, second.cached) == (False, True)
     assert second.artifact == first.artifact
@@ -250,12 +250,14 @@ def test_a_pod_asked_to_end_stops_and_the_next_one_leaves_nothing_of_it(folder, 
     context = make_context()
     context.stop.set()
     with pytest.raises(Interrupted, match="asked to end"):
-        build.run(context)
-    work = context.draft(build.CODE_VERSION, {o.name: o.fingerprint for o in build.open_sources(context.job)}).folder
+        pipeline.run(context)
+    work = context.draft(
+        pipeline.CODE_VERSION, {o.name: o.fingerprint for o in pipeline.open_sources(context.job)}
+    ).folder
     (work / "data").mkdir(exist_ok=True)
     (work / "data" / "train-00007-of-00009.parquet").write_text("left over")
     (work / "quarantine.jsonl").write_text("left over")
-    outcome = build.run(make_context())
+    outcome = pipeline.run(make_context())
     assert outcome.folder.name == work.name.removesuffix(".work")
     assert sorted(str(p) for p in content(outcome)) == [
         "README.md",
@@ -272,7 +274,7 @@ def test_progress_tells_files_then_documents(folder, make_context):
     object.__setattr__(
         context.progress, "update", lambda done, total, unit, metrics=None: seen.append((done, total, unit))
     )
-    build.run(context)
+    pipeline.run(context)
     units = list(dict.fromkeys(unit for _, _, unit in seen))
     assert units == ["files read", "documents signed", "pairs compared", "documents written"]
     assert all(done <= total for done, total, _ in seen)

@@ -8,7 +8,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.tokenizer import SENTINEL, PreTokenizer, SpecialTokens, TokenizerBlocks, TokenizerBuildSpec
 from hatchery_jobs.runtime import SpecError
-from hatchery_jobs.tokenizer.words import PROBES
+from hatchery_jobs.tokenizer.probes import PROBES
 
 ALPHABET: Final = tuple(sorted(pre_tokenizers.ByteLevel.alphabet()))
 """The 256 characters that stand for the bytes; with all of them no text is unknown."""

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import CompletionTask
-from hatchery_jobs.evaluate.measures import Measure, Sample, TaskResult
 from hatchery_jobs.evaluate.model import Loaded, check_positions
-from hatchery_jobs.evaluate.perplexity import Watch
+from hatchery_jobs.evaluate.tasks.base import Measure, Sample, TaskResult
+from hatchery_jobs.evaluate.tasks.perplexity import Watch
 from hatchery_jobs.runtime import SpecError
 
 PRESETS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -3,8 +3,8 @@ import pytest
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.tokenizer import PreTokenizer, SpecialTokens, TokenizerBlocks, TokenizerBuildSpec
 from hatchery_jobs.runtime.errors import SpecError
-from hatchery_jobs.tokenizer.build import ALPHABET, check_size, special_roles, special_tokens, trained, untrained
-from hatchery_jobs.tokenizer.words import PROBES
+from hatchery_jobs.tokenizer.blocks import ALPHABET, check_size, special_roles, special_tokens, trained, untrained
+from hatchery_jobs.tokenizer.probes import PROBES
 
 
 def blocks(*types: PreTokenizer | str, **others: object) -> TokenizerBlocks:

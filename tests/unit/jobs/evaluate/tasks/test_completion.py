@@ -7,9 +7,9 @@ import torch
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import CompletionTask
-from hatchery_jobs.evaluate.completion import PRESETS, first_block, generation_settings, run
-from hatchery_jobs.evaluate.measures import Sample, TaskResult
 from hatchery_jobs.evaluate.model import Loaded
+from hatchery_jobs.evaluate.tasks.base import Sample, TaskResult
+from hatchery_jobs.evaluate.tasks.completion import PRESETS, first_block, generation_settings, run
 from hatchery_jobs.runtime.errors import SpecError
 
 FIELD = "spec.tasks[1]"

@@ -11,8 +11,8 @@ import yaml
 
 from hatchery_api import __version__
 from hatchery_api.resources.evaluate import EvalMeasure, EvalResult, EvalRunSpec, EvalSample
-from hatchery_jobs.evaluate.measures import TaskResult, number, text
 from hatchery_jobs.evaluate.model import Loaded, Source
+from hatchery_jobs.evaluate.tasks.base import TaskResult, number, text
 
 MAX_MEASURES: Final = 64
 """Measures in the status."""

@@ -8,8 +8,8 @@ from tests.bench.corpus import standard_library
 from tests.bench.corpus_reference import WORD, shingles
 from tests.bench.corpus_reference import jaccard as slow_jaccard
 
-from hatchery_jobs.corpus import minhash
-from hatchery_jobs.corpus.minhash import Signer, jaccard, shingle_hashes, shingle_sets, windows, word_hashes
+from hatchery_jobs.corpus.dedup import minhash
+from hatchery_jobs.corpus.dedup.minhash import Signer, jaccard, shingle_hashes, shingle_sets, windows, word_hashes
 
 
 def word_text(words):

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from hatchery_jobs.corpus.minhash import U64
+from hatchery_jobs.corpus.dedup.minhash import U64
 from hatchery_jobs.corpus.spool import Positions
 from hatchery_jobs.readers import Document
 

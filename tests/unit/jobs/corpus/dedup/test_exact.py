@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from hatchery_jobs.corpus.exact import content_digest, first_of_equals
+from hatchery_jobs.corpus.dedup.exact import content_digest, first_of_equals
 from hatchery_jobs.readers.documents import Document
 
 

@@ -5,7 +5,7 @@ from tests.bench.corpus import fast_filters, fast_reasons, standard_library
 from tests.bench.corpus_reference import filter_reasons
 
 from hatchery_api.resources.corpus import FilterRule, Filters, KeywordsRule
-from hatchery_jobs.corpus.filters import PRESETS, REASONS, compile_filters, first_drop
+from hatchery_jobs.corpus.filters.rules import PRESETS, REASONS, compile_filters, first_drop
 from hatchery_jobs.readers.documents import Document, uniform_hash
 
 CODE = "def f(a):\n    b = a\n    c = b\n    d = c\n    e = d\n    return e == a\n"

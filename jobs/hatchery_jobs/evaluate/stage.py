@@ -6,10 +6,10 @@ from functools import partial
 from typing import Final
 
 from hatchery_api.resources.evaluate import CompletionTask, EvalResult, EvalRunSpec, EvalTask
-from hatchery_jobs.evaluate import completion, perplexity
-from hatchery_jobs.evaluate.measures import TaskResult
 from hatchery_jobs.evaluate.model import Loaded, find_model, load
-from hatchery_jobs.evaluate.record import card, results_json, samples_jsonl, short_result
+from hatchery_jobs.evaluate.results import card, results_json, samples_jsonl, short_result
+from hatchery_jobs.evaluate.tasks import completion, perplexity
+from hatchery_jobs.evaluate.tasks.base import TaskResult
 from hatchery_jobs.readers import open_split
 from hatchery_jobs.runtime import Context, Interrupted, Outcome, write_atomically
 

@@ -13,9 +13,9 @@ from tests.support.hub_server import HubServer
 from hatchery_api.conditions import Reason
 from hatchery_api.placement import Hub
 from hatchery_api.resources.evaluate import EvalResult
-from hatchery_jobs.evaluate.evaluate import run
-from hatchery_jobs.evaluate.measures import Measure, TaskResult
-from hatchery_jobs.evaluate.record import short_result
+from hatchery_jobs.evaluate.results import short_result
+from hatchery_jobs.evaluate.stage import run
+from hatchery_jobs.evaluate.tasks.base import Measure, TaskResult
 from hatchery_jobs.hub.push import push_folder
 from hatchery_jobs.runtime.errors import DataError, Interrupted, SpecError
 

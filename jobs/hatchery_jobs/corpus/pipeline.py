@@ -15,13 +15,13 @@ from hatchery_api.base import parse_quantity
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.corpus import CorpusBuildSpec, CorpusResult, Duplicates
 from hatchery_jobs.corpus.card import dataset_card
-from hatchery_jobs.corpus.exact import content_digest, first_of_equals
-from hatchery_jobs.corpus.filters import Filter, compile_filters, first_drop
+from hatchery_jobs.corpus.dedup.exact import content_digest, first_of_equals
+from hatchery_jobs.corpus.dedup.minhash import U64
+from hatchery_jobs.corpus.dedup.near import Mask, Tick, keepers, near_clusters
+from hatchery_jobs.corpus.filters.rules import Filter, compile_filters, first_drop
 from hatchery_jobs.corpus.funnel import Funnel
-from hatchery_jobs.corpus.minhash import U64
-from hatchery_jobs.corpus.near import Mask, Tick, keepers, near_clusters
-from hatchery_jobs.corpus.read import Quarantine, open_sources, read_documents
-from hatchery_jobs.corpus.shards import Plan, write_shards
+from hatchery_jobs.corpus.publish import Plan, write_shards
+from hatchery_jobs.corpus.sources import Quarantine, open_sources, read_documents
 from hatchery_jobs.corpus.split import SPLITS, in_validation
 from hatchery_jobs.corpus.spool import Positions, Spool, SpoolWriter
 from hatchery_jobs.readers import Document, DocumentSource

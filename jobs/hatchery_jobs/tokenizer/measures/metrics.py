@@ -12,9 +12,9 @@ from tokenizers import Encoding, Tokenizer
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.tokenizer import TokenizerMetrics
 from hatchery_jobs.runtime import DataError
-from hatchery_jobs.tokenizer.build import is_byte_level, normalized
+from hatchery_jobs.tokenizer.blocks import is_byte_level, normalized
+from hatchery_jobs.tokenizer.probes import PROBES, WORD_LISTS
 from hatchery_jobs.tokenizer.sample import SampledDocument
-from hatchery_jobs.tokenizer.words import PROBES, WORD_LISTS
 
 RARE_OCCURRENCES: Final = 10
 """A token seen less often than this in training is rare."""

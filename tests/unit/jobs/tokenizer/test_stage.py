@@ -11,8 +11,8 @@ from hatchery_api.conditions import Reason
 from hatchery_api.resources.tokenizer import TokenizerResult
 from hatchery_jobs.pretrain.data.vocabulary import load_vocabulary
 from hatchery_jobs.runtime.errors import DataError, Interrupted
-from hatchery_jobs.tokenizer.train import run
-from hatchery_jobs.tokenizer.words import PROBES, PROGRAM
+from hatchery_jobs.tokenizer.probes import PROBES, PROGRAM
+from hatchery_jobs.tokenizer.stage import run
 
 SPEC: dict[str, Any] = {"build": {}, "vocabSize": 600, "card": {"license": "mit", "languages": ["en", "Python"]}}
 

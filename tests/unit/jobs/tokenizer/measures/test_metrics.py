@@ -8,8 +8,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.tokenizer import TokenizerBlocks, TokenizerBuildSpec, TokenizerMetrics
 from hatchery_jobs.runtime.errors import DataError
-from hatchery_jobs.tokenizer.build import trained, untrained
-from hatchery_jobs.tokenizer.measure import count_ids, measure, missing_words, tokens_per_word
+from hatchery_jobs.tokenizer.blocks import trained, untrained
+from hatchery_jobs.tokenizer.measures.metrics import count_ids, measure, missing_words, tokens_per_word
 from hatchery_jobs.tokenizer.sample import SampledDocument
 
 HELD_OUT = [
