@@ -37,9 +37,7 @@ from hatchery_operator.settings import (
     replica_name,
     settings_path,
 )
-from hatchery_operator.telemetry.health import Pulse, beat, health_app, metrics_app, serve
-from hatchery_operator.telemetry.logs import configure_logs
-from hatchery_operator.telemetry.metrics import Metrics
+from hatchery_operator.telemetry import Metrics, Pulse, beat, configure_logs, health_app, metrics_app, serve
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -90,7 +88,7 @@ class Operator:
     def _answered(self, verb: str, code: int) -> None:
         self._metrics.answered(verb, code)
         if code == HTTPStatus.UNAUTHORIZED:
-            self._pulse.last_refusal = time.monotonic()
+            self._pulse.last_rejection = time.monotonic()
 
     def _resynced(self, missed: list[str]) -> None:
         self._metrics.resynced(missed)

@@ -32,7 +32,7 @@ from hatchery_operator.domain.objects import Key, Run, parse_time
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """The Prometheus text format."""
 
-Result = Literal["success", "error", "conflict", "gone"]
+ReconcileResult = Literal["success", "error", "conflict", "gone"]
 """Outcome of one reconcile."""
 
 WATCHED: Final = (*(kind.kind for kind in KINDS), "Job")
@@ -103,7 +103,7 @@ class Metrics:
         for kind in KINDS:
             self._seconds.labels(kind.kind)
             self._outdated.labels(kind.kind)
-            for result in get_args(Result):
+            for result in get_args(ReconcileResult):
                 self._reconciles.labels(kind.kind, result)
         for verb, code in _API_REQUESTS:
             self._requests.labels(verb, str(code))
@@ -118,7 +118,7 @@ class Metrics:
         self.heard(*(set(WATCHED) - set(missed)))
         self._missed.inc(len(missed))
 
-    def reconciled(self, kind: str, result: Result, seconds: float) -> None:
+    def reconciled(self, kind: str, result: ReconcileResult, seconds: float) -> None:
         """Counts a reconcile."""
         self._reconciles.labels(kind, result).inc()
         self._seconds.labels(kind).observe(seconds)
