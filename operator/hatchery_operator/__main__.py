@@ -27,6 +27,7 @@ from hatchery_operator.kube.crd_check import CrdCheck
 from hatchery_operator.kube.leader_election import Elector
 from hatchery_operator.kube.resync import Resync
 from hatchery_operator.kube.workqueue import WorkQueue
+from hatchery_operator.manifests.resources import devices
 from hatchery_operator.progress.service import ProgressService
 from hatchery_operator.settings import (
     Settings,
@@ -36,9 +37,7 @@ from hatchery_operator.settings import (
     replica_name,
     settings_path,
 )
-from hatchery_operator.telemetry.health import Pulse, beat, health_app, metrics_app, serve
-from hatchery_operator.telemetry.logs import configure_logs
-from hatchery_operator.telemetry.metrics import Metrics
+from hatchery_operator.telemetry import Metrics, Pulse, beat, configure_logs, health_app, metrics_app, serve
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ class Operator:
     def _watch_metrics(self) -> None:
         metrics, pulse = self._metrics, self._pulse
         # a replica that stands by knows the resources too, but a sum over replicas must count each once
-        metrics.watch_runs(lambda: self._cache.runs() if self._elector.is_leading else ())
+        metrics.watch_runs(lambda: self._cache.runs() if self._elector.is_leading else (), devices)
         metrics.watch(
             "hatchery_leader", "1 on the replica that acts, 0 on one that stands by.", lambda: self._elector.is_leading
         )
@@ -89,7 +88,7 @@ class Operator:
     def _answered(self, verb: str, code: int) -> None:
         self._metrics.answered(verb, code)
         if code == HTTPStatus.UNAUTHORIZED:
-            self._pulse.last_refusal = time.monotonic()
+            self._pulse.last_rejection = time.monotonic()
 
     def _resynced(self, missed: list[str]) -> None:
         self._metrics.resynced(missed)

@@ -29,8 +29,7 @@ from hatchery_operator.planning.plan import plan
 from hatchery_operator.planning.status import Child, Plan, UserEvent
 from hatchery_operator.progress.ca_bundle import CaBundle
 from hatchery_operator.settings import Settings
-from hatchery_operator.telemetry.logs import add_subject, begin_subject
-from hatchery_operator.telemetry.metrics import Metrics, Result
+from hatchery_operator.telemetry import Metrics, ReconcileResult, add_log_context, set_log_context
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -87,8 +86,8 @@ class Reconciler:
     async def __call__(self, key: Key) -> float | None:
         """One pass; returns the seconds after which to look again, if nothing happens before."""
         started = perf_counter()
-        result: Result = "error"
-        begin_subject(**key._asdict(), reconcile=uuid4().hex[:8])
+        result: ReconcileResult = "error"
+        set_log_context(**key._asdict(), reconcile=uuid4().hex[:8])
         try:
             requeue_after = await self._pass(key)
             result = "success"
@@ -107,10 +106,10 @@ class Reconciler:
         if run is None:
             self._forget(key)
             return None
-        add_subject(uid=run.uid, attempt=newest_attempt(run.status))
+        add_log_context(uid=run.uid, attempt=newest_attempt(run.status))
         seen = self._seen_before(run) or await self._observe(run)
         decided = plan(run, seen, self._settings)
-        add_subject(uid=run.uid, attempt=newest_attempt(decided.status))
+        add_log_context(uid=run.uid, attempt=newest_attempt(decided.status))
         if decided.status == run.status:
             return await self._carry_out(run, decided)
         run = await self._write_status(run, decided.status)

@@ -24,7 +24,7 @@ from hatchery_jobs.pretrain.telemetry.recorder import Recorder
 from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_operator.__main__ import Operator
 from hatchery_operator.settings import LeaderElection, Settings
-from hatchery_operator.telemetry.health import metrics_app, serve
+from hatchery_operator.telemetry import metrics_app, serve
 
 NAMESPACE, NAME = "team", "PretrainRun-Running"
 """The PretrainRun that both pages tell about."""
