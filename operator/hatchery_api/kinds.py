@@ -6,13 +6,12 @@ A new kind is its models in `resources/`, an entry here, a stage module in the o
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from hatchery_api.base import Record
 from hatchery_api.placement import Resources, RunSpec
 from hatchery_api.resources.corpus import CorpusBuildSpec, CorpusBuildStatus, CorpusResult
 from hatchery_api.resources.evaluate import EvalResult, EvalRunSpec, EvalRunStatus
 from hatchery_api.resources.pretrain import PretrainResult, PretrainRunSpec, PretrainRunStatus
 from hatchery_api.resources.tokenizer import TokenizerBuildSpec, TokenizerBuildStatus, TokenizerResult
-from hatchery_api.status import RunStatus
+from hatchery_api.status import Result, RunStatus
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Kind:
     """Model of the spec."""
     status: type[RunStatus]
     """Model of the status."""
-    result: type[Record]
+    result: type[Result]
     """Model of what a finished run reports."""
     jobs: tuple[StageJob, ...]
     """Stages in their order."""
@@ -189,12 +188,8 @@ KINDS: Final[tuple[Kind, ...]] = (
             ),
         ),
         columns=_columns(
-            Column(
-                "Loss",
-                '.status.progress.metrics[?(@.name=="loss")].value',
-                description="Training loss of the last report.",
-            ),
-            Column("Perplexity", ".status.perplexity", "number", description="On the validation split."),
+            Column("Loss", ".status.progress.loss", description="Training loss of the last report."),
+            Column("Perplexity", ".status.display.perplexity", description="On the validation split."),
         ),
     ),
     Kind(
@@ -217,7 +212,7 @@ KINDS: Final[tuple[Kind, ...]] = (
         ),
         columns=_columns(
             Column("Metric", ".status.results[0].metric", description="First metric."),
-            Column("Value", ".status.results[0].value", description="Its value."),
+            Column("Value", ".status.display.value", description="Its value."),
         ),
     ),
 )

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 
 from hatchery_api.base import Model, Quantity, Record, ResourceName, Seed, Url, cel, exactly_one
 from hatchery_api.placement import Card, HubRepo, RunSpec, SecretKey
-from hatchery_api.status import RunStatus
+from hatchery_api.status import Result, RunStatus
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 """A share between 0 and 1."""
@@ -331,7 +331,7 @@ class SplitSize(Record):
     """Files."""
 
 
-class CorpusResult(Record):
+class CorpusResult(Result):
     """What a finished CorpusBuild reports."""
 
     funnel: Annotated[list[FunnelStep], Field(max_length=64)] = []

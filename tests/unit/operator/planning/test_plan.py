@@ -184,6 +184,16 @@ def test_a_result_that_cannot_be_read_does_not_lose_the_artifact() -> None:
     assert decided.status.artifact == artifact()
 
 
+def test_columns_show_rounded_numbers_and_the_status_keeps_exact_ones() -> None:
+    subject, _ = trained(REFERENCES)
+    subject = after(subject, decide(subject, references=REFERENCES))
+    subject = after(subject, decide(subject, references=REFERENCES, **with_job(subject, ready=1)))
+    text = report(result={"perplexity": 90.20550417490631})
+    decided = decide(subject, references=REFERENCES, pods=(ended(0, text),), **with_job(subject, end="Complete"))
+    assert decided.status.display == {"perplexity": "90.21"}
+    assert getattr(decided.status, "perplexity", None) == 90.20550417490631
+
+
 @pytest.mark.parametrize("pods", [(), (ended(0, "no report"),), (ended(0, report(artifact=None)),)])
 def test_a_job_that_completes_without_a_report_is_tried_again(pods: tuple[Any, ...]) -> None:
     subject = running()
