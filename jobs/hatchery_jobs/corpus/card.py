@@ -6,7 +6,7 @@ from typing import Any, Final
 import yaml
 
 from hatchery_api.resources.corpus import CorpusBuildSpec, CorpusResult, NearDedup
-from hatchery_jobs.corpus.filters.rules import REASONS
+from hatchery_jobs.corpus.filters import drop_reasons
 from hatchery_jobs.corpus.funnel import Funnel
 from hatchery_jobs.readers import DocumentSource
 
@@ -88,7 +88,7 @@ def _quarantine(result: CorpusResult) -> str:
 
 
 def _reasons(funnel: Funnel) -> list[list[str]]:
-    meanings = REASONS | _DUPLICATE_REASONS
+    meanings = drop_reasons() | _DUPLICATE_REASONS
     return [
         [f"`{reason}`", f"{funnel.reasons[reason]:,}", meanings[reason]]
         for reason in meanings

@@ -18,7 +18,7 @@ from hatchery_jobs.corpus.card import dataset_card
 from hatchery_jobs.corpus.dedup.exact import content_digest, first_of_equals
 from hatchery_jobs.corpus.dedup.minhash import U64
 from hatchery_jobs.corpus.dedup.near import Mask, Tick, keepers, near_clusters
-from hatchery_jobs.corpus.filters.rules import Filter, compile_filters, first_drop
+from hatchery_jobs.corpus.filters import Filter, compile_filters, first_drop
 from hatchery_jobs.corpus.funnel import Funnel
 from hatchery_jobs.corpus.publish import Plan, write_shards
 from hatchery_jobs.corpus.sources import Quarantine, open_sources, read_documents

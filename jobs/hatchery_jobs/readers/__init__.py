@@ -12,9 +12,10 @@ from hatchery_jobs.readers.corpus_artifact import (
     split_files,
 )
 from hatchery_jobs.readers.documents import Document, Fault, hex_id, uniform_hash
+from hatchery_jobs.readers.files import FileSource
 from hatchery_jobs.readers.formats import is_single_document
 from hatchery_jobs.readers.listing import SourceFile
-from hatchery_jobs.readers.sources import DocumentSource, FileSource, open_source, unreadable
+from hatchery_jobs.readers.sources import DocumentSource, open_source, unreadable
 
 __all__ = [
     "CorpusSplit",

@@ -1,4 +1,4 @@
-"""Datasets of the Hub as a source: the revision becomes a commit, the rows are streamed."""
+"""A dataset of the Hub as a source of documents, streamed at one commit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +14,10 @@ from hatchery_jobs.runtime import DataError, RetryableError, SpecError
 
 @dataclass(frozen=True)
 class HubSource:
-    """A dataset at one commit."""
+    """One split of a dataset at one commit."""
 
     field: str
-    """Where the spec names it, for messages."""
+    """Path of the source in the spec, for messages."""
     name: str
     spec: HubDataset
     commit: str
@@ -30,7 +30,7 @@ class HubSource:
 
     @property
     def files(self) -> int:
-        """Unknown: a dataset is a stream of rows."""
+        """Unknown, hence 0: a dataset is a stream of rows."""
         return 0
 
     @property
@@ -53,7 +53,7 @@ class HubSource:
         value = row.get(self.spec.text_field)
         if not isinstance(value, str):
             problem = f"field {self.spec.text_field!r} is {type(value).__name__}, not text"
-            return Fault(self._place, number, None, problem, "set textField to a column of text")
+            return Fault(self._place, number, None, problem, "set textField to a text column")
         return Document(self.name, f"{self._place}/{self.spec.split}", number, value)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
@@ -65,12 +65,12 @@ class HubSource:
                 if columns is not None and self.spec.text_field not in columns:
                     raise SpecError(
                         Reason.INVALID_SPEC,
-                        f"{what}: there is no column {self.spec.text_field!r}, only {', '.join(columns)}; "
+                        f"{what}: no column {self.spec.text_field!r}; the dataset has {', '.join(columns)}; "
                         "set textField",
                     )
                 yield from data
         except OSError as error:
-            raise RetryableError(Reason.HUB_UNAVAILABLE, f"{what}: {error}; it is tried again") from error
+            raise RetryableError(Reason.HUB_UNAVAILABLE, f"{what}: {error}; retrying") from error
 
     def _stream(self) -> Any:
         import datasets
@@ -92,10 +92,10 @@ class HubSource:
 
 
 def find_dataset(field: str, name: str, spec: HubDataset, endpoint: str) -> HubSource:
-    """The dataset at the commit its revision is now.
+    """Resolves the revision of a dataset to a commit.
 
     Raises:
-        SpecError: there is no such repository or revision, or the token may not read it.
+        SpecError: the repository or revision does not exist, or the token may not read it.
         RetryableError: the Hub cannot be reached.
     """
     from huggingface_hub import HfApi
@@ -108,7 +108,7 @@ def find_dataset(field: str, name: str, spec: HubDataset, endpoint: str) -> HubS
 
 @contextmanager
 def _endpoint(url: str) -> Iterator[None]:
-    """The library with another Hub; it reads its environment once, when it is imported, and has no argument for it."""
+    """Points the library at a Hub: it reads its environment once, on import, and takes no argument for it."""
     import datasets
 
     before = datasets.config.HF_ENDPOINT

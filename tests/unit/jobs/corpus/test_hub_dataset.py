@@ -72,7 +72,7 @@ def test_the_endpoint_of_the_source_wins_and_is_put_back(server, make):
         ({"revision": "v9"}, SpecError, Reason.HUB_NOT_FOUND, "v9"),
         ({"split": "dev"}, DataError, Reason.SOURCE_NOT_FOUND, "dev"),
         ({"config": "none"}, DataError, Reason.SOURCE_NOT_FOUND, "none"),
-        ({"textField": "body"}, SpecError, Reason.INVALID_SPEC, "no column 'body', only text, n"),
+        ({"textField": "body"}, SpecError, Reason.INVALID_SPEC, "no column 'body'; the dataset has text, n"),
         ({"textField": "n"}, DataError, Reason.UNREADABLE_INPUT, "'n' is int"),
         ({"endpoint": "http://127.0.0.1:1"}, RetryableError, Reason.HUB_UNAVAILABLE, "127.0.0.1:1"),
     ],

@@ -226,7 +226,7 @@ def test_an_empty_file_of_rows_is_an_empty_corpus(folder, make):
 def test_a_bad_row_ends_the_build_or_is_set_aside(folder, make):
     (folder / "a.jsonl").write_text(lines("x") + "oops\n" + lines("y"))
     (folder / "b.jsonl.gz").write_bytes(gzip.compress(lines("z").encode())[:-5])
-    with pytest.raises(DataError, match=r"a.jsonl, row 2, byte 14: no JSON") as raised:
+    with pytest.raises(DataError, match=r"a.jsonl, row 2, byte 14: invalid JSON") as raised:
         make()
     assert raised.value.reason is Reason.UNREADABLE_INPUT
     outcome = make(files={"onBadRow": "quarantine"})
@@ -234,7 +234,7 @@ def test_a_bad_row_ends_the_build_or_is_set_aside(folder, make):
     assert texts(outcome)[:2] == ["x", "y"]
     assert outcome.result.quarantined == len(aside) == outcome.result.funnel[0].dropped == 2
     assert (aside[0]["path"], aside[0]["row"], aside[0]["byte"]) == (f"{folder}/a.jsonl", 2, 14)
-    assert "cut off" in aside[1]["problem"]
+    assert "truncated" in aside[1]["problem"]
     assert "2 unreadable" in (outcome.folder / "README.md").read_text()
 
 

@@ -13,9 +13,10 @@ import pytest
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.corpus import Files
-from hatchery_jobs.readers import formats
 from hatchery_jobs.readers.documents import Fault
-from hatchery_jobs.readers.formats import format_of, read_file
+from hatchery_jobs.readers.files import read_file
+from hatchery_jobs.readers.formats.base import Format
+from hatchery_jobs.readers.formats.registry import FORMATS, format_name
 from hatchery_jobs.readers.listing import fingerprint, list_files
 from hatchery_jobs.readers.sources import open_source, unreadable
 from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError
@@ -57,8 +58,8 @@ def only_fault(folder, **settings):
     ],
 )
 def test_the_extension_decides_the_format(name, format_):
-    assert format_of(f"s3://bucket/{name}", "auto") == format_
-    assert format_of(f"s3://bucket/{name}", "text") == "text"
+    assert format_name(f"s3://bucket/{name}", "auto") == format_
+    assert format_name(f"s3://bucket/{name}", "text") == "text"
 
 
 def test_every_format_gives_its_rows(folder):
@@ -97,22 +98,22 @@ def test_fields_longer_than_the_csv_library_s_limit_are_read(folder):
 @pytest.mark.parametrize(
     ("name", "data", "row", "offset", "says"),
     [
-        ("a.py", b"x = '\xff'", 1, 5, "not utf-8"),
-        ("a.jsonl", b'{"text": "ok"}\n{"text": "\xff"}\n', 2, 25, "not utf-8"),
-        ("a.jsonl", b'{"text": "ok"}\n\n{"text": oops}\n', 3, 25, "no JSON"),
+        ("a.py", b"x = '\xff'", 1, 5, "not valid utf-8"),
+        ("a.jsonl", b'{"text": "ok"}\n{"text": "\xff"}\n', 2, 25, "not valid utf-8"),
+        ("a.jsonl", b'{"text": "ok"}\n\n{"text": oops}\n', 3, 25, "invalid JSON"),
         ("a.jsonl", b'["text"]\n', 1, 0, "JSON list"),
-        ("a.jsonl", b'{"body": "x", "id": 1}\n', 1, 0, "no field 'text', only 'body', 'id'"),
+        ("a.jsonl", b'{"body": "x", "id": 1}\n', 1, 0, "no field 'text'; the row has 'body', 'id'"),
         ("a.jsonl", b'{"text": null}\n', 1, 0, "field 'text' is null"),
         ("a.jsonl", b'{"text": 5}\n', 1, 0, "field 'text' is int"),
-        ("a.jsonl", b'{"text": "\\ud800"}\n', 1, 0, "outside Unicode"),
-        ("a.csv", b"body,id\nx,1\n", None, None, "no column 'text', only 'body', 'id'"),
-        ("a.csv", b"", None, None, "only nothing"),
-        ("a.csv", b"id,text\n1,x\n2\n", 2, None, "would be number 2 (line 3)"),
-        ("a.csv", b"id,text\n1,\xff\n", 1, None, "outside Unicode"),
+        ("a.jsonl", b'{"text": "\\ud800"}\n', 1, 0, "invalid Unicode"),
+        ("a.csv", b"body,id\nx,1\n", None, None, "no column 'text'; the file has 'body', 'id'"),
+        ("a.csv", b"", None, None, "the file has none"),
+        ("a.csv", b"id,text\n1,x\n2\n", 2, None, "is number 2 (line 3)"),
+        ("a.csv", b"id,text\n1,\xff\n", 1, None, "invalid Unicode"),
         ("a.csv", b'text\n"a"b\n', 1, None, "(line 2)"),
-        ("a.parquet", b"PAR1 but nothing else", None, None, "no parquet"),
-        ("a.py.gz", b"not packed", 1, None, "gzip data is damaged"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 9999)[:-20], None, None, "damaged or cut off"),
+        ("a.parquet", b"PAR1 but nothing else", None, None, "not a readable parquet file"),
+        ("a.py.gz", b"not packed", 1, None, "gzip data is corrupt"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 9999)[:-20], None, None, "corrupt or truncated"),
     ],
 )
 def test_what_cannot_be_read_is_named_by_file_row_byte_and_field(folder, name, data, row, offset, says):
@@ -155,7 +156,7 @@ def test_a_sick_disk_is_tried_again(folder, monkeypatch):
     def break_down(_file):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setitem(formats._READERS, "code", break_down)
+    monkeypatch.setitem(FORMATS, "code", Format(break_down))
     origin = open_source("spec.sources[a]", "a", files(f"{folder}/*"), None, "")
     with pytest.raises(RetryableError, match=r"spec.sources\[a\]: .*a.py: .*Input/output error"):
         list(origin.items())

@@ -1,11 +1,13 @@
 """Filters against a slow line-by-line version, and every edge by hand."""
 
+from typing import get_args
+
 import pytest
 from tests.bench.corpus import fast_filters, fast_reasons, standard_library
 from tests.bench.corpus_reference import filter_reasons
 
 from hatchery_api.resources.corpus import FilterRule, Filters, KeywordsRule
-from hatchery_jobs.corpus.filters.rules import PRESETS, REASONS, compile_filters, first_drop
+from hatchery_jobs.corpus.filters.compile import PRESETS, RULES, compile_filters, drop_reasons, first_drop
 from hatchery_jobs.readers.documents import Document, uniform_hash
 
 CODE = "def f(a):\n    b = a\n    c = b\n    d = c\n    e = d\n    return e == a\n"
@@ -91,7 +93,14 @@ def test_a_rule_decides_at_its_threshold(text, rule, reason):
 
 
 def test_every_reason_has_a_meaning():
-    assert set().union(*(filter_reasons(t) for t in ("", "x" * 2000, CODE))) <= set(REASONS)
+    assert set().union(*(filter_reasons(t) for t in ("", "x" * 2000, CODE))) <= set(drop_reasons())
+
+
+def test_every_rule_of_the_api_has_a_filter_with_reasons_of_its_own():
+    rules = [RULES[get_args(field.annotation)[0]] for field in FilterRule.model_fields.values()]
+    reasons = [reason for rule in rules for reason in rule.reasons]
+    assert all(rule.reasons for rule in rules)
+    assert len(reasons) == len(set(reasons)) == len(drop_reasons())
 
 
 def test_a_rule_of_the_spec_replaces_the_preset_s_of_its_type():
