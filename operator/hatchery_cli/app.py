@@ -15,7 +15,7 @@ from rich.text import Text
 
 from hatchery_api import __version__
 from hatchery_api.base import parse_duration
-from hatchery_api.status import PretrainRunStatus
+from hatchery_api.resources.pretrain import PretrainRunStatus
 from hatchery_cli import curve
 from hatchery_cli.client import Cluster, KubeCluster
 from hatchery_cli.errors import CommandError, Exit

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hatchery_api.conditions import Reason
+from hatchery_api.schema import member_docs
 from hatchery_cli.views import NOTHING, RunView, first_line
 
 _STYLES: Final = {
@@ -138,8 +139,6 @@ def run_line(run: RunView) -> str:
 
 def remedy(reason: str) -> str:
     """What the list of reasons says about one: its docstring is the troubleshooting page."""
-    from hatchery_operator.codegen.reference import member_docs
-
     return {member.value: member_docs(Reason)[member.name] for member in Reason}.get(reason, "")
 
 

@@ -8,8 +8,10 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from hatchery_api.resources.tokenizer import TokenizerMetrics
-from hatchery_api.status import CorpusBuildStatus, EvalRunStatus, PretrainRunStatus, TokenizerBuildStatus
+from hatchery_api.resources.corpus import CorpusBuildStatus
+from hatchery_api.resources.evaluate import EvalRunStatus
+from hatchery_api.resources.pretrain import PretrainRunStatus
+from hatchery_api.resources.tokenizer import TokenizerBuildStatus, TokenizerMetrics
 from hatchery_cli.curve import Points, plot
 from hatchery_cli.render import clean, duration_text, failure_card, table
 from hatchery_cli.views import NOTHING, RunView

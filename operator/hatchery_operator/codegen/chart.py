@@ -9,7 +9,7 @@ from pydantic import Field
 from hatchery_api import __version__
 from hatchery_api.base import FreeObject, Model, Quantity, ResourceName
 from hatchery_api.placement import LabelMap, Resources, Toleration
-from hatchery_api.schema.generate import BANNER, dump_yaml
+from hatchery_api.schema import BANNER, dump_yaml
 from hatchery_operator.codegen import rbac
 from hatchery_operator.codegen.chart_monitoring import Dashboards, Monitor, PrometheusRule
 from hatchery_operator.settings import Image, Port, PullPolicy, Tuning
