@@ -12,7 +12,7 @@ from hatchery_cli.client import KubeCluster
 from hatchery_cli.curve import read_from_hub
 from hatchery_cli.errors import CommandError, Exit
 from hatchery_cli.views import RunView, chosen
-from hatchery_cli.watch import Watch
+from hatchery_cli.watch import Watch, live_view
 
 __all__ = [
     "CommandError",
@@ -22,6 +22,7 @@ __all__ = [
     "Watch",
     "chosen",
     "console",
+    "live_view",
     "read_from_hub",
     "show_summary",
 ]

@@ -1,7 +1,7 @@
 """Watches runs until all have finished: a live table on a terminal, one line per change elsewhere."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from hatchery_api.format import duration_text
 from hatchery_cli.client import Cluster
-from hatchery_cli.curve import plot
+from hatchery_cli.curve import Points, plot
 from hatchery_cli.errors import CommandError, Exit
 from hatchery_cli.render import clean, failure_card, run_line, runs_table
 from hatchery_cli.views import RunView, chosen, first_line
@@ -25,6 +25,9 @@ PATIENCE_SECONDS: Final = 60.0
 
 QUIET_SECONDS: Final = 30.0
 """Longest time between two lines about a running run, without a terminal."""
+
+Losses = Mapping[str, Points]
+"""Loss by step, by the label of the run."""
 
 
 @dataclass
@@ -99,6 +102,19 @@ class Watch:
         return Exit.TIMEOUT
 
 
+def live_view(runs: Sequence[RunView], losses: Losses, now: datetime) -> Group:
+    """What a terminal shows: the table, the loss curves, and a line for each run that has not succeeded."""
+    parts: list[RenderableType] = [runs_table(runs, now)]
+    for run in runs:
+        points = losses.get(run.label, ())
+        if len(points) > 1:
+            parts.append(Text(f"loss of {run.label}\n{plot(points, rows=5)}"))
+        if run.message and not run.succeeded:
+            message = clean(run.why or first_line(run.message))
+            parts.append(Text(f"{run.label}: {message}", style="dim", overflow="ellipsis", no_wrap=True))
+    return Group(*parts)
+
+
 class _Table:
     """A table redrawn in place."""
 
@@ -114,18 +130,7 @@ class _Table:
 
     def show(self, runs: Sequence[RunView]) -> None:
         """Redraws the table."""
-        self._live.update(Group(*self._parts(runs)), refresh=True)
-
-    def _parts(self, runs: Sequence[RunView]) -> list[RenderableType]:
-        parts: list[RenderableType] = [runs_table(runs, datetime.now(UTC))]
-        for run in runs:
-            points = self._watch.losses.get(run.label, [])
-            if len(points) > 1:
-                parts.append(Text(f"loss of {run.label}\n{plot(points, rows=5)}"))
-            if run.message and not run.succeeded:
-                message = clean(run.why or first_line(run.message))
-                parts.append(Text(f"{run.label}: {message}", style="dim", overflow="ellipsis", no_wrap=True))
-        return parts
+        self._live.update(live_view(runs, self._watch.losses, datetime.now(UTC)), refresh=True)
 
 
 class _Lines:
