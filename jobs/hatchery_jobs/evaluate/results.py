@@ -10,6 +10,7 @@ from typing import Any, Final
 import yaml
 
 from hatchery_api import __version__
+from hatchery_api.format import shortened, significant
 from hatchery_api.resources.evaluate import EvalMeasure, EvalResult, EvalRunSpec, EvalSample
 from hatchery_jobs.evaluate.model import Loaded, Source
 from hatchery_jobs.evaluate.tasks.base import TaskResult, number, text
@@ -72,16 +73,14 @@ def short_result(results: Results) -> EvalResult:
     ]
     ranked = [measure for measure in chain.from_iterable(zip_longest(*measures)) if measure is not None]
     samples = [
-        EvalSample(task=task, prompt=_short(s.prompt, PROMPT_CHARS), completion=_short(s.completion, COMPLETION_CHARS))
+        EvalSample(
+            task=task, prompt=shortened(s.prompt, PROMPT_CHARS), completion=shortened(s.completion, COMPLETION_CHARS)
+        )
         for task, found in results.items()
         for s in found.samples
         if s.completion_index == 0
     ]
     return EvalResult(results=ranked[:MAX_MEASURES], samples=samples[:MAX_SAMPLES])
-
-
-def _short(whole: str, chars: int) -> str:
-    return whole if len(whole) <= chars else whole[: chars - 1] + "…"
 
 
 def card(name: str, source: Source, loaded: Loaded, results: Results) -> str:
@@ -107,7 +106,9 @@ def card(name: str, source: Source, loaded: Loaded, results: Results) -> str:
 
 def _table(results: Results) -> str:
     rows = [
-        f"| {task} | {m.metric} | {m.value:.4f} | {m.n} |" for task, found in results.items() for m in found.measures
+        f"| {task} | {m.metric} | {significant(m.value)} | {m.n} |"
+        for task, found in results.items()
+        for m in found.measures
     ]
     return "\n".join(["| task | measure | value | n |", "|---|---|---|---|", *rows])
 

@@ -117,7 +117,7 @@ def test_the_card_shows_measures_tokens_and_a_program(make: Callable[..., Any], 
         "tags": ["hatchery", "tokenizer", "Python"],
         "language": ["en"],
     }
-    assert f"| fertility | {outcome.result.metrics.fertility:.4f} |" in card
+    assert f"| fertility | {outcome.result.metrics.fertility:.3f} |" in card
     shown = card.split("Each token ends with a dot.\n\n```text\n")[1].split("\n```")[0]
     assert shown.replace("·", "").strip() == PROGRAM.strip()
     assert "`nonlocal`" in card
