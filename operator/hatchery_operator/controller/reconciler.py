@@ -27,7 +27,7 @@ from hatchery_operator.kube.events import Events
 from hatchery_operator.kube.workqueue import SPACING_SECONDS
 from hatchery_operator.planning.plan import plan
 from hatchery_operator.planning.status import Child, Plan, UserEvent
-from hatchery_operator.progress.ca_bundle import CaBundle
+from hatchery_operator.progress.tls import CaBundle
 from hatchery_operator.settings import Settings
 from hatchery_operator.telemetry import Metrics, ReconcileResult, add_log_context, set_log_context
 

@@ -13,9 +13,14 @@ from hatchery_operator.domain.objects import Key
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
 from hatchery_operator.progress.auth import ProgressAccess
-from hatchery_operator.progress.ca_bundle import CaBundle, ReplicaCertificates
-from hatchery_operator.progress.certificate import Certificate, make_certificate, read_certificate
 from hatchery_operator.progress.receiver import ProgressReceiver
+from hatchery_operator.progress.tls import (
+    CaBundle,
+    Certificate,
+    ReplicaCertificates,
+    make_certificate,
+    read_certificate,
+)
 from hatchery_operator.progress.writer import ProgressWriter
 from hatchery_operator.settings import Settings, SettingsError, own_namespace, replica_name
 

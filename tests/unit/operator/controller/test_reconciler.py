@@ -26,7 +26,7 @@ from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
 from hatchery_operator.kube.crd_check import CrdCheck
 from hatchery_operator.kube.resync import Resync
-from hatchery_operator.progress.ca_bundle import CaBundle
+from hatchery_operator.progress.tls import CaBundle
 from hatchery_operator.settings import Settings
 from hatchery_operator.telemetry.health import Pulse
 from hatchery_operator.telemetry.logs import JsonFormatter

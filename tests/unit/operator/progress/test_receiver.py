@@ -14,8 +14,8 @@ from hatchery_api.contract import TrainerStatus
 from hatchery_api.status import ProgressMetric
 from hatchery_operator.domain.labels import status_path
 from hatchery_operator.progress import receiver as progress
-from hatchery_operator.progress.certificate import make_certificate
 from hatchery_operator.progress.receiver import Identity, ProgressReceiver, Received
+from hatchery_operator.progress.tls import make_certificate
 
 PATH = status_path("team", "pretrainruns", "tiny")
 BODY = {"trainerStatus": {"progressPercentage": 45, "metrics": [{"name": "loss", "value": "3.25"}]}}
