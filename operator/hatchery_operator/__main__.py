@@ -28,7 +28,7 @@ from hatchery_operator.kube.leader_election import Elector
 from hatchery_operator.kube.resync import Resync
 from hatchery_operator.kube.workqueue import WorkQueue
 from hatchery_operator.manifests.resources import devices
-from hatchery_operator.progress.service import ProgressService
+from hatchery_operator.progress import ProgressService
 from hatchery_operator.settings import (
     Settings,
     SettingsError,

@@ -243,7 +243,7 @@ def test_there_is_nothing_else_to_ask_for(endpoint, path, method, expected):
 
 def test_what_is_remembered_stays_bounded(monkeypatch):
     monkeypatch.setattr(progress, "CACHE_ENTRIES", 3)
-    remembered = progress._Remembered(lambda: 0.0)
+    remembered = progress._ExpiringCache(lambda: 0.0)
     for n in range(10):
         remembered.put(f"k{n}", n)
     assert [n for n in range(10) if remembered.knows(f"k{n}")] == [7, 8, 9]
