@@ -20,11 +20,7 @@ from hatchery_operator.domain.objects import Key, Manifest, Run, controller_uid,
 from hatchery_operator.domain.observed import Observed, newest_attempt, stage_in_flight
 from hatchery_operator.domain.spec_paths import SpecPaths
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
-from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import Cluster
-from hatchery_operator.kube.crd_check import CrdCheck
-from hatchery_operator.kube.events import Events
-from hatchery_operator.kube.workqueue import SPACING_SECONDS
+from hatchery_operator.kube import SPACING_SECONDS, Cache, Cluster, CrdCheck, Events
 from hatchery_operator.planning.plan import plan
 from hatchery_operator.planning.status import Child, Plan, UserEvent
 from hatchery_operator.progress.tls import CaBundle

@@ -13,7 +13,7 @@ import jwt
 
 from hatchery_operator.domain.labels import AUDIENCE
 from hatchery_operator.errors import ApiError
-from hatchery_operator.kube.client import Cluster
+from hatchery_operator.kube import Cluster
 from hatchery_operator.progress.receiver import Identity
 
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"

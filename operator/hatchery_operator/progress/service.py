@@ -10,8 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from hatchery_operator.domain.objects import Key
-from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import Cluster
+from hatchery_operator.kube import Cache, Cluster
 from hatchery_operator.progress.auth import ProgressAccess
 from hatchery_operator.progress.receiver import ProgressReceiver
 from hatchery_operator.progress.tls import (

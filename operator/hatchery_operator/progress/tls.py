@@ -25,9 +25,7 @@ from hatchery_operator.domain.labels import CA_CONFIG_MAP, CA_KEY
 from hatchery_operator.domain.objects import MANAGED_BY_LABEL, MANAGER, Manifest
 from hatchery_operator.domain.observed import stage_in_flight
 from hatchery_operator.errors import ApiError, OperatorError
-from hatchery_operator.kube.apply_once import ApplyOnce
-from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import Cluster
+from hatchery_operator.kube import ApplyOnce, Cache, Cluster
 
 LOG: Final = logging.getLogger(__name__)
 

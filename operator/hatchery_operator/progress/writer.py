@@ -11,9 +11,7 @@ from hatchery_api.status import ProgressStatus
 from hatchery_operator.domain.objects import Key, Run, rfc3339
 from hatchery_operator.domain.observed import stage_in_flight
 from hatchery_operator.errors import ConflictError, GoneError
-from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import Cluster
-from hatchery_operator.kube.workqueue import WorkQueue
+from hatchery_operator.kube import Cache, Cluster, WorkQueue
 from hatchery_operator.progress.receiver import Received
 
 PROGRESS_MANAGER: Final = "hatchery-progress"

@@ -660,9 +660,9 @@ def test_a_namespace_that_was_deleted_does_not_stop_the_others(caplog) -> None:
     cluster.forbidden = {"deleted"}
     asyncio.run(world.resync.load())
     assert [key.name for key in world.cache.all_keys()] == ["corpus"]
-    assert world.resync.refused == {"deleted"}
+    assert world.resync.forbidden == {"deleted"}
     resync_once(world)
-    assert caplog.text.count("namespace deleted is not served") == 2
+    assert caplog.text.count("not serving namespace deleted") == 2
 
 
 def test_resources_of_a_namespace_that_refuses_for_a_while_are_not_taken_for_deleted() -> None:
