@@ -16,7 +16,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.placement import Hub
 from hatchery_api.status import HubRevision
 from hatchery_jobs.hub.responses import RepoType, Target, client_errors, translated
-from hatchery_jobs.runtime import RECORD, DataError, RetryableError, SpecError
+from hatchery_jobs.runtime import RECORD, DataError, RetryableError, SpecError, retry_delay
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
@@ -67,7 +67,7 @@ def push_folder(
         try:
             return push_once(local_folder, hub, repo_type, message, endpoint=endpoint, token=token)
         except RetryableError as problem:
-            wait = max(FIRST_WAIT_SECONDS * 2 ** (attempt - 1), problem.wait_seconds)
+            wait = retry_delay(attempt, FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS, retry_after=problem.wait_seconds)
             if attempt == ATTEMPTS or wait > MAX_WAIT_SECONDS:
                 raise
             sleep(wait)
