@@ -11,7 +11,7 @@ import yaml
 
 from hatchery_api import __version__
 from hatchery_api.resources.evaluate import EvalMeasure, EvalResult, EvalRunSpec, EvalSample
-from hatchery_jobs.evaluate.model import Loaded, Source
+from hatchery_jobs.evaluate.model import LoadedModel, ModelSource
 from hatchery_jobs.evaluate.tasks.base import TaskResult, number, text
 
 MAX_MEASURES: Final = 64
@@ -33,7 +33,7 @@ Results = Mapping[str, TaskResult]
 """Results by name of the task, in the order of the spec."""
 
 
-def results_json(spec: EvalRunSpec, source: Source, loaded: Loaded, results: Results) -> str:
+def results_json(spec: EvalRunSpec, source: ModelSource, loaded: LoadedModel, results: Results) -> str:
     """All numbers, with everything they depend on, under the names lm-evaluation-harness uses where it has one."""
     data = {
         "results": {
@@ -84,7 +84,7 @@ def _short(whole: str, chars: int) -> str:
     return whole if len(whole) <= chars else whole[: chars - 1] + "…"
 
 
-def card(name: str, source: Source, loaded: Loaded, results: Results) -> str:
+def card(name: str, source: ModelSource, loaded: LoadedModel, results: Results) -> str:
     """README.md with the metadata the Hub reads."""
     metadata = {
         "tags": ["hatchery", "evaluation"],
