@@ -19,10 +19,9 @@ import kopf
 from hatchery_operator.controller import handlers
 from hatchery_operator.controller.observe import referenced_keys
 from hatchery_operator.controller.reconciler import Reconciler
-from hatchery_operator.domain.objects import Key
+from hatchery_operator.domain import Key, device_count
 from hatchery_operator.errors import ApiError
 from hatchery_operator.kube import Cache, Cluster, CrdCheck, Elector, Resync, WorkQueue, kubeconfig_from_environment
-from hatchery_operator.manifests.resources import devices
 from hatchery_operator.progress import ProgressService
 from hatchery_operator.settings import (
     Settings,
@@ -70,7 +69,7 @@ class Operator:
     def _watch_metrics(self) -> None:
         metrics, pulse = self._metrics, self._pulse
         # a replica that stands by knows the resources too, but a sum over replicas must count each once
-        metrics.watch_runs(lambda: self._cache.runs() if self._elector.is_leading else (), devices)
+        metrics.watch_runs(lambda: self._cache.runs() if self._elector.is_leading else (), device_count)
         metrics.watch(
             "hatchery_leader", "1 on the replica that acts, 0 on one that stands by.", lambda: self._elector.is_leading
         )

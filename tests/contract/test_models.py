@@ -27,7 +27,7 @@ from hatchery_api.schema import custom_resource_definition, member_docs
 from hatchery_jobs.pretrain.model.config import PRESETS, resolve_shape
 from hatchery_operator.codegen.generate import generated_files
 from hatchery_operator.codegen.reference import walk
-from hatchery_operator.stages.registry import STAGES
+from hatchery_operator.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD_LIMIT_BYTES = {"CorpusBuild": 30_000, "TokenizerBuild": 30_000, "PretrainRun": 45_000, "EvalRun": 30_000}

@@ -14,15 +14,21 @@ from hatchery_operator.controller.event_manifest import event_manifest
 from hatchery_operator.controller.namespace_policy import NamespacePolicy
 from hatchery_operator.controller.observe import observe
 from hatchery_operator.controller.refusals import Refusals
-from hatchery_operator.diagnosis.admission import explain
-from hatchery_operator.domain.diagnosis import Diagnosis
-from hatchery_operator.domain.objects import Key, Manifest, Run, controller_uid, summarize_job
-from hatchery_operator.domain.observed import Observed, newest_attempt, stage_in_flight
-from hatchery_operator.domain.spec_paths import SpecPaths
+from hatchery_operator.diagnosis import why_rejected
+from hatchery_operator.domain import (
+    Diagnosis,
+    Key,
+    Manifest,
+    Observed,
+    Run,
+    controller_uid,
+    newest_attempt,
+    stage_in_flight,
+    summarize_job,
+)
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
 from hatchery_operator.kube import SPACING_SECONDS, Cache, Cluster, CrdCheck, Events
-from hatchery_operator.planning.plan import plan
-from hatchery_operator.planning.status import Child, Plan, UserEvent
+from hatchery_operator.planning import ChildRef, Plan, UserEvent, plan
 from hatchery_operator.progress.tls import CaBundle
 from hatchery_operator.settings import Settings
 from hatchery_operator.telemetry import Metrics, ReconcileResult, add_log_context, set_log_context
@@ -109,7 +115,7 @@ class Reconciler:
         if decided.status == run.status:
             return await self._carry_out(run, decided)
         run = await self._write_status(run, decided.status)
-        for note in decided.notes:
+        for note in decided.user_events:
             await self._post(run, note)
         if decided.creates:
             # at the end of the line: with a thousand resources at once, each has its first status before any has a Job
@@ -195,7 +201,7 @@ class Reconciler:
         except RefusedError as error:
             if error.status == _INVALID:
                 return Diagnosis(Reason.INVALID_SPEC, f"the API server refuses a child: {error.message}")
-            return explain(error.message, SpecPaths.of(run))
+            return why_rejected(error.message, run.spec_paths())
         except _ForeignError as error:
             return Diagnosis(Reason.NAME_CONFLICT, str(error))
         return None
@@ -215,7 +221,7 @@ class Reconciler:
         if kind == "Job" and (job := summarize_job(created)):
             self._cache.put_job(job)
 
-    async def _delete(self, run: Run, child: Child) -> None:
+    async def _delete(self, run: Run, child: ChildRef) -> None:
         """Deletes a child; one that is known by its name only is looked at first, since the name may be another's."""
         uid = child.uid
         if uid is None:
@@ -228,7 +234,7 @@ class Reconciler:
             self._cache.put_job(job)
         LOG.info("child deleted", extra={"child": f"{child.kind}/{child.name}"})
 
-    async def _suspend(self, run: Run, child: Child, *, suspend: bool) -> None:
+    async def _suspend(self, run: Run, child: ChildRef, *, suspend: bool) -> None:
         metadata = {"name": child.name, "namespace": run.namespace, "uid": child.uid}
         manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"suspend": suspend}}
         written = await self._cluster.apply(manifest, SUSPEND_MANAGER)
