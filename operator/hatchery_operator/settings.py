@@ -3,16 +3,16 @@
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 
 from hatchery_api import __version__
 from hatchery_api.base import Model, ResourceName, Url
+from hatchery_api.kinds import KINDS
 from hatchery_api.placement import Resources
 
 DEFAULT_PATH: Final = Path("/etc/hatchery/settings.yaml")
@@ -102,42 +102,24 @@ class NetworkPolicySettings(Model):
     workload identity."""
 
 
-@dataclass(frozen=True)
-class OfStage:
-    """Names the stage of a field of `StageResources` that does not have the stage's name."""
-
-    name: str
-
-
-DEFAULT_RESOURCES: Final = Resources(requests={"cpu": "500m", "memory": "2Gi"})
-"""Requests of the pods of a stage without a setting of its own."""
-
-
-class StageResources(Model):
-    """Default resources of each stage's pods, where a resource does not set `spec.placement.resources`."""
-
-    corpus: Annotated[Resources, OfStage("build")] = DEFAULT_RESOURCES
-    """CorpusBuild."""
-
-    tokenizer: Annotated[Resources, OfStage("vocabulary")] = DEFAULT_RESOURCES
-    """TokenizerBuild."""
-
-    encode: Resources = Resources(requests={"cpu": "500m", "memory": "1Gi"})
-    """PretrainRun while it encodes the corpus."""
-
-    pretrain: Annotated[Resources, OfStage("train")] = DEFAULT_RESOURCES
-    """PretrainRun while it trains, each node."""
-
-    evaluate: Resources = DEFAULT_RESOURCES
-    """EvalRun."""
-
+class _StageResources(Model):
     def of(self, stage: str) -> Resources:
-        """Resources of a stage: the field that has its name or is marked with it, else the common default."""
-        for name, field in type(self).model_fields.items():
-            if stage == next((mark.name for mark in field.metadata if isinstance(mark, OfStage)), name):
-                resources: Resources = getattr(self, name)
-                return resources
-        return DEFAULT_RESOURCES
+        """Default resources of a stage; no two kinds share the name of one."""
+        resources: Resources = getattr(self, _STAGES[stage].setting)
+        return resources
+
+
+_STAGES: Final = {job.name: job for kind in KINDS for job in kind.jobs}
+_by_stage: dict[str, Any] = {
+    job.setting: (Resources, Field(default=job.resources, description=job.about)) for job in _STAGES.values()
+}
+StageResources = create_model(
+    "StageResources",
+    __base__=_StageResources,
+    __doc__="Default resources of each stage's pods, where a resource does not set `spec.placement.resources`.",
+    **_by_stage,
+)
+"""One field for each stage in `KINDS`."""
 
 
 class Tuning(Model):

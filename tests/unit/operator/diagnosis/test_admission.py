@@ -1,7 +1,7 @@
 """Rejections by the API server."""
 
 import pytest
-from tests.support.pod_situations import NAMES, situation
+from tests.support.operator.pod_situations import NAMES, situation
 
 from hatchery_api.conditions import Reason
 from hatchery_operator.diagnosis import why_rejected

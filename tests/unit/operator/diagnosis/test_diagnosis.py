@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.support.pod_situations import DATA, NAMES, situation
+from tests.support.operator.pod_situations import DATA, NAMES, situation
 
 from hatchery_api.conditions import Reason
 from hatchery_operator.diagnosis import needs_events, why_pending, why_rejected, why_replaced

@@ -1,8 +1,8 @@
 """Pods that have ended."""
 
 import pytest
-from tests.support.operator_builders import ended, pod, report
-from tests.support.pod_situations import NAMES
+from tests.support.operator.builders import ended, pod, report
+from tests.support.operator.pod_situations import NAMES
 
 from hatchery_api.conditions import Reason
 from hatchery_operator.diagnosis import why_replaced

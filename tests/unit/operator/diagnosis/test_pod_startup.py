@@ -1,7 +1,7 @@
 """Pods that do not start."""
 
-from tests.support.operator_builders import pod
-from tests.support.pod_situations import NAMES, situation
+from tests.support.operator.builders import pod
+from tests.support.operator.pod_situations import NAMES, situation
 
 from hatchery_api.conditions import Reason
 from hatchery_operator.diagnosis import why_pending

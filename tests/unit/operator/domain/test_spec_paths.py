@@ -1,6 +1,6 @@
 """From a name in a message to the field that holds it."""
 
-from tests.support.operator_builders import run
+from tests.support.operator.builders import run
 
 
 def test_a_name_is_traced_to_the_field_that_holds_it_or_to_the_settings() -> None:

@@ -4,14 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.operator_builders import (
+from tests.support.operator.builders import (
     artifact,
     ended,
     later,
     report,
     run,
 )
-from tests.support.operator_plans import after, decide, message, pending, running, said, with_job
+from tests.support.operator.plans import after, decide, message, pending, running, said, with_job
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode

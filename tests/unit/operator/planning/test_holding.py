@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tests.support.operator_builders import (
+from tests.support.operator.builders import (
     by_key,
     ended,
     finished,
@@ -10,7 +10,7 @@ from tests.support.operator_builders import (
     report,
     run,
 )
-from tests.support.operator_plans import after, begun, decide, kinds, message, running, said, stage, suspended, with_job
+from tests.support.operator.plans import after, begun, decide, kinds, message, running, said, stage, suspended, with_job
 
 from hatchery_api.conditions import find_condition
 from hatchery_api.contract import ExitCode

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.support.operator_builders import (
+from tests.support.operator.builders import (
     artifact,
     by_key,
     ended,
@@ -12,7 +12,7 @@ from tests.support.operator_builders import (
     run,
     with_status,
 )
-from tests.support.operator_plans import after, begun, decide, message, running, said, stage, told, with_job
+from tests.support.operator.plans import after, begun, decide, message, running, said, stage, told, with_job
 
 from hatchery_api.status import InputRecord
 from hatchery_operator.domain import Run

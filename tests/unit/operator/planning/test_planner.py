@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.operator_builders import (
+from tests.support.operator.builders import (
     NOW,
     ended,
     job,
@@ -17,7 +17,7 @@ from tests.support.operator_builders import (
     run,
     waiting,
 )
-from tests.support.operator_plans import (
+from tests.support.operator.plans import (
     after,
     begun,
     decide,

@@ -1,6 +1,6 @@
 """The status a plan writes: counters, progress, conditions."""
 
-from tests.support.operator_builders import (
+from tests.support.operator.builders import (
     NOW,
     artifact,
     ended,
@@ -11,7 +11,7 @@ from tests.support.operator_builders import (
     waiting,
     with_status,
 )
-from tests.support.operator_plans import after, decide, message, pending, running, said, suspended, with_job
+from tests.support.operator.plans import after, decide, message, pending, running, said, suspended, with_job
 
 from hatchery_api.contract import ExitCode
 from hatchery_api.status import ProgressStatus
