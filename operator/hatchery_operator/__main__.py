@@ -19,7 +19,8 @@ import kopf
 from hatchery_operator.controller import handlers
 from hatchery_operator.controller.observe import referenced_keys
 from hatchery_operator.controller.reconciler import Reconciler
-from hatchery_operator.domain import Key, device_count
+from hatchery_operator.domain.devices import device_count
+from hatchery_operator.domain.objects import Key
 from hatchery_operator.errors import ApiError
 from hatchery_operator.kube import Cache, Cluster, CrdCheck, Elector, Resync, WorkQueue, kubeconfig_from_environment
 from hatchery_operator.progress import ProgressService

@@ -5,7 +5,8 @@ from typing import Final
 from uuid import uuid4
 
 from hatchery_api.base import API_VERSION
-from hatchery_operator.domain import MANAGER, Manifest, Run, rfc3339
+from hatchery_operator.domain.labels import MANAGER
+from hatchery_operator.domain.objects import Manifest, Run, rfc3339
 from hatchery_operator.planning import UserEvent
 
 EVENT_CHARACTERS: Final = 1024

@@ -15,7 +15,8 @@ from hatchery_operator.controller.namespace_policy import NamespacePolicy
 from hatchery_operator.controller.observe import observe
 from hatchery_operator.controller.refusals import Refusals
 from hatchery_operator.diagnosis import why_rejected
-from hatchery_operator.domain import (
+from hatchery_operator.domain.jobs import summarize_job
+from hatchery_operator.domain.objects import (
     Diagnosis,
     Key,
     Manifest,
@@ -24,10 +25,11 @@ from hatchery_operator.domain import (
     controller_uid,
     newest_attempt,
     stage_in_flight,
-    summarize_job,
 )
+from hatchery_operator.domain.spec_paths import SpecPaths
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
 from hatchery_operator.kube import SPACING_SECONDS, Cache, Cluster, CrdCheck, Events
+from hatchery_operator.manifests import manifests
 from hatchery_operator.planning import ChildRef, Plan, UserEvent, plan
 from hatchery_operator.progress.tls import CaBundle
 from hatchery_operator.settings import Settings
@@ -117,7 +119,7 @@ class Reconciler:
         run = await self._write_status(run, decided.status)
         for note in decided.user_events:
             await self._post(run, note)
-        if decided.creates:
+        if decided.attempt:
             # at the end of the line: with a thousand resources at once, each has its first status before any has a Job
             self._intents[key] = (run.resource_version, seen)
             return 0.0
@@ -133,8 +135,8 @@ class Reconciler:
     async def _carry_out(self, run: Run, decided: Plan) -> float | None:
         """Does all of a plan but its status; returns when to look again."""
         key = run.key
-        wait_seconds = self._refusals.wait_seconds(key, self._now()) if decided.creates else 0.0
-        refusal = await self._act(run, replace(decided, creates=()) if wait_seconds else decided)
+        wait_seconds = self._refusals.wait_seconds(key, self._now()) if decided.attempt else 0.0
+        refusal = await self._act(run, replace(decided, attempt=None) if wait_seconds else decided)
         if wait_seconds:
             return wait_seconds
         if self._refusals.is_news(run.key, refusal, self._now()) and refusal:
@@ -192,16 +194,16 @@ class Reconciler:
         for child, suspend in decided.suspends:
             await self._suspend(run, child, suspend=suspend)
         try:
-            if self._ca_bundle and (decided.creates or stage_in_flight(decided.status)):
+            if self._ca_bundle and (decided.attempt or stage_in_flight(decided.status)):
                 await self._ca_bundle.ensure(run.namespace)
-            if decided.creates:
+            if decided.attempt:
                 await self._policy.ensure(run.namespace)
-            for manifest in decided.creates:
-                await self._create(run, manifest)
+                for manifest in manifests(decided.attempt, self._settings):
+                    await self._create(run, manifest)
         except RefusedError as error:
             if error.status == _INVALID:
                 return Diagnosis(Reason.INVALID_SPEC, f"the API server refuses a child: {error.message}")
-            return why_rejected(error.message, run.spec_paths())
+            return why_rejected(error.message, SpecPaths.of(run.namespace, run.spec))
         except _ForeignError as error:
             return Diagnosis(Reason.NAME_CONFLICT, str(error))
         return None

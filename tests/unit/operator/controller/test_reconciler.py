@@ -20,7 +20,7 @@ from hatchery_api.contract import ExitCode, Report
 from hatchery_operator.controller.handlers import take_job, take_run
 from hatchery_operator.controller.observe import referenced_keys
 from hatchery_operator.controller.reconciler import Reconciler
-from hatchery_operator.domain import Key, Manifest, rfc3339
+from hatchery_operator.domain.objects import Key, Manifest, rfc3339
 from hatchery_operator.errors import ApiError, ConflictError, GoneError, RefusedError, UnreachableError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster

@@ -38,7 +38,9 @@ from hatchery_operator.controller import reconciler as reconcile
 from hatchery_operator.controller.handlers import take_job, take_run
 from hatchery_operator.controller.observe import referenced_keys
 from hatchery_operator.controller.reconciler import Reconciler
-from hatchery_operator.domain import QUEUE_LABEL, Key, Manifest, Run, backoff, parse_run, rfc3339
+from hatchery_operator.domain import backoff
+from hatchery_operator.domain.labels import QUEUE_LABEL
+from hatchery_operator.domain.objects import Key, Manifest, Run, parse_run, rfc3339
 from hatchery_operator.errors import ApiError, OperatorError, RefusedError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
