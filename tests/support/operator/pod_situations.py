@@ -6,7 +6,7 @@ import yaml
 
 from hatchery_operator.domain import Manifest, SpecPaths
 
-DATA = Path(__file__).parents[1] / "data/pods"
+DATA = Path(__file__).parents[2] / "data/pods"
 
 NAMES = SpecPaths(
     "team",
