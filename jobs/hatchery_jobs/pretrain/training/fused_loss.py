@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import torch
 
-from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch
+from hatchery_jobs.pretrain.objectives import IGNORED, Batch
 
 CPU_ROWS: Final = 256
 """Positions at a time on a CPU: their logits stay in its cache, and the product of matrices is still a fast one."""
