@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.cluster.console import wait_for
 from tests.cluster.control_plane import ControlPlane
-from tests.support.operator_process import SYSTEM, OperatorProcess, Team, install
+from tests.support.operator.process import SYSTEM, OperatorProcess, Team, install
 
 pytestmark = pytest.mark.apiserver
 
@@ -192,4 +192,4 @@ def test_a_replica_without_credentials_or_with_a_blocked_loop_is_not_alive(contr
             timeout_seconds=LIVENESS_SECONDS,
         )
     code, text = spare.get(spare.health, "/healthz")
-    assert code == 0 or "refuses our credentials" in text
+    assert code == 0 or "rejected the operator's credentials" in text

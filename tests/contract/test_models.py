@@ -14,14 +14,14 @@ import pytest
 import yaml
 from pydantic import BaseModel
 from tests.support.guide import GUIDE, LEAST, examples
-from tests.support.objective_feeds import small_vocabulary
+from tests.support.jobs.objective_feeds import small_vocabulary
 
 from hatchery_api.base import Record
 from hatchery_api.conditions import ConditionType, Reason
 from hatchery_api.contract import ExitCode, HubTarget, JobInput, Output
 from hatchery_api.kinds import BY_KIND, KINDS, Kind
 from hatchery_api.resources.corpus import FilterRule
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.schema.crd import custom_resource_definition
 from hatchery_jobs.pretrain.model import MODEL_FAMILIES, resolve_config
 from hatchery_operator.codegen.generate import generated_files

@@ -10,14 +10,12 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from hatchery_api.resources.pretrain.result import PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainResult, PretrainRunSpec
 from hatchery_jobs.pretrain.data import EncodePlan, EncodeWorker, TokenStore, Vocabulary
 from hatchery_jobs.pretrain.model import resolve_config
 from hatchery_jobs.pretrain.objectives import objective_info, row_tokens
 from hatchery_jobs.pretrain.preflight import check, check_hub, check_length
-from hatchery_jobs.runtime.artifacts import local_path, storage_errors
-from hatchery_jobs.runtime.context import Context, Outcome
+from hatchery_jobs.runtime import Context, Outcome, local_path, storage_errors
 
 
 def run(context: Context[PretrainRunSpec]) -> Outcome:

@@ -4,14 +4,18 @@ The newest version of an object wins, whatever order news arrive in, so a late w
 operator has just written and read back.
 """
 
+import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
+
+from pydantic import ValidationError
 
 from hatchery_api.conditions import ConditionType, find_condition
 from hatchery_operator.domain.objects import JobSummary, Key, Run, key_of, parse_run, resource_version
-from hatchery_operator.stages.registry import references
+
+LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,14 +24,16 @@ class Entry:
 
     run: Run
     version: int
-    needs: frozenset[Key]
+    references: frozenset[Key]
     """Resources its spec names."""
 
 
 class Cache:
     """All resources and Jobs; not locked, since one event loop uses it."""
 
-    def __init__(self) -> None:
+    def __init__(self, references: Callable[[Run], frozenset[Key]]) -> None:
+        """`references` gives the resources that a resource's spec names."""
+        self._references = references
         self._runs: dict[Key, Entry] = {}
         self._dependents: dict[Key, set[Key]] = defaultdict(set)
         self._jobs: dict[str, dict[str, JobSummary]] = defaultdict(dict)
@@ -69,12 +75,25 @@ class Cache:
             self._runs[key] = replace(known, run=same, version=version)
             return frozenset()
         self._unlink(key)
-        needs = references(run.kind.kind, run.spec) if run.spec else ()
-        entry = Entry(run, version, frozenset(Key(need.kind, run.namespace, need.name) for need in needs))
-        self._runs[key] = entry
-        for need in entry.needs:
-            self._dependents[need].add(key)
+        entry = self._runs[key] = Entry(run, version, self._references(run))
+        for named in entry.references:
+            self._dependents[named].add(key)
         return (self._dependents_of(key) if _offer(before) != _offer(run) else frozenset()) | {key}
+
+    def put_or_log(self, manifest: Mapping[str, Any]) -> frozenset[Key]:
+        """`put`, but a resource whose status does not validate is logged and left out of the cache."""
+        try:
+            return self.put(manifest)
+        except ValidationError as error:
+            metadata = manifest["metadata"]
+            LOG.error(  # noqa: TRY400 - the trace says nothing about the object
+                "%s %s/%s has a status that cannot be read; repair or delete it: %s",
+                manifest["kind"],
+                metadata["namespace"],
+                metadata["name"],
+                error.errors(include_url=False)[:3],
+            )
+            return frozenset()
 
     def remove(self, key: Key, version: int | None = None) -> frozenset[Key]:
         """Forgets a resource, unless it is newer than the version given: one of the same name was made since.
@@ -118,10 +137,10 @@ class Cache:
 
     def _unlink(self, key: Key) -> None:
         entry = self._runs.get(key)
-        for need in entry.needs if entry else ():
-            self._dependents[need].discard(key)
-            if not self._dependents[need]:
-                del self._dependents[need]
+        for named in entry.references if entry else ():
+            self._dependents[named].discard(key)
+            if not self._dependents[named]:
+                del self._dependents[named]
 
 
 def _offer(run: Run | None) -> tuple[object, ...]:

@@ -65,17 +65,20 @@ class ResourceType:
         return prefix + "".join(parts)
 
 
-JOBS: Final = ResourceType("batch", "v1", "jobs", "Job")
-PODS: Final = ResourceType("", "v1", "pods", "Pod")
-SERVICES: Final = ResourceType("", "v1", "services", "Service")
-NETWORK_POLICIES: Final = ResourceType("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
-CONFIG_MAPS: Final = ResourceType("", "v1", "configmaps", "ConfigMap")
-EVENTS: Final = ResourceType("", "v1", "events", "Event")
-LEASES: Final = ResourceType("coordination.k8s.io", "v1", "leases", "Lease")
-RUNS: Final = {kind.kind: ResourceType(GROUP, VERSION, kind.plural, kind.kind) for kind in KINDS}
-_CORE = (JOBS, PODS, SERVICES, NETWORK_POLICIES, CONFIG_MAPS, EVENTS, LEASES)
-TYPES: Final = {kind.kind: kind for kind in (*_CORE, *RUNS.values())}
-"""Types by kind."""
+TYPES: Final = {
+    one.kind: one
+    for one in (
+        ResourceType("batch", "v1", "jobs", "Job"),
+        ResourceType("", "v1", "pods", "Pod"),
+        ResourceType("", "v1", "services", "Service"),
+        ResourceType("", "v1", "configmaps", "ConfigMap"),
+        ResourceType("", "v1", "events", "Event"),
+        ResourceType("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"),
+        ResourceType("coordination.k8s.io", "v1", "leases", "Lease"),
+        *(ResourceType(GROUP, VERSION, kind.plural, kind.kind) for kind in KINDS),
+    )
+}
+"""Every type the operator reads or writes, by kind."""
 
 
 @dataclass(frozen=True)
@@ -163,24 +166,25 @@ class Cluster:
             if transport is not None:
                 await transport.close()
 
-    async def get(self, kind: ResourceType, namespace: str, name: str) -> Manifest | None:
+    async def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         """An object; None when it does not exist."""
         try:
-            return await self._request("GET", kind.path(namespace, name))
+            return await self._request("GET", TYPES[kind].path(namespace, name))
         except GoneError:
             return None
 
     async def list(
-        self, kind: ResourceType, namespace: str | None, labels: str = "", fields: str = ""
+        self, kind: str, namespace: str | None, labels: str = "", fields: str = ""
     ) -> AsyncIterator[Manifest]:
         """Objects of a namespace or of all, in pages, so that memory does not grow with their number."""
+        resource = TYPES[kind]
         query = {"limit": str(PAGE_OBJECTS), "labelSelector": labels, "fieldSelector": fields}
         while True:
             parameters = urlencode({k: v for k, v in query.items() if v})
-            page = await self._request("GET", f"{kind.path(namespace)}?{parameters}")
+            page = await self._request("GET", f"{resource.path(namespace)}?{parameters}")
             for item in page["items"]:
                 # items of a list come without their type
-                yield {**item, "apiVersion": kind.api_version, "kind": kind.kind}
+                yield {**item, "apiVersion": resource.api_version, "kind": kind}
             query["continue"] = page["metadata"].get("continue", "")
             if not query["continue"]:
                 return
@@ -210,7 +214,7 @@ class Cluster:
         return await self._request("PATCH", path, manifest, "application/apply-patch+yaml", fenced=fenced)
 
     async def delete(
-        self, kind: ResourceType, namespace: str, name: str, uid: str | None = None, *, foreground: bool = False
+        self, kind: str, namespace: str, name: str, uid: str | None = None, *, foreground: bool = False
     ) -> Manifest | None:
         """Deletes an object and what it owns; one that is gone or another by now is left alone.
 
@@ -221,10 +225,10 @@ class Cluster:
         if uid:
             options["preconditions"] = {"uid": uid}
         try:
-            answer = await self._request("DELETE", kind.path(namespace, name), options)
+            answer = await self._request("DELETE", TYPES[kind].path(namespace, name), options)
         except (GoneError, ConflictError):
             return None
-        return answer if answer.get("kind") == kind.kind else None
+        return answer if answer.get("kind") == kind else None
 
     async def read(self, path: str) -> Manifest:
         """What the API server publishes at a path, such as its OpenAPI documents."""

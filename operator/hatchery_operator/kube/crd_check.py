@@ -5,17 +5,16 @@ is needed, and a namespaced installation notices as well as a cluster-wide one.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from hatchery_api import __version__
 from hatchery_api.base import API_VERSION, GROUP, VERSION
 from hatchery_api.conditions import Reason
 from hatchery_api.kinds import KINDS, Kind
-from hatchery_api.schema.crd import custom_resource_definition
+from hatchery_api.schema import custom_resource_definition
 from hatchery_operator.domain.diagnosis import Diagnosis
 from hatchery_operator.kube.client import Cluster
-from hatchery_operator.telemetry.metrics import Metrics
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -26,12 +25,13 @@ NAMED_FIELDS: Final = 3
 """Missing fields named in a message; one is enough to know, and all may be hundreds."""
 
 
-class Definitions:
-    """What is wrong with the served definitions, by kind."""
+class CrdCheck:
+    """Compares the served definitions with this version and remembers which are outdated."""
 
-    def __init__(self, cluster: Cluster, metrics: Metrics) -> None:
+    def __init__(self, cluster: Cluster, report: Callable[[str, bool], None]) -> None:
+        """`report` receives each kind and whether its definition is outdated, after every check."""
         self._cluster = cluster
-        self._metrics = metrics
+        self._report = report
         self._problems: dict[str, Diagnosis] = {}
 
     def problem(self, kind: str) -> Diagnosis | None:
@@ -47,7 +47,7 @@ class Definitions:
         served = (await self._cluster.read(DOCUMENT))["components"]["schemas"]
         problems = {kind.kind: found for kind in KINDS if (found := outdated(kind, served))}
         for kind in KINDS:
-            self._metrics.definition_outdated(kind.kind, outdated=kind.kind in problems)
+            self._report(kind.kind, kind.kind in problems)
         for name in problems.keys() - self._problems.keys():
             LOG.error("definition outdated", extra={"kind": name, "details": problems[name].message})
         self._problems = problems

@@ -4,12 +4,16 @@ import asyncio
 from datetime import datetime
 from typing import Final
 
-from hatchery_operator.diagnosis.admission import event_time
 from hatchery_operator.domain.objects import JobSummary, Manifest, parse_time
-from hatchery_operator.kube.client import EVENTS, Cluster
+from hatchery_operator.kube.client import Cluster
 
 SHARED_SECONDS: Final = 5.0
 """How long a listing of refusals serves all Jobs of its namespace: a thousand Jobs over a quota ask at about once."""
+
+
+def event_time(event: Manifest) -> str:
+    """When an event last happened."""
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp") or "")
 
 
 class Events:
@@ -32,7 +36,7 @@ class Events:
 
     async def _refusals(self, namespace: str) -> dict[str, Manifest]:
         newest: dict[str, Manifest] = {}
-        async for event in self._cluster.list(EVENTS, namespace, fields="reason=FailedCreate"):
+        async for event in self._cluster.list("Event", namespace, fields="reason=FailedCreate"):
             uid = event.get("involvedObject", {}).get("uid", "")
             if uid not in newest or event_time(newest[uid]) <= event_time(event):
                 newest[uid] = {k: event.get(k) for k in ("message", "lastTimestamp", "eventTime", "firstTimestamp")}
@@ -42,7 +46,7 @@ class Events:
         """Events of one pod."""
         metadata = pod["metadata"]
         fields = f"involvedObject.uid={metadata['uid']}"
-        return tuple([event async for event in self._cluster.list(EVENTS, metadata["namespace"], fields=fields)])
+        return tuple([event async for event in self._cluster.list("Event", metadata["namespace"], fields=fields)])
 
 
 def _is_fresh(at: datetime, now: datetime) -> bool:

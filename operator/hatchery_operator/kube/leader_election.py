@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from hatchery_operator.domain.objects import MANAGED_BY_LABEL, MANAGER, Manifest, micro_time
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, NotLeaderError
-from hatchery_operator.kube.client import LEASES, REQUEST_SECONDS, Cluster
+from hatchery_operator.kube.client import REQUEST_SECONDS, Cluster
 from hatchery_operator.settings import LeaderElection
 
 LOG: Final = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class Election:
 
 def _manifest(metadata: Manifest, spec: dict[str, Any]) -> Manifest:
     kept = {key: value for key, value in metadata.items() if key != "managedFields"}
-    return {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": kept, "spec": spec}
+    return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": kept, "spec": spec}
 
 
 class Elector:
@@ -227,7 +227,7 @@ class Elector:
     async def _claim(self) -> bool:
         election = self._election
         if election.seconds_left(self._clock()) <= 0 or not election.is_current:
-            lease = await self._cluster.get(LEASES, self._namespace, self._name)
+            lease = await self._cluster.get("Lease", self._namespace, self._name)
             election.observe(lease, self._clock())
             if election.wait(self._clock()) > 0:
                 return False
@@ -248,7 +248,7 @@ class Elector:
             async with asyncio.timeout(RELEASE_SECONDS):
                 if election.holder == self.identity and not election.is_current:
                     # a renewal was cut off: whether it arrived is not known
-                    election.observe(await self._cluster.get(LEASES, self._namespace, self._name), self._clock())
+                    election.observe(await self._cluster.get("Lease", self._namespace, self._name), self._clock())
                 if lease := election.release(self._now()):
                     await self._cluster.replace(lease, fenced=False)
         except (ApiError, TimeoutError) as error:

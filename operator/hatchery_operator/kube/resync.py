@@ -2,20 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from pydantic import ValidationError
-
+from hatchery_api.kinds import KINDS
 from hatchery_operator.domain.labels import UID_LABEL
 from hatchery_operator.domain.objects import JobSummary, Key, Manifest, key_of, resource_version, summarize_job
 from hatchery_operator.errors import ApiError, RefusedError
 from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import JOBS, RUNS, Cluster
-from hatchery_operator.kube.crd_check import Definitions
-from hatchery_operator.telemetry.health import Pulse
-from hatchery_operator.telemetry.metrics import WATCHED, Metrics
+from hatchery_operator.kube.client import Cluster
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -29,6 +25,9 @@ _FORBIDDEN: Final = 403
 
 Sleep = Callable[[float], Awaitable[None]]
 """Waits some seconds."""
+
+Report = Callable[[list[str]], None]
+"""Receives, after every resync, the kind of each change that the listing showed and no watch had delivered."""
 
 
 @dataclass(frozen=True)
@@ -53,26 +52,23 @@ class Resync:
         cache: Cache,
         *,
         namespaces: list[str],
-        metrics: Metrics,
-        definitions: Definitions,
-        pulse: Pulse,
+        check_crds: Callable[[], Awaitable[None]],
+        report: Report,
         wake: Callable[[Key], None],
     ) -> None:
         self._cluster = cluster
         self._cache = cache
         self._namespaces: list[str | None] = [*namespaces] or [None]
-        self._metrics = metrics
-        self._definitions = definitions
-        self._pulse = pulse
+        self._check_crds = check_crds
+        self._report = report
         self._wake = wake
         self.refused: frozenset[str] = frozenset()
         """Namespaces whose resources may not be listed, as the last listing found."""
 
     async def load(self) -> None:
         """Lists everything into the cache; nothing is reconciled before."""
-        await self._definitions.check()
+        await self._check_crds()
         self._merge(await self._list())
-        self._pulse.is_loaded = True
 
     async def _list(self) -> "_Listing":
         known = {key: self._cache.version(key) for key in self._cache.all_keys()}
@@ -109,7 +105,7 @@ class Resync:
         for job in gone_jobs:
             cache.remove_job(job)
         runs = (*changed, *gone)
-        return [*((key.kind, key) for key in runs), *((JOBS.kind, job.owner) for job in (*changed_jobs, *gone_jobs))]
+        return [*((key.kind, key) for key in runs), *(("Job", job.owner) for job in (*changed_jobs, *gone_jobs))]
 
     def _take(self, manifest: Manifest, known: frozenset[Key]) -> Key | None:
         """Takes a resource that no watch has told of; None when one has, or when the resource cannot be read."""
@@ -117,7 +113,7 @@ class Resync:
         was_deleted = key in known and self._cache.get(key) is None
         if was_deleted or resource_version(manifest) <= before:
             return None
-        put_or_complain(self._cache, manifest)
+        self._cache.put_or_log(manifest)
         return key if self._cache.version(key) > before else None
 
     def _is_untold(self, job: JobSummary, known: frozenset[str]) -> bool:
@@ -133,8 +129,8 @@ class Resync:
         self.refused = frozenset()
         for namespace in self._namespaces:
             try:
-                for kind in RUNS.values():
-                    async for manifest in self._cluster.list(kind, namespace):
+                for kind in KINDS:
+                    async for manifest in self._cluster.list(kind.kind, namespace):
                         yield manifest
             except RefusedError as error:
                 self._leave_out(namespace, error)
@@ -143,7 +139,7 @@ class Resync:
         for namespace in self._namespaces:
             if namespace in self.refused:
                 continue
-            async for manifest in self._cluster.list(JOBS, namespace, UID_LABEL):
+            async for manifest in self._cluster.list("Job", namespace, UID_LABEL):
                 if job := summarize_job(manifest):
                     yield job
 
@@ -164,7 +160,7 @@ class Resync:
         while True:
             await sleep(seconds)
             try:
-                await self._definitions.check()
+                await self._check_crds()
                 listing = await self._list()
             except ApiError as error:
                 LOG.warning("resync failed: %s", error)
@@ -174,10 +170,8 @@ class Resync:
                 return
             await sleep(WATCH_GRACE_SECONDS)
             missed = self._merge(listing)
-            self._pulse.misses = self._pulse.misses + 1 if missed else 0
-            self._metrics.heard(*(set(WATCHED) - {kind for kind, _ in missed}))
+            self._report([kind for kind, _ in missed])
             if missed:
-                self._metrics.missed_changes.inc(len(missed))
                 LOG.warning("watches missed %d changes", len(missed))
             for key in {*self._cache.all_keys(), *(key for _, key in missed)}:
                 self._wake(key)
@@ -194,22 +188,3 @@ class Resync:
 
 def _is_news(job: JobSummary, known: JobSummary | None) -> bool:
     return known is None or job.version > known.version or job.uid != known.uid
-
-
-def put_or_complain(cache: Cache, manifest: Mapping[str, Any]) -> frozenset[Key]:
-    """Takes a resource into the cache; one that cannot be read is named in the log and left alone.
-
-    Returns the resources that name it, when what they see of it has changed.
-    """
-    try:
-        return cache.put(manifest)
-    except ValidationError as error:
-        metadata = manifest["metadata"]
-        LOG.error(  # noqa: TRY400 - the trace says nothing about the object
-            "%s %s/%s has a status that cannot be read; repair or delete it: %s",
-            manifest["kind"],
-            metadata["namespace"],
-            metadata["name"],
-            error.errors(include_url=False)[:3],
-        )
-        return frozenset()

@@ -13,7 +13,7 @@ import jwt
 
 from hatchery_operator.domain.labels import AUDIENCE
 from hatchery_operator.errors import ApiError
-from hatchery_operator.kube.client import PODS, Cluster
+from hatchery_operator.kube.client import Cluster
 from hatchery_operator.progress.receiver import Identity
 
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
@@ -92,7 +92,7 @@ class ProgressAccess:
 
     async def pod_labels(self, identity: Identity) -> Mapping[str, str] | None:
         """Labels of a pod; None when it is gone, also if another one has its name by now."""
-        pod = await self._cluster.get(PODS, identity.namespace, identity.pod_name)
+        pod = await self._cluster.get("Pod", identity.namespace, identity.pod_name)
         if pod is None or pod["metadata"]["uid"] != identity.pod_uid:
             return None
         return dict(pod["metadata"].get("labels", {}))

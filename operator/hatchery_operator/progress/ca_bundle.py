@@ -17,7 +17,7 @@ from hatchery_operator.domain.objects import MANAGED_BY_LABEL, MANAGER, Manifest
 from hatchery_operator.domain.observed import stage_in_flight
 from hatchery_operator.errors import ApiError, OperatorError, RefusedError
 from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import CONFIG_MAPS, Cluster
+from hatchery_operator.kube.client import Cluster
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class ReplicaCertificates:
         return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": self._metadata, "data": data}
 
     async def _published(self) -> dict[str, str]:
-        found = await self._cluster.get(CONFIG_MAPS, self._metadata["namespace"], self._metadata["name"])
+        found = await self._cluster.get("ConfigMap", self._metadata["namespace"], self._metadata["name"])
         return dict(found.get("data") or {}) if found else {}
 
     async def joined(self) -> str:

@@ -8,20 +8,23 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol, get_args
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from hatchery_api.conditions import Reason
 from hatchery_api.contract import JobInput
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec, TrainingCorpus
+from hatchery_api.resources.pretrain import PretrainRunSpec, TrainingCorpus
 from hatchery_jobs.pretrain.data.token_store import Split
-from hatchery_jobs.readers.documents import Document, chance
-from hatchery_jobs.readers.formats import format_of
-from hatchery_jobs.readers.listing import SourceFile
-from hatchery_jobs.readers.origins import FilesOrigin, Origin, open_origin, unreadable
-from hatchery_jobs.runtime.artifacts import open_input, read_manifest
-from hatchery_jobs.runtime.errors import DataError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.readers import (
+    Document,
+    DocumentSource,
+    FileSource,
+    SourceFile,
+    count_documents,
+    is_single_document,
+    open_source,
+    read_batches,
+    split_files,
+    uniform_hash,
+    unreadable,
+)
+from hatchery_jobs.runtime import log, open_input, read_manifest
 
 BATCH_DOCUMENTS: Final = 512
 """Documents per batch: enough work for all cores, little enough for memory."""
@@ -34,9 +37,6 @@ VALIDATION_PARTS: Final = 64
 
 VALIDATION_ROWS: Final = 100_000
 """Rows searched in each of them: a streamed dataset may be too large to read whole before training."""
-
-SINGLE_DOCUMENT_FORMATS: Final = frozenset({"code", "text"})
-"""Formats whose files are one document each."""
 
 
 class CorpusPart(Protocol):
@@ -81,8 +81,7 @@ class ParquetPart:
     @property
     def documents(self) -> int:
         """Rows according to the file's footer."""
-        with self._open() as file:
-            return int(file.metadata.num_rows)
+        return count_documents(self.path, self.corpus)
 
     def batches(self) -> Iterator[tuple[Split, list[str]]]:
         """The column `text`.
@@ -90,31 +89,15 @@ class ParquetPart:
         Raises:
             DataError: the file cannot be read.
         """
-        with self._open() as file:
-            try:
-                for batch in file.iter_batches(BATCH_DOCUMENTS, columns=["text"]):
-                    yield self.split, batch.column("text").drop_null().to_pylist()
-            except (pa.ArrowInvalid, KeyError) as error:
-                raise self._unreadable(error) from error
-
-    def _open(self) -> pq.ParquetFile:
-        try:
-            return pq.ParquetFile(self.path)
-        except pa.ArrowInvalid as error:
-            raise self._unreadable(error) from error
-
-    def _unreadable(self, error: Exception) -> DataError:
-        return DataError(
-            Reason.UNREADABLE_INPUT,
-            f"{self.path}: no parquet file with a column `text` ({error}); build the corpus {self.corpus} again",
-        )
+        for texts in read_batches(self.path, BATCH_DOCUMENTS, self.corpus):
+            yield self.split, texts
 
 
 @dataclass(frozen=True)
 class SourcePart:
     """A dataset, or files that are read one after the other."""
 
-    origin: Origin
+    source: DocumentSource
     is_lenient: bool
     """Whether unreadable rows are skipped."""
     validation_share: float
@@ -138,9 +121,9 @@ class SourcePart:
         """
         batch: dict[Split, list[str]] = {split: [] for split in get_args(Split)}
         skipped = 0
-        for _, item in islice(self.origin.items(), max_rows):
+        for _, item in islice(self.source.items(), max_rows):
             if isinstance(item, Document):
-                is_validation = chance(item.identity, 0, "validation") < self.validation_share
+                is_validation = uniform_hash(item.identity, 0, "validation") < self.validation_share
                 split: Split = "validation" if is_validation else "train"
                 texts = batch[split]
                 texts.append(item.text)
@@ -150,10 +133,10 @@ class SourcePart:
             elif self.is_lenient:
                 skipped += 1
             else:
-                raise unreadable(self.origin.field, item)
+                raise unreadable(self.source.field, item)
         yield from ((split, texts) for split, texts in batch.items() if texts)
         if skipped:
-            log("set-aside", source=self.origin.name, rows=skipped)
+            log("set-aside", source=self.source.name, rows=skipped)
 
 
 @dataclass(frozen=True)
@@ -199,42 +182,44 @@ def open_sources(
         commit = (revisions or {}).get(number)
         hub = corpus.hub and corpus.hub.model_copy(update={"revision": commit or corpus.hub.revision})
         name = corpus.hub.dataset if corpus.hub else ", ".join(corpus.files.urls) if corpus.files else ""
-        origin = open_origin(f"spec.corpora[{number}]", name, corpus.files, hub, job.hub.endpoint)
-        if origin is not None:
-            found[number] = _source_corpus(origin, corpus, job.spec.data.validation_share)
+        source = open_source(f"spec.corpora[{number}]", name, corpus.files, hub, job.hub.endpoint)
+        if source is not None:
+            found[number] = _source_corpus(source, corpus, job.spec.data.validation_share)
     return found
 
 
-def _source_corpus(origin: Origin, corpus: TrainingCorpus, share: float) -> Corpus:
+def _source_corpus(source: DocumentSource, corpus: TrainingCorpus, share: float) -> Corpus:
     settings = (corpus.hub or corpus.files or corpus).wire()
     # where it is read from and by whom changes nothing about the text
     relevant = {k: v for k, v in settings.items() if k not in {"urls", "revision", "endpoint", "tokenSecret"}}
     lenient = corpus.files is not None and corpus.files.on_bad_row == "quarantine"
-    parts = tuple(SourcePart(o, lenient, share, _digest(o.fingerprint, relevant, share)) for o in _split_origin(origin))
-    revision = origin.fingerprint if corpus.hub else None
-    return Corpus(origin.name, _digest(origin.fingerprint, relevant, share), parts, revision)
+    parts = tuple(
+        SourcePart(part, lenient, share, _digest(part.fingerprint, relevant, share)) for part in _split_source(source)
+    )
+    revision = source.fingerprint if corpus.hub else None
+    return Corpus(source.name, _digest(source.fingerprint, relevant, share), parts, revision)
 
 
 def _digest(*facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _split_origin(origin: Origin) -> Iterator[Origin]:
+def _split_source(source: DocumentSource) -> Iterator[DocumentSource]:
     """Files of rows one at a time, single-document files in groups, a dataset as a whole."""
-    if not isinstance(origin, FilesOrigin):
-        yield origin
+    if not isinstance(source, FileSource):
+        yield source
         return
     group: list[SourceFile] = []
-    for file in origin.found:
-        if format_of(file.url, origin.spec.format) in SINGLE_DOCUMENT_FORMATS:
+    for file in source.found:
+        if is_single_document(file.url, source.spec.format):
             group.append(file)
             if len(group) == FILES_PER_PART:
-                yield replace(origin, found=group)
+                yield replace(source, found=group)
                 group = []
         else:
-            yield replace(origin, found=[file])
+            yield replace(source, found=[file])
     if group:
-        yield replace(origin, found=group)
+        yield replace(source, found=group)
 
 
 def resolve_corpora(job: JobInput[PretrainRunSpec], sources: Mapping[int, Corpus], scratch: Path) -> list[Corpus]:
@@ -258,7 +243,7 @@ def _artifact_corpus(job: JobInput[PretrainRunSpec], role: str, scratch: Path) -
     parts = [
         ParquetPart(record.name, path, split, f"{split}:{digests[path.relative_to(folder).as_posix()]}")
         for split in get_args(Split)
-        for path in sorted((folder / "data").glob(f"{split}-*.parquet"))
+        for path in split_files(folder, split)
     ]
     return Corpus(record.name, record.digest, tuple(parts))
 

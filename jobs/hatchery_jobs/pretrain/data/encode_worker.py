@@ -12,7 +12,7 @@ from typing import Any, Final, get_args
 import numpy as np
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.data.corpora import (
     Corpus,
     CorpusPart,
@@ -44,10 +44,7 @@ from hatchery_jobs.pretrain.data.token_store import (
 )
 from hatchery_jobs.pretrain.data.types import Tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary, load_vocabulary
-from hatchery_jobs.runtime.artifacts import storage_errors, write_atomically
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.errors import Interrupted, RetryableError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import Context, Interrupted, RetryableError, log, storage_errors, write_atomically
 
 CODE_VERSION: Final = "2"
 """Raised whenever equal inputs would give different shards."""

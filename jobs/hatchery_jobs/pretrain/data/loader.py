@@ -6,14 +6,14 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import JobInput
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.data.corpora import open_sources, resolve_corpora, training_only
 from hatchery_jobs.pretrain.data.sampler import Interleave, Mixture, derived_seed
 from hatchery_jobs.pretrain.data.streaming import Broadcast, RowStream, ShuffledBlocks, StreamSource
 from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.data.types import Rows, Tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
-from hatchery_jobs.runtime.errors import DataError, SpecError
+from hatchery_jobs.runtime import DataError, SpecError
 
 
 def open_loader(

@@ -17,14 +17,7 @@ import fsspec
 
 from hatchery_api.base import Record
 from hatchery_jobs.pretrain.data.token_store import Shard, Split, files_digest
-from hatchery_jobs.runtime.artifacts import (
-    link_file,
-    local_path,
-    storage_errors,
-    sync_file,
-    sync_folder,
-    write_atomically,
-)
+from hatchery_jobs.runtime import link_file, local_path, storage_errors, sync_file, sync_folder, write_atomically
 
 MARKER: Final = "piece.json"
 """File that marks an entry as complete."""

@@ -26,7 +26,7 @@ from hatchery_jobs.pretrain.data.text_encoder import EncoderMismatch, FileEncode
 from hatchery_jobs.pretrain.data.token_store import TokenStore, stream_positions
 from hatchery_jobs.pretrain.data.types import Rows, Tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.runtime import DataError
 
 MILESTONE_BATCHES: Final = 16
 """Batches of documents between two milestones."""

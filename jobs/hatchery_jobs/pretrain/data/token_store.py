@@ -22,7 +22,7 @@ from pydantic import Field
 from hatchery_api.base import Record
 from hatchery_jobs.pretrain.data.packing import ITEM, pack
 from hatchery_jobs.pretrain.data.types import Rows, Tokens
-from hatchery_jobs.runtime.artifacts import sha256_file
+from hatchery_jobs.runtime import sha256_file
 
 INDEX: Final = "index.json"
 """File of the index in a token store."""

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.data import Vocabulary
 from hatchery_jobs.pretrain.model.families import MODEL_FAMILIES, Family, ModelConfig, Sizes, wants_next_sentence
-from hatchery_jobs.runtime.errors import DataError, SpecError
+from hatchery_jobs.runtime import DataError, SpecError
 
 
 def model_config(spec: PretrainRunSpec, vocabulary: Vocabulary, weights: Path | None) -> ModelConfig:

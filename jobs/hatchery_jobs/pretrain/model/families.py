@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from hatchery_api.resources.pretrain.model import Architecture
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import Architecture, PretrainRunSpec
 from hatchery_jobs.pretrain.data import SpecialIds
 
 RELATIVE_POSITIONS: Final = 32

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.hub.download import Snapshot, find_snapshot
-from hatchery_jobs.runtime.context import Context
+from hatchery_api.resources.pretrain import PretrainRunSpec
+from hatchery_jobs.hub import HubSnapshot, find_snapshot
+from hatchery_jobs.runtime import Context
 
 HUB_FIELD: Final = "spec.model.from.hub"
 """Path of the field, for messages."""
@@ -24,7 +24,7 @@ class Weights:
 
     digest: str
     """Digest of the run's artifact, or commit of the repository."""
-    snapshot: Snapshot | None
+    snapshot: HubSnapshot | None
     """The repository's commit; None for a PretrainRun, whose artifact is an input."""
 
     @property

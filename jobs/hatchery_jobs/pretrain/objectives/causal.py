@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.data import DataSource, Rows, Vocabulary
 from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Scorer, SourceObjective
 

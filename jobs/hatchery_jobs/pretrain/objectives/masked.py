@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.objective import Masked as MaskedSpec
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import MaskedSpec, PretrainRunSpec
 from hatchery_jobs.pretrain.data import DataSource, Tokens, Vocabulary
 from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Scorer, SourceObjective
 from hatchery_jobs.pretrain.objectives.registry import row_tokens
 from hatchery_jobs.pretrain.objectives.rng import RngStream, row_generator
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.runtime import DataError
 
 MASK_SHARE: Final = 0.8
 """Share of the chosen tokens replaced by the mask token."""

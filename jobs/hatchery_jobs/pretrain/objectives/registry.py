@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Final
 
-from hatchery_api.resources.pretrain.objective import Masked, Seq2seq
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import MaskedSpec, PretrainRunSpec, Seq2seqSpec
 from hatchery_jobs.pretrain.data import DataSource, PairSource, Vocabulary
 from hatchery_jobs.pretrain.objectives.base import Objective
 from hatchery_jobs.pretrain.objectives.spans import Corruption
@@ -59,13 +58,13 @@ def _masked_task(spec: PretrainRunSpec) -> str:
 
 
 def _masked_row_tokens(spec: PretrainRunSpec) -> int:
-    settings = spec.objective.masked or Masked()
+    settings = spec.objective.masked or MaskedSpec()
     # [CLS] A [SEP] B [SEP], or [CLS] A [SEP]
     return spec.data.sequence_length - (3 if settings.next_sentence else 2)
 
 
-def _seq2seq_settings(spec: PretrainRunSpec) -> Seq2seq:
-    return spec.objective.seq2seq or Seq2seq()
+def _seq2seq_settings(spec: PretrainRunSpec) -> Seq2seqSpec:
+    return spec.objective.seq2seq or Seq2seqSpec()
 
 
 def _seq2seq_task(spec: PretrainRunSpec) -> str:

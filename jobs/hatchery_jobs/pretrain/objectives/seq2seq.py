@@ -7,14 +7,13 @@ import numpy as np
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.objective import Seq2seq as Seq2seqSpec
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec, Seq2seqSpec
 from hatchery_jobs.pretrain.data import DataSource, PairSource, Tokens, Vocabulary
 from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Scorer, SourceObjective
 from hatchery_jobs.pretrain.objectives.registry import PAIR_TARGET_DIVISOR
 from hatchery_jobs.pretrain.objectives.rng import RngStream, row_generator
 from hatchery_jobs.pretrain.objectives.spans import Corruption
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.runtime import DataError
 
 
 @dataclass(frozen=True)

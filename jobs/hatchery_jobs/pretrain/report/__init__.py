@@ -7,8 +7,7 @@ and never imports torch.
 from pathlib import Path
 
 from hatchery_api.contract import JobInput
-from hatchery_api.resources.pretrain.result import PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainResult, PretrainRunSpec
 from hatchery_jobs.pretrain.data import TokenIndex
 from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.record.event_log import TIMELINE, read_timeline
@@ -16,7 +15,7 @@ from hatchery_jobs.pretrain.record.sample_log import SAMPLES, read_samples
 from hatchery_jobs.pretrain.report.card import model_card
 from hatchery_jobs.pretrain.report.data import CURVE_PICTURE, REPORT, ReportData
 from hatchery_jobs.pretrain.report.html import loss_chart, report_html
-from hatchery_jobs.runtime.artifacts import RECORD, write_atomically
+from hatchery_jobs.runtime import RECORD, write_atomically
 
 __all__ = ["write_report"]
 

@@ -1,13 +1,12 @@
 """What card and report have in common: the data they are made from, and its numbers and tables as text."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from hatchery_api.contract import JobInput
-from hatchery_api.resources.pretrain.result import PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec, TrainingCorpus
+from hatchery_api.format import counted, significant
+from hatchery_api.resources.pretrain import PretrainResult, PretrainRunSpec, TrainingCorpus
 from hatchery_jobs.pretrain.data import TokenIndex
 from hatchery_jobs.pretrain.record import event_log as timeline
 from hatchery_jobs.pretrain.record.sample_log import Sample
@@ -23,9 +22,6 @@ MAX_MEASUREMENTS: Final = 10
 
 DIGEST_CHARS: Final = 12
 """Characters shown of a digest."""
-
-PLAIN_RANGE: Final = (1e-4, 1e7)
-"""Numbers outside this range are written with an exponent."""
 
 CurveLines = Sequence[Mapping[str, float]]
 """Lines of the loss curve."""
@@ -119,22 +115,6 @@ def _name(corpus: TrainingCorpus) -> str:
     if corpus.hub is not None:
         return corpus.hub.dataset
     return str(corpus.files.urls[0]) if corpus.files else ""
-
-
-def significant(value: float) -> str:
-    """A number with four significant digits; without an exponent where people read it more easily."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    smallest, largest = PLAIN_RANGE
-    if not smallest <= abs(value) < largest:
-        return f"{value:.3e}"
-    decimals = 3 - math.floor(math.log10(abs(value)))
-    return f"{round(value, decimals):,.{max(0, decimals)}f}"
-
-
-def counted(count: int, one: str, many: str) -> str:
-    """A number of things."""
-    return f"{count:,} {one if count == 1 else many}"
 
 
 def evenly_spaced(items: Sequence[ItemT], most: int) -> Sequence[ItemT]:

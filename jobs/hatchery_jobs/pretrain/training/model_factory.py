@@ -12,7 +12,7 @@ from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.data import SpecialIds
 from hatchery_jobs.pretrain.model import ModelConfig
 from hatchery_jobs.pretrain.training.fused_loss import Head
-from hatchery_jobs.runtime.errors import DataError, SpecError
+from hatchery_jobs.runtime import DataError, SpecError
 
 LONGEST_WAVE: Final = 10_000.0
 """Positions, over 2 pi, of the longest of the waves that positions are made of at the start."""

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.support.texts import documents
+from tests.support.jobs.texts import documents
 from tokenizers import Tokenizer
 
 from hatchery_api.conditions import Reason
@@ -287,7 +287,7 @@ def test_a_corpus_without_text_column_is_named(bench):
             pq.write_table(pa.table({"content": ["x"]}), folder / "data" / f"{split}-00000-of-00001.parquet")
 
     inputs = [bench.artifact("corpus", "odd", fill), bench.tokenizer()]
-    with pytest.raises(DataError, match=r"train-00000-of-00001.parquet: no parquet file with a column `text`") as e:
+    with pytest.raises(DataError, match=r"train-00000-of-00001.parquet: not a parquet file with a column `text`") as e:
         encode.run(bench.context("encode", inputs))
     assert e.value.reason == Reason.UNREADABLE_INPUT
 

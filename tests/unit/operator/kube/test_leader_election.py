@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
-from tests.support.virtual_time import pass_time, run_virtually
+from tests.support.operator.virtual_time import pass_time, run_virtually
 
 from hatchery_operator.errors import (
     AlreadyExistsError,

@@ -5,10 +5,11 @@ from datetime import datetime, timedelta
 from typing import cast
 
 import pytest
-from tests.support.operator_builders import NAMESPACE, NOW, manifest
-from tests.support.operator_cluster import FakeCluster
-from tests.support.virtual_time import pass_time, run_virtually
+from tests.support.operator.builders import NAMESPACE, NOW, manifest
+from tests.support.operator.fake_cluster import FakeCluster
+from tests.support.operator.virtual_time import pass_time, run_virtually
 
+from hatchery_operator.controller.observe import referenced_keys
 from hatchery_operator.errors import NotLeaderError, OperatorError, RefusedError, UnreachableError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
@@ -108,7 +109,7 @@ def test_a_certificate_that_somebody_removes_is_published_again_and_an_outage_is
 
 def in_use(cluster: FakeCluster, *namespaces: str) -> Cache:
     """What the leader knows: a run in flight in each namespace."""
-    cache = Cache()
+    cache = Cache(referenced_keys)
     for version, namespace in enumerate(namespaces, 1):
         found = manifest("CorpusBuild", "corpus", version=version)
         found["metadata"]["namespace"] = namespace
@@ -145,7 +146,7 @@ def test_a_namespace_that_refuses_the_file_costs_only_its_live_progress(caplog) 
         async def read() -> str:
             return "pem"
 
-        await CaBundle(cast("Cluster", cluster), Cache(), read).ensure(NAMESPACE)
+        await CaBundle(cast("Cluster", cluster), Cache(referenced_keys), read).ensure(NAMESPACE)
 
     run_virtually(scenario())
     assert "no live progress in namespace team" in caplog.text
@@ -169,7 +170,7 @@ def test_runs_that_begin_at_once_write_the_file_once_and_all_wait_for_it() -> No
             await pass_time(1)
             return "pem"
 
-        bundle = CaBundle(cast("Cluster", cluster), Cache(), read)
+        bundle = CaBundle(cast("Cluster", cluster), Cache(referenced_keys), read)
 
         async def one() -> int:
             await bundle.ensure(NAMESPACE)

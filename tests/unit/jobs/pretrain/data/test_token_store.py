@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.tokens import EOS, write_store
+from tests.support.jobs.tokens import EOS, write_store
 
 from hatchery_jobs.pretrain.data.loader import StoreSource
 from hatchery_jobs.pretrain.data.token_store import stream_positions, token_type

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from tests.support.objective_feeds import SPECIAL, ListFeed, library_rows, objective_spec, small_vocabulary
+from tests.support.jobs.objective_feeds import SPECIAL, ListFeed, library_rows, objective_spec, small_vocabulary
 
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.model import resolve_config
 from hatchery_jobs.pretrain.objectives import IGNORED, Batch, build_objective, row_tokens
 from hatchery_jobs.pretrain.training.fused_loss import LossModel

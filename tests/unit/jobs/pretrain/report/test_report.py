@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.resources.pretrain.result import Loss, PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import Loss, PretrainResult, PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain.data.token_store import CorpusIndex, Shard, SplitIndex, TokenIndex
 from hatchery_jobs.pretrain.record import event_log as timeline
