@@ -21,14 +21,9 @@ from hatchery_operator.controller.observe import referenced_keys
 from hatchery_operator.controller.reconciler import Reconciler
 from hatchery_operator.domain.objects import Key
 from hatchery_operator.errors import ApiError
-from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import Cluster, kubeconfig_from_environment
-from hatchery_operator.kube.crd_check import CrdCheck
-from hatchery_operator.kube.leader_election import Elector
-from hatchery_operator.kube.resync import Resync
-from hatchery_operator.kube.workqueue import WorkQueue
+from hatchery_operator.kube import Cache, Cluster, CrdCheck, Elector, Resync, WorkQueue, kubeconfig_from_environment
 from hatchery_operator.manifests.resources import devices
-from hatchery_operator.progress.service import ProgressService
+from hatchery_operator.progress import ProgressService
 from hatchery_operator.settings import (
     Settings,
     SettingsError,
@@ -159,7 +154,7 @@ class Operator:
         registry = kopf.OperatorRegistry()
         handlers.register(registry, self._cache, self._wake, self._cluster.credentials, self._metrics.heard)
         settings = kopf.OperatorSettings()
-        namespaces = [name for name in self._settings.namespaces if name not in self._resync.refused]
+        namespaces = [name for name in self._settings.namespaces if name not in self._resync.forbidden]
         settings.scanning.disabled = bool(self._settings.namespaces)
         await kopf.operator(
             registry=registry,

@@ -121,7 +121,7 @@ def test_a_frozen_leader_writes_nothing_after_the_other_has_taken_over(control_p
     team.wait("the first one knows", lambda: not leads(a))
     for number in range(60):
         team.wait_job(f"busy{number}-build-a1")
-    team.wait("the first one stands by", lambda: any("leads no longer" in line["message"] for line in a.log()))
+    team.wait("the first one stands by", lambda: any("lost the lease" in line["message"] for line in a.log()))
     for number in range(10):
         team.apply("CorpusBuild", f"last{number}")
     for number in range(10):

@@ -10,8 +10,7 @@ from hatchery_api.base import GROUP, VERSION
 from hatchery_api.kinds import KINDS
 from hatchery_operator.domain.labels import UID_LABEL
 from hatchery_operator.domain.objects import Key, key_of, resource_version, summarize_job
-from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import Credentials
+from hatchery_operator.kube import Cache, Credentials
 
 Wake = Callable[[Key], None]
 """Puts a key on the work queue."""

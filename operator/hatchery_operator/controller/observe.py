@@ -11,9 +11,7 @@ from hatchery_operator.domain.labels import UID_LABEL
 from hatchery_operator.domain.objects import JobSummary, Key, Manifest, Run, parse_time, summarize_job
 from hatchery_operator.domain.observed import SETTLE_SECONDS, Observed, stage_in_flight
 from hatchery_operator.domain.spec_paths import SpecPaths
-from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import Cluster
-from hatchery_operator.kube.events import Events
+from hatchery_operator.kube import Cache, Cluster, Events
 from hatchery_operator.stages.registry import references
 
 JOB_NAME_LABEL: Final = "batch.kubernetes.io/job-name"
@@ -78,7 +76,7 @@ async def _refusal(
 ) -> Diagnosis | None:
     """Why the Job controller could not create a pod, unless it has created one since."""
     made = [job.since, *(pod["metadata"].get("creationTimestamp", job.since) for pod in pods)]
-    event = await events.refusal(job, max(map(parse_time, made)), seen.now)
+    event = await events.failed_create(job, max(map(parse_time, made)), seen.now)
     return explain(event["message"], SpecPaths.of(run)) if event else None
 
 

@@ -20,14 +20,10 @@ from hatchery_operator.domain.objects import Key, Manifest, Run, controller_uid,
 from hatchery_operator.domain.observed import Observed, newest_attempt, stage_in_flight
 from hatchery_operator.domain.spec_paths import SpecPaths
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
-from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import Cluster
-from hatchery_operator.kube.crd_check import CrdCheck
-from hatchery_operator.kube.events import Events
-from hatchery_operator.kube.workqueue import SPACING_SECONDS
+from hatchery_operator.kube import SPACING_SECONDS, Cache, Cluster, CrdCheck, Events
 from hatchery_operator.planning.plan import plan
 from hatchery_operator.planning.status import Child, Plan, UserEvent
-from hatchery_operator.progress.ca_bundle import CaBundle
+from hatchery_operator.progress.tls import CaBundle
 from hatchery_operator.settings import Settings
 from hatchery_operator.telemetry import Metrics, ReconcileResult, add_log_context, set_log_context
 

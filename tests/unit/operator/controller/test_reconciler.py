@@ -26,7 +26,7 @@ from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
 from hatchery_operator.kube.crd_check import CrdCheck
 from hatchery_operator.kube.resync import Resync
-from hatchery_operator.progress.ca_bundle import CaBundle
+from hatchery_operator.progress.tls import CaBundle
 from hatchery_operator.settings import Settings
 from hatchery_operator.telemetry.health import Pulse
 from hatchery_operator.telemetry.logs import JsonFormatter
@@ -660,9 +660,9 @@ def test_a_namespace_that_was_deleted_does_not_stop_the_others(caplog) -> None:
     cluster.forbidden = {"deleted"}
     asyncio.run(world.resync.load())
     assert [key.name for key in world.cache.all_keys()] == ["corpus"]
-    assert world.resync.refused == {"deleted"}
+    assert world.resync.forbidden == {"deleted"}
     resync_once(world)
-    assert caplog.text.count("namespace deleted is not served") == 2
+    assert caplog.text.count("not serving namespace deleted") == 2
 
 
 def test_resources_of_a_namespace_that_refuses_for_a_while_are_not_taken_for_deleted() -> None:

@@ -194,5 +194,5 @@ def test_a_status_that_cannot_be_read_is_named_and_does_not_stop_the_others(capl
     cache, broken = Cache(referenced_keys), corpus(1)
     broken["status"] = {"attempts": "many"}
     assert cache.put_or_log(broken) == frozenset()
-    assert "CorpusBuild team/corpus has a status that cannot be read" in caplog.text
+    assert "CorpusBuild team/corpus has an invalid status" in caplog.text
     assert cache.get(CORPUS) is None

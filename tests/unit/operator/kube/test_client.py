@@ -213,7 +213,7 @@ def test_a_page_of_a_proxy_in_place_of_an_answer_does_not_end_the_operator(case:
     async def read(cluster: Cluster) -> None:
         await cluster.get("Job", "n", "j")
 
-    with pytest.raises(UnreachableError, match=r"GET .*/jobs/j: the answer is no JSON: b'<html>sign in"):
+    with pytest.raises(UnreachableError, match=r"GET .*/jobs/j: the response is not JSON: b'<html>sign in"):
         made.run(read)
 
 

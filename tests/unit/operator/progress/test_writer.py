@@ -222,7 +222,7 @@ def test_a_failed_write_costs_one_report_and_nothing_is_kept_of_runs_that_are_go
         one.cache.remove(key)
         one.writer.notice(key)
         await pass_time(60)
-        assert (one.writer._waiting, one.writer._shown) == ({}, {})
+        assert (one.writer._pending, one.writer._last_writes) == ({}, {})
 
     play(scenario)
 

@@ -5,7 +5,7 @@ from tests.support.operator.builders import NOW
 
 from hatchery_api.contract import TrainerStatus
 from hatchery_api.status import ProgressMetric
-from hatchery_operator.progress.live import progress_status
+from hatchery_operator.progress.writer import progress_status
 
 
 @pytest.mark.parametrize(

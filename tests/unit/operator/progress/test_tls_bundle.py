@@ -13,8 +13,14 @@ from hatchery_operator.controller.observe import referenced_keys
 from hatchery_operator.errors import NotLeaderError, OperatorError, RefusedError, UnreachableError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
-from hatchery_operator.progress.ca_bundle import KEPT, LOOK_SECONDS, PUBLISH_SECONDS, CaBundle, ReplicaCertificates
-from hatchery_operator.progress.certificate import make_certificate
+from hatchery_operator.progress.tls import (
+    MOST_CERTIFICATES,
+    PUBLISH_SECONDS,
+    REFRESH_SECONDS,
+    CaBundle,
+    ReplicaCertificates,
+    make_certificate,
+)
 
 SHARED = ("ConfigMap", "system", "shared")
 
@@ -61,15 +67,15 @@ def test_the_file_holds_the_certificates_of_all_replicas_and_the_leaders_even_be
 def test_only_the_newest_certificates_are_kept_and_the_leaders_own() -> None:
     async def scenario() -> None:
         cluster, own = Applied(), authority(NOW - timedelta(days=400))
-        pems = [authority(NOW + timedelta(minutes=number)) for number in range(2 * KEPT)]
+        pems = [authority(NOW + timedelta(minutes=number)) for number in range(2 * MOST_CERTIFICATES)]
         for number, pem in enumerate(pems):
             await publish(cluster, f"r{number}", pem)
         await publish(cluster, "broken", "no certificate")
         await publish(cluster, "leader", own)
         joined = await replica(cluster, "leader", own).joined()
-        assert joined.count("BEGIN CERTIFICATE") == KEPT
-        assert all(pem.strip() in joined for pem in [own, *pems[-KEPT + 1 :]])
-        assert len(cluster.objects[SHARED]["data"]) == KEPT
+        assert joined.count("BEGIN CERTIFICATE") == MOST_CERTIFICATES
+        assert all(pem.strip() in joined for pem in [own, *pems[-MOST_CERTIFICATES + 1 :]])
+        assert len(cluster.objects[SHARED]["data"]) == MOST_CERTIFICATES
         writes = len(cluster.writes)
         assert await replica(cluster, "leader", own).joined() == joined
         assert len(cluster.writes) == writes
@@ -126,10 +132,10 @@ def test_a_changed_file_is_written_to_each_namespace_in_use_and_an_unchanged_one
             return text
 
         task = asyncio.ensure_future(CaBundle(cast("Cluster", cluster), in_use(cluster, "team", "other"), read).run())
-        await pass_time(5 * LOOK_SECONDS)
+        await pass_time(5 * REFRESH_SECONDS)
         assert cluster.writes == ["apply ConfigMap hatchery-progress-ca"] * 2
         text = "two"
-        await pass_time(5 * LOOK_SECONDS)
+        await pass_time(5 * REFRESH_SECONDS)
         task.cancel()
         assert len(cluster.writes) == 4
         found = {where: one["data"] for (_, where, _), one in cluster.objects.items()}
@@ -195,7 +201,7 @@ def test_a_namespace_that_fails_keeps_the_new_file_from_no_other(error: Operator
 
         cache = in_use(cluster, "a-broken-one", "team")
         task = asyncio.ensure_future(CaBundle(cast("Cluster", cluster), cache, read).run())
-        await pass_time(3 * LOOK_SECONDS)
+        await pass_time(3 * REFRESH_SECONDS)
         assert not task.done()
         task.cancel()
         assert [namespace for _, namespace, _ in cluster.objects] == ["team"]

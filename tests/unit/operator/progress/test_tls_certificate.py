@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 
-from hatchery_operator.progress.certificate import CLOCK_SKEW, LIFETIME, make_certificate, service_hosts
+from hatchery_operator.progress.tls import CLOCK_SKEW, LIFETIME, make_certificate
 
 NOW = datetime.now(UTC)
+SERVICE = ["progress.system.svc", "progress.system.svc.cluster.local", "progress.system", "progress"]
+"""Names under which pods may reach a Service."""
 
 
 def _strict(ca_pem: str) -> ssl.SSLContext:
@@ -40,14 +42,14 @@ def _handshake(certificate, client: ssl.SSLContext, host: str) -> str | None:
         thread.join()
 
 
-@pytest.mark.parametrize("host", [*service_hosts("progress", "system"), "127.0.0.1", "::1"])
+@pytest.mark.parametrize("host", [*SERVICE, "127.0.0.1", "::1"])
 def test_a_strict_client_takes_the_certificate_under_every_name(host):
-    certificate = make_certificate([*service_hosts("progress", "system"), "127.0.0.1", "::1"], NOW)
+    certificate = make_certificate([*SERVICE, "127.0.0.1", "::1"], NOW)
     assert _handshake(certificate, _strict(certificate.ca_pem), host) == "TLSv1.3"
 
 
 def test_another_name_is_refused():
-    certificate = make_certificate(service_hosts("progress", "system"), NOW)
+    certificate = make_certificate(SERVICE, NOW)
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
         _handshake(certificate, _strict(certificate.ca_pem), "progress.other.svc")
 
