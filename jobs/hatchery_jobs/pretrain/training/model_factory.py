@@ -15,10 +15,10 @@ from hatchery_jobs.pretrain.training.fused_loss import Head
 from hatchery_jobs.runtime import DataError, SpecError
 
 LONGEST_WAVE: Final = 10_000.0
-"""Positions, over 2 pi, of the longest of the waves that positions are made of at the start."""
+"""Longest wavelength of the sinusoids that position tables start from, in positions divided by 2 pi."""
 
 KERNELS: Final = {"auto": "sdpa", "sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
-"""`spec.attention` in the library's words."""
+"""`spec.attention` as transformers names it."""
 
 
 def build_model(
@@ -35,13 +35,13 @@ def build_model(
     Args:
         config: its sizes.
         special: ids that go into its configuration.
-        seed: decides the fresh weights.
+        seed: of the fresh weights.
         attention: kernel, as in the spec.
-        gradient_checkpointing: whether activations are computed again in the backward pass.
-        weights: folder of a saved model to go on from.
+        gradient_checkpointing: whether to recompute activations in the backward pass.
+        weights: folder of a saved model to start from.
 
     Raises:
-        SpecError: the kernel needs a GPU or a library that is not here.
+        SpecError: the kernel needs a GPU or a library that is missing.
         DataError: the weights cannot be read or do not fit the family.
     """
     torch.manual_seed(seed)
@@ -60,8 +60,8 @@ def build_model(
 
 
 def _order_positions(model: Any, config: ModelConfig) -> None:
-    """Fills a table of positions with waves of the deviation of all weights, so that neighbours are neighbours from
-    the start; as random rows they have to be learnt first.
+    """Initialises the table of trained positions with sinusoids of the weights' standard deviation, so that adjacent
+    positions are similar from the start instead of random.
     """
     if config.family.position_table is not None:
         table = model.get_submodule(config.family.position_table)
@@ -87,8 +87,8 @@ def _kernel(attention: str) -> str:
     if attention == "flash" and not (torch.cuda.is_available() and hf.utils.is_flash_attn_2_available()):
         raise SpecError(
             Reason.INVALID_SPEC,
-            "spec.attention: flash needs a GPU of NVIDIA and the library flash-attn in the image of the jobs, and one "
-            "of them is not here; take auto, which uses torch's own fused kernel",
+            "spec.attention: flash needs an NVIDIA GPU and the library flash-attn in the jobs image, and one of them is "
+            "missing; use auto, which selects torch's own fused kernel",
         )
     return KERNELS[attention]
 
@@ -118,6 +118,6 @@ def _load(model_class: Any, folder: Path, config: ModelConfig, kernel: str) -> A
         raise DataError(
             Reason.UNREADABLE_INPUT,
             f"spec.model.from: {folder} lacks {len(absent)} parameters of {model_class.__name__}, the first is "
-            f"{absent[0]}; they would be random: take a model with the head of this objective",
+            f"{absent[0]}; they would be random: use a model with the head of this objective",
         )
     return model
