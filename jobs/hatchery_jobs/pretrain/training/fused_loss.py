@@ -38,7 +38,7 @@ class Head(torch.nn.Linear):
         return _summed_loss(hidden, self, self.batch)
 
     def stay_uncompiled(self) -> None:
-        """Excludes the layer from torch.compile, which would unroll the chunks and recompile for each number of labels."""
+        """Excludes the layer from torch.compile, which would unroll chunks and recompile for each number of labels."""
         self.forward = torch.compiler.disable(self.forward)  # type: ignore[method-assign]
 
 

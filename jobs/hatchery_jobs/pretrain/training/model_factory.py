@@ -87,7 +87,7 @@ def _kernel(attention: str) -> str:
     if attention == "flash" and not (torch.cuda.is_available() and hf.utils.is_flash_attn_2_available()):
         raise SpecError(
             Reason.INVALID_SPEC,
-            "spec.attention: flash needs an NVIDIA GPU and the library flash-attn in the jobs image, and one of them is "
+            "spec.attention: flash needs an NVIDIA GPU and the library flash-attn in the jobs image, and one is "
             "missing; use auto, which selects torch's own fused kernel",
         )
     return KERNELS[attention]
