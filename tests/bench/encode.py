@@ -30,14 +30,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data.feed import StoreFeed
-from hatchery_jobs.pretrain.data.index import INDEX, CorpusIndex, Shard, TokenIndex, summed
-from hatchery_jobs.pretrain.data.token_store import TokenStore
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.progress import Progress
+from hatchery_jobs.pretrain.data.token_store import INDEX, CorpusIndex, Shard, TokenIndex, TokenStore, summed
+from hatchery_jobs.runtime import Context, ProgressReporter
 
 ROUNDS, LENGTH, VOCAB = 5, 128, 8192
 TEXT_BYTES = 6_000_000
@@ -82,7 +80,9 @@ def our_encode(root: Path, records: list[InputRecord]) -> Callable[[], int]:
             spec=PretrainRunSpec.model_validate(spec), output=Output(root=str(folder / "run")),
             hub=HubTarget(endpoint="http://localhost"),
         )  # fmt: skip
-        outcome = encode.run(Context(job=job, progress=Progress("encode"), scratch=folder, stop=threading.Event()))
+        outcome = encode.run(
+            Context(job=job, progress=ProgressReporter("encode"), scratch=folder, stop=threading.Event())
+        )
         return TokenStore(outcome.folder, LENGTH).index.splits["train"].tokens
 
     return play

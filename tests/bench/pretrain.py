@@ -24,7 +24,7 @@ from tests.support.jobs.training_loop import started
 
 from hatchery_jobs.pretrain.launcher.launcher import worker_environment
 from hatchery_jobs.pretrain.record.event_log import TIMELINE, UPDATE, Line, read_timeline
-from hatchery_jobs.runtime.artifacts import RECORD
+from hatchery_jobs.runtime import RECORD
 
 DEPTHS = (2, 4)
 ROUNDS, STEPS = 20, 4

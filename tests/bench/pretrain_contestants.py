@@ -25,7 +25,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, 
 from transformers.utils.logging import disable_progress_bar
 
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
 from hatchery_jobs.pretrain.state import Times
 from hatchery_jobs.pretrain.training import loop

@@ -6,9 +6,8 @@ from typing import Any, Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import EvalRunSpec
-from hatchery_jobs.hub.download import Snapshot, find_snapshot
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.errors import DataError, SpecError
+from hatchery_jobs.hub import HubSnapshot, find_snapshot
+from hatchery_jobs.runtime import Context, DataError, SpecError
 
 HUB_FIELD: Final = "spec.model.hub"
 """Path of the field, for messages."""
@@ -25,7 +24,7 @@ class Source:
     """Name of the run, or repository."""
     digest: str
     """Digest of the run's artifact, or commit of the repository."""
-    snapshot: Snapshot | None
+    snapshot: HubSnapshot | None
     """The repository's commit; absent for a PretrainRun."""
 
     def folder(self, context: Context[EvalRunSpec]) -> Path:

@@ -9,11 +9,11 @@ from http import HTTPStatus
 from pathlib import Path
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.runtime.errors import JobError, RetryableError, SpecError
+from hatchery_jobs.runtime import JobError, RetryableError, SpecError
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class HubSnapshot:
     """One commit of a model repository."""
 
     repo: str
@@ -55,7 +55,7 @@ def hub_token() -> str | bool:
     return os.environ.get("HF_TOKEN", "").strip() or False
 
 
-def find_snapshot(repo: str, revision: str, endpoint: str, field: str) -> Snapshot:
+def find_snapshot(repo: str, revision: str, endpoint: str, field: str) -> HubSnapshot:
     """The commit that a revision of a model repository is now.
 
     Raises:
@@ -68,7 +68,7 @@ def find_snapshot(repo: str, revision: str, endpoint: str, field: str) -> Snapsh
     with hub_errors(f"{field}: {repo} at {revision} on {endpoint}"):
         info = HfApi(endpoint=endpoint, token=hub_token()).model_info(repo, revision=revision)
     files = tuple(sorted(sibling.rfilename for sibling in info.siblings or ()))
-    return Snapshot(repo, str(info.sha), files, endpoint, field)
+    return HubSnapshot(repo, str(info.sha), files, endpoint, field)
 
 
 @contextmanager

@@ -16,8 +16,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.placement import Hub
 from hatchery_api.status import HubRevision
 from hatchery_jobs.hub.responses import RepoType, Target, client_errors, translated
-from hatchery_jobs.runtime.artifacts import RECORD
-from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError
+from hatchery_jobs.runtime import RECORD, DataError, RetryableError, SpecError
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile

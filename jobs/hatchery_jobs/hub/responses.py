@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from hatchery_api.conditions import Reason
 from hatchery_api.placement import Hub
-from hatchery_jobs.runtime.errors import JobError, RetryableError, SpecError
+from hatchery_jobs.runtime import JobError, RetryableError, SpecError
 
 RepoType = Literal["model", "dataset"]
 """What the Hub shows a repository as."""

@@ -12,7 +12,7 @@ from hatchery_api import __version__
 from hatchery_api.base import API_VERSION, GROUP, VERSION
 from hatchery_api.conditions import Reason
 from hatchery_api.kinds import KINDS, Kind
-from hatchery_api.schema.crd import custom_resource_definition
+from hatchery_api.schema import custom_resource_definition
 from hatchery_operator.domain.diagnosis import Diagnosis
 from hatchery_operator.kube.client import Cluster
 

@@ -7,7 +7,8 @@ from random import random
 from typing import Final
 
 from hatchery_api.contract import TrainerStatus
-from hatchery_api.status import ProgressStatus
+from hatchery_api.format import duration_text, significant
+from hatchery_api.status import LOSSES, ProgressStatus
 from hatchery_operator.domain.objects import Key, Run, rfc3339
 from hatchery_operator.domain.observed import stage_in_flight
 from hatchery_operator.errors import ConflictError, GoneError
@@ -32,8 +33,6 @@ TEXT_CHARACTERS: Final = 128
 _TEXT = "text"
 _PAIRS: Final = (("done", "total"), ("step", "steps"), ("current_step", "total_steps"))
 """Metrics that count work: of our own jobs, of the protocol's examples, of transformers' callback."""
-
-_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 
 class ProgressWriter:
@@ -117,6 +116,7 @@ def progress_status(reported: TrainerStatus, at: datetime) -> ProgressStatus:
         text=_text(reported)[:TEXT_CHARACTERS],
         percentage=reported.progress_percentage,
         eta=None if remaining is None else duration_text(remaining),
+        loss=_loss(reported),
         metrics=[metric for metric in reported.metrics if metric.name != _TEXT][:METRICS],
         updated_at=rfc3339(at),
     )
@@ -134,12 +134,9 @@ def _text(reported: TrainerStatus) -> str:
     return share
 
 
-def duration_text(seconds: int) -> str:
-    """A duration in its two largest units, such as `2h05m`."""
-    if seconds < _MINUTE:
-        return f"{seconds}s"
-    if seconds < _HOUR:
-        return f"{seconds // _MINUTE}m{seconds % _MINUTE:02d}s"
-    if seconds < _DAY:
-        return f"{seconds // _HOUR}h{seconds % _HOUR // _MINUTE:02d}m"
-    return f"{seconds // _DAY}d{seconds % _DAY // _HOUR:02d}h"
+def _loss(reported: TrainerStatus) -> str | None:
+    values = {metric.name: metric.value for metric in reported.metrics}
+    try:
+        return next((significant(float(values[name])) for name in LOSSES if name in values), None)
+    except ValueError:
+        return None

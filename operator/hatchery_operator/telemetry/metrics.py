@@ -25,8 +25,9 @@ from hatchery_api import __version__
 from hatchery_api.conditions import ConditionType, find_condition
 from hatchery_api.kinds import KINDS
 from hatchery_api.placement import Resources
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_api.status import EvalRunStatus, PretrainRunStatus, RunStatus, StageState
+from hatchery_api.resources.evaluate import EvalRunStatus
+from hatchery_api.resources.pretrain import PretrainRunSpec, PretrainRunStatus
+from hatchery_api.status import RunStatus, StageState
 from hatchery_operator.domain.objects import Key, Run, parse_time
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

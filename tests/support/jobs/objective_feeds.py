@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.data.types import Rows, Tokens
 from hatchery_jobs.pretrain.data.vocabulary import SpecialIds, Vocabulary
 

@@ -5,9 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from hatchery_jobs.pretrain.data.index import INDEX, CorpusIndex, Packing, Split, TokenIndex, fingerprint, summed
-from hatchery_jobs.pretrain.data.shards import ShardWriter
-from hatchery_jobs.pretrain.data.token_store import TokenStore
+from hatchery_jobs.pretrain.data.token_store import (
+    INDEX,
+    CorpusIndex,
+    Packing,
+    ShardWriter,
+    Split,
+    TokenIndex,
+    TokenStore,
+    fingerprint,
+    summed,
+)
 
 EOS = 0
 

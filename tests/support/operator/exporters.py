@@ -15,7 +15,7 @@ from tests.support.operator.run_samples import REASONS, sample
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.kinds import KINDS
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
 from hatchery_jobs.pretrain.state import RunState, Times, Update
 from hatchery_jobs.pretrain.telemetry import metrics

@@ -19,14 +19,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from hatchery_api.contract import JobInput
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.status import HubRevision
-from hatchery_jobs.hub.push import push_once
+from hatchery_jobs.hub import push_once
 from hatchery_jobs.pretrain.checkpoint.store import MANIFEST, OPTIMIZER, WEIGHTS
 from hatchery_jobs.pretrain.state import RunState
-from hatchery_jobs.runtime.artifacts import link_file
-from hatchery_jobs.runtime.errors import JobError, RetryableError
-from hatchery_jobs.runtime.logs import log, redact
+from hatchery_jobs.runtime import JobError, RetryableError, link_file, log, redact
 
 FIRST_WAIT_SECONDS: Final = 5.0
 """Before the second attempt; doubled for each further one."""

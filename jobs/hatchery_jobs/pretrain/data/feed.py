@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.data.sampler import Mixture
 from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.data.types import Rows, Tokens
-from hatchery_jobs.runtime.errors import SpecError
+from hatchery_jobs.runtime import SpecError
 
 
 class StoreFeed:

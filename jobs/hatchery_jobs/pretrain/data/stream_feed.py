@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.data.corpora import Corpus, corpora, open_sources, training_only
 from hatchery_jobs.pretrain.data.feed import corpus_weights
 from hatchery_jobs.pretrain.data.sampler import SequenceOrder, Turns, derived_seed
@@ -19,8 +19,7 @@ from hatchery_jobs.pretrain.data.streaming import RowStream
 from hatchery_jobs.pretrain.data.token_store import TokenStore, stream_positions
 from hatchery_jobs.pretrain.data.types import Rows, Tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.runtime import Context, DataError
 
 BLOCKS_AHEAD: Final = 2
 """Blocks of rows that are read before they are needed."""

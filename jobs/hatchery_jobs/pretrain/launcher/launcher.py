@@ -18,7 +18,7 @@ from typing import Final
 from hatchery_api.base import parse_duration
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import RENDEZVOUS_PORT
-from hatchery_api.resources.pretrain.spec import Parallelism
+from hatchery_api.resources.pretrain import Parallelism
 from hatchery_jobs.pretrain.launcher.cgroup import memory_kills
 from hatchery_jobs.pretrain.launcher.protocol import (
     Cause,
@@ -30,8 +30,7 @@ from hatchery_jobs.pretrain.launcher.protocol import (
     read_ending,
     read_failure,
 )
-from hatchery_jobs.runtime.errors import Interrupted, RetryableError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import Interrupted, RetryableError, log
 
 POLL_SECONDS: Final = 0.2
 """Longest time until a termination signal is seen."""

@@ -13,13 +13,13 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.objective import Masked as MaskedSpec
+from hatchery_api.resources.pretrain import MaskedSpec
 from hatchery_jobs.pretrain.data.types import DataSource, Tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Fed, Scorer
 from hatchery_jobs.pretrain.objectives.rng import Draw, chance
 from hatchery_jobs.pretrain.objectives.words import Words
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.runtime import DataError
 
 AS_MASK: Final = 0.8
 """Share of the chosen tokens that become the mask token."""

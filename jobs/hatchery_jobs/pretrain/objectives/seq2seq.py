@@ -6,14 +6,14 @@ import numpy as np
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.objective import Seq2seq as Seq2seqSpec
+from hatchery_api.resources.pretrain import Seq2seqSpec
 from hatchery_jobs.pretrain.data.row_lengths import PAIR_SHARE
 from hatchery_jobs.pretrain.data.types import DataSource, PairSource, Tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Fed, Scorer
 from hatchery_jobs.pretrain.objectives.rng import Draw, chance
 from hatchery_jobs.pretrain.objectives.spans import Corruption
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.runtime import DataError
 
 
 @dataclass(frozen=True)

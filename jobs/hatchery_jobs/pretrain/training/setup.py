@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.checkpoint.publish import Publisher, is_wanted
 from hatchery_jobs.pretrain.checkpoint.snapshot import apply
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
@@ -29,9 +29,7 @@ from hatchery_jobs.pretrain.training.memory import check_memory
 from hatchery_jobs.pretrain.training.model_factory import build_model
 from hatchery_jobs.pretrain.training.optimizer import build_optimizer
 from hatchery_jobs.pretrain.training.trainer import Trainer
-from hatchery_jobs.runtime.artifacts import RECORD
-from hatchery_jobs.runtime.errors import RetryableError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import RECORD, RetryableError, log
 
 COMPILERS = ("cc", "gcc", "clang")
 """Programs one of which torch.compile calls."""

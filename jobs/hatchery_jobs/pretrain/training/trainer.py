@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from transformers import AutoTokenizer
 
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.checkpoint.publish import Publisher
 from hatchery_jobs.pretrain.checkpoint.snapshot import apply, contribute, gather, whole
 from hatchery_jobs.pretrain.checkpoint.store import WEIGHTS, Checkpoints
@@ -28,8 +28,7 @@ from hatchery_jobs.pretrain.state import RunState, Update
 from hatchery_jobs.pretrain.telemetry.recorder import NullRecorder, Recorder
 from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_jobs.pretrain.training import guard
-from hatchery_jobs.runtime.artifacts import storage_errors
-from hatchery_jobs.runtime.errors import RetryableError
+from hatchery_jobs.runtime import RetryableError, storage_errors
 
 CATCH_UP_SECONDS: Final = 120.0
 """Time at the end for checkpoints that are not on the Hub yet; the finished model is pushed after it anyway."""

@@ -15,7 +15,7 @@ from hatchery_api.status import InputRecord
 from hatchery_jobs.evaluate.model import Loaded
 from hatchery_jobs.runtime.artifacts import open_draft
 from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.progress import Progress
+from hatchery_jobs.runtime.progress import ProgressReporter
 
 END = "<|endoftext|>"
 POSITIONS = 96
@@ -118,6 +118,6 @@ def make(tmp_path: Path, model_folder: Path) -> Callable[..., Context[EvalRunSpe
             output=Output(root=str(tmp_path / "runs")),
             hub=HubTarget(endpoint=endpoint),
         )
-        return Context(job=job, progress=Progress("evaluate"), scratch=tmp_path / "scratch")
+        return Context(job=job, progress=ProgressReporter("evaluate"), scratch=tmp_path / "scratch")
 
     return make

@@ -5,15 +5,29 @@ from tests.support.operator.builders import NOW
 
 from hatchery_api.contract import TrainerStatus
 from hatchery_api.status import ProgressMetric
-from hatchery_operator.progress.writer import duration_text, progress_status
+from hatchery_operator.progress.writer import progress_status
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0s"), (59, "59s"), (60, "1m00s"), (3599, "59m59s"), (3600, "1h00m"), (86_399, "23h59m"), (90_000, "1d01h")],
+    ("metrics", "loss"),
+    [
+        ({"loss": "3.245678"}, "3.246"),
+        ({"train_loss": "90.20550417490631"}, "90.21"),
+        ({"loss": "nan"}, "nan"),
+        ({"loss": "high"}, None),
+        ({"step": "9"}, None),
+    ],
 )
-def test_durations(seconds: int, text: str) -> None:
-    assert duration_text(seconds) == text
+def test_the_loss_is_rounded_for_people(metrics: dict[str, str], loss: str | None) -> None:
+    values = [ProgressMetric(name=name, value=value) for name, value in metrics.items()]
+    found = progress_status(TrainerStatus(metrics=values), NOW)
+    assert found.loss == loss
+    assert {metric.name: metric.value for metric in found.metrics} == metrics
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(None, None), (0, "0s"), (70, "1m10s"), (90_000, "1d01h")])
+def test_the_time_left_is_for_people(seconds: int | None, text: str | None) -> None:
+    assert progress_status(TrainerStatus(estimated_remaining_seconds=seconds), NOW).eta == text
 
 
 def shown(percentage: int | None = None, **metrics: str) -> tuple[str, list[str]]:

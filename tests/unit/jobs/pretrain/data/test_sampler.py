@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.jobs.tokens import write_store
 
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.data.feed import StoreFeed, corpus_weights
 from hatchery_jobs.pretrain.data.sampler import BLOCK, Mixture, SequenceOrder, Turns, quotas
 from hatchery_jobs.runtime.errors import SpecError
