@@ -17,10 +17,9 @@ from uuid import uuid4
 import kopf
 
 from hatchery_operator.controller import Reconciler, referenced_keys, register, silence_kopf
-from hatchery_operator.domain.objects import Key
+from hatchery_operator.domain import Key
 from hatchery_operator.errors import ApiError
 from hatchery_operator.kube import Cache, Cluster, CrdCheck, Elector, Resync, WorkQueue, kubeconfig_from_environment
-from hatchery_operator.manifests.resources import devices
 from hatchery_operator.progress import ProgressService
 from hatchery_operator.settings import (
     Settings,
@@ -68,7 +67,7 @@ class Operator:
     def _watch_metrics(self) -> None:
         metrics, pulse = self._metrics, self._pulse
         # a replica that stands by knows the resources too, but a sum over replicas must count each once
-        metrics.watch_runs(lambda: self._cache.runs() if self._elector.is_leading else (), devices)
+        metrics.watch_runs(lambda: self._cache.runs() if self._elector.is_leading else ())
         metrics.watch(
             "hatchery_leader", "1 on the replica that acts, 0 on one that stands by.", lambda: self._elector.is_leading
         )

@@ -2,20 +2,24 @@
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
 
-from hatchery_operator.diagnosis.admission import explain
-from hatchery_operator.diagnosis.waiting import needs_events
-from hatchery_operator.domain.diagnosis import Diagnosis
-from hatchery_operator.domain.labels import UID_LABEL
-from hatchery_operator.domain.objects import JobSummary, Key, Manifest, Run, parse_time, summarize_job
-from hatchery_operator.domain.observed import SETTLE_SECONDS, Observed, stage_in_flight
-from hatchery_operator.domain.spec_paths import SpecPaths
+from hatchery_operator.diagnosis import needs_events, why_rejected
+from hatchery_operator.domain import (
+    JOB_NAME_LABEL,
+    UID_LABEL,
+    Diagnosis,
+    JobSummary,
+    Key,
+    Manifest,
+    Observed,
+    Run,
+    backoff,
+    parse_time,
+    stage_in_flight,
+    summarize_job,
+)
 from hatchery_operator.kube import Cache, Cluster, Events
-from hatchery_operator.stages.registry import references
-
-JOB_NAME_LABEL: Final = "batch.kubernetes.io/job-name"
-"""Label that the Job controller sets on pods."""
+from hatchery_operator.stages import references
 
 
 async def observe(run: Run, cache: Cache, cluster: Cluster, events: Events, now: datetime) -> Observed:
@@ -60,7 +64,7 @@ def _is_stuck(job: JobSummary, now: datetime) -> bool:
     """Whether pods of a Job should be running by now and are not."""
     if job.end or job.suspended or job.ready >= job.pods or job.deleting:
         return False
-    return (now - parse_time(job.since)).total_seconds() >= SETTLE_SECONDS
+    return job.age_seconds(now) >= backoff.SETTLE_SECONDS
 
 
 async def _pods_of(job: JobSummary, cluster: Cluster) -> tuple[Manifest, ...]:
@@ -77,7 +81,7 @@ async def _refusal(
     """Why the Job controller cannot create pods; None if it has created one since."""
     created = [job.since, *(pod["metadata"].get("creationTimestamp", job.since) for pod in pods)]
     event = await events.failed_create(job, max(map(parse_time, created)), observed.now)
-    return explain(event["message"], SpecPaths.of(run)) if event else None
+    return why_rejected(event["message"], run.spec_paths()) if event else None
 
 
 def _references(run: Run, cache: Cache) -> dict[Key, Run]:

@@ -13,16 +13,24 @@ from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.status import RunStatus
 from hatchery_operator.controller.child_backoff import ChildBackoff
 from hatchery_operator.controller.observe import observe
-from hatchery_operator.diagnosis.admission import explain
-from hatchery_operator.domain.diagnosis import Diagnosis
-from hatchery_operator.domain.objects import MANAGER, Key, Manifest, Run, controller_uid, rfc3339, summarize_job
-from hatchery_operator.domain.observed import Observed, newest_attempt, stage_in_flight
-from hatchery_operator.domain.spec_paths import SpecPaths
+from hatchery_operator.diagnosis import why_rejected
+from hatchery_operator.domain import (
+    MANAGER,
+    Diagnosis,
+    Key,
+    Manifest,
+    Observed,
+    Run,
+    controller_uid,
+    newest_attempt,
+    rfc3339,
+    stage_in_flight,
+    summarize_job,
+)
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
 from hatchery_operator.kube import SPACING_SECONDS, ApplyOnce, Cache, Cluster, CrdCheck, Events
-from hatchery_operator.manifests.network import runs_policy
-from hatchery_operator.planning.plan import plan
-from hatchery_operator.planning.status import Child, Plan, UserEvent
+from hatchery_operator.manifests import runs_policy
+from hatchery_operator.planning import ChildRef, Plan, UserEvent, plan
 from hatchery_operator.settings import Settings
 from hatchery_operator.telemetry import Metrics, ReconcileResult, add_log_context, set_log_context
 
@@ -121,8 +129,8 @@ class Reconciler:
         if decision.status == run.status:
             return await self._apply(run, decision)
         run = await self._write_status(run, decision.status)
-        for note in decision.notes:
-            await self._post_event(run, note)
+        for event in decision.user_events:
+            await self._post_event(run, event)
         if decision.creates:
             # at the tail of the queue: of a thousand new resources each gets its first status before any gets a Job
             self._intents[key] = (run.resource_version, observed)
@@ -186,7 +194,7 @@ class Reconciler:
         except RefusedError as error:
             if error.status == _INVALID:
                 return Diagnosis(Reason.INVALID_SPEC, f"the API server rejects a child: {error.message}")
-            return explain(error.message, SpecPaths.of(run))
+            return why_rejected(error.message, run.spec_paths())
         except _NameTakenError as error:
             return Diagnosis(Reason.NAME_CONFLICT, str(error))
         return None
@@ -205,7 +213,7 @@ class Reconciler:
             LOG.info("child created", extra={"child": f"{kind}/{name}"})
         self._cache_job(created)
 
-    async def _delete(self, run: Run, child: Child) -> None:
+    async def _delete(self, run: Run, child: ChildRef) -> None:
         """Deletes a child; reads one known only by its name first, since the name may be another owner's."""
         uid = child.uid
         if uid is None:
@@ -218,7 +226,7 @@ class Reconciler:
             self._cache_job(marked)
         LOG.info("child deleted", extra={"child": f"{child.kind}/{child.name}"})
 
-    async def _suspend(self, run: Run, child: Child, *, suspend: bool) -> None:
+    async def _suspend(self, run: Run, child: ChildRef, *, suspend: bool) -> None:
         metadata = {"name": child.name, "namespace": run.namespace, "uid": child.uid}
         manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"suspend": suspend}}
         self._cache_job(await self._cluster.apply(manifest, SUSPEND_MANAGER))
@@ -228,12 +236,12 @@ class Reconciler:
         if manifest["kind"] == "Job" and (job := summarize_job(manifest)):
             self._cache.put_job(job)
 
-    async def _post_event(self, run: Run, note: UserEvent) -> None:
+    async def _post_event(self, run: Run, event: UserEvent) -> None:
         """Posts an event; a lost one is not posted again."""
         try:
-            await self._cluster.create(event_manifest(run, note, self._now()))
+            await self._cluster.create(event_manifest(run, event, self._now()))
         except ApiError as error:
-            LOG.warning("event lost", extra={"reason": note.reason, "details": str(error)})
+            LOG.warning("event lost", extra={"reason": event.reason, "details": str(error)})
 
     async def _refresh(self, key: Key) -> bool:
         """Reads a resource from the API server into the cache; returns whether it exists."""
@@ -257,7 +265,7 @@ class Reconciler:
                 self._ca_bundle.forget(key.namespace)
 
 
-def event_manifest(run: Run, note: UserEvent, now: datetime) -> Manifest:
+def event_manifest(run: Run, event: UserEvent, now: datetime) -> Manifest:
     """The Event that tells users what happened to a resource; its name is unique."""
     involved: dict[str, Any] = {"apiVersion": API_VERSION, "kind": run.kind.kind, "uid": run.uid}
     involved |= {"namespace": run.namespace, "name": run.name}
@@ -266,9 +274,9 @@ def event_manifest(run: Run, note: UserEvent, now: datetime) -> Manifest:
         "kind": "Event",
         "metadata": {"name": f"{run.name}.{uuid4().hex[:16]}", "namespace": run.namespace},
         "involvedObject": involved,
-        "type": note.type,
-        "reason": note.reason,
-        "message": note.message[:EVENT_CHARACTERS],
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.message[:EVENT_CHARACTERS],
         "source": {"component": MANAGER},
         "reportingComponent": MANAGER,
         "firstTimestamp": rfc3339(now),
