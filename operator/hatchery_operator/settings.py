@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, create_model, model
 
 from hatchery_api import __version__
 from hatchery_api.base import Model, ResourceName, Url
-from hatchery_api.kinds import KINDS
+from hatchery_api.kinds import BY_KIND, KINDS
 from hatchery_api.placement import Resources
 
 DEFAULT_PATH: Final = Path("/etc/hatchery/settings.yaml")
@@ -103,15 +103,14 @@ class NetworkPolicySettings(Model):
 
 
 class _StageResources(Model):
-    def of(self, stage: str) -> Resources:
-        """Default resources of a stage; no two kinds share the name of one."""
-        resources: Resources = getattr(self, _STAGES[stage].setting)
+    def of(self, kind: str, stage: str) -> Resources:
+        """Resources of one stage of a kind."""
+        resources: Resources = getattr(self, BY_KIND[kind].job(stage).setting)
         return resources
 
 
-_STAGES: Final = {job.name: job for kind in KINDS for job in kind.jobs}
 _by_stage: dict[str, Any] = {
-    job.setting: (Resources, Field(default=job.resources, description=job.about)) for job in _STAGES.values()
+    job.setting: (Resources, Field(default=job.resources, description=job.about)) for kind in KINDS for job in kind.jobs
 }
 StageResources = create_model(
     "StageResources",
@@ -119,7 +118,7 @@ StageResources = create_model(
     __doc__="Default resources of each stage's pods, where a resource does not set `spec.placement.resources`.",
     **_by_stage,
 )
-"""One field for each stage in `KINDS`."""
+"""Default resources of each stage, with a field for each stage in `KINDS`."""
 
 
 class Tuning(Model):

@@ -121,7 +121,7 @@ def _job(attempt: Attempt, settings: Settings) -> Manifest:
     if attempt.shape.size:
         metadata["annotations"] = {SIZE_ANNOTATION: attempt.shape.size}
     nodes, overrides = attempt.shape.nodes, attempt.spec.placement.pod_overrides
-    resources = pod_resources(attempt.stage, attempt.spec, attempt.shape, settings)
+    resources = pod_resources(attempt.run.kind.kind, attempt.stage, attempt.spec, attempt.shape, settings)
     per_pod = processes(attempt.shape.processes, resources)
     spec: Manifest = {
         "completionMode": "Indexed",

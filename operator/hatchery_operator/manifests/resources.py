@@ -15,9 +15,9 @@ Wanted = int | Literal["auto"] | None
 _MIG: Final = re.compile(r"nvidia\.com/mig-(\d+c\.)?\d+g\.\d+gb(\.[a-z0-9.]+)?")
 
 
-def pod_resources(stage: str, spec: RunSpec, shape: PodShape, settings: Settings) -> Resources:
+def pod_resources(kind: str, stage: str, spec: RunSpec, shape: PodShape, settings: Settings) -> Resources:
     """The spec's resources, else the operator's defaults; a limit in the spec replaces the default request."""
-    own, default = spec.placement.resources, settings.stage_resources.of(stage)
+    own, default = spec.placement.resources, settings.stage_resources.of(kind, stage)
     limits = own.limits if own.limits is not None else default.limits
     requests = own.requests
     if requests is None:
@@ -40,7 +40,7 @@ def misfit(kind: str, spec: RunSpec, settings: Settings) -> str:
     """Why the pods of a stage can never work with the devices they request, and the remedy; empty if they can."""
     for stage in STAGES[kind]:
         shape = stage.shape(spec)
-        resources = pod_resources(stage.name, spec, shape, settings)
+        resources = pod_resources(kind, stage.name, spec, shape, settings)
         if message := _device_problem(resources, shape.processes):
             return f"spec.placement.resources of stage {stage.name}: {message}"
         if message := _too_many_workers(shape, resources):

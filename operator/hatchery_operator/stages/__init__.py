@@ -1,21 +1,18 @@
 """The stages of each kind: the artifacts each needs and the shape of its pods, as pure functions of the spec.
 
-A new kind adds a module here and its line in `STAGES`. `manifests`, `planning`, `controller`, `kube` and `telemetry`
-may import it; it imports only `hatchery_api`.
+A new kind adds a module here, named like its package in `KINDS`. `manifests`, `planning` and `controller` may import
+it; it imports only `hatchery_api`.
 """
 
+from importlib import import_module
 from typing import Final
 
+from hatchery_api.kinds import KINDS
 from hatchery_api.placement import RunSpec
-from hatchery_operator.stages import corpus, evaluate, pretrain, tokenizer
 from hatchery_operator.stages.base import Need, PodShape, Stage
-from hatchery_operator.stages.pretrain import TRAIN
 
 STAGES: Final[dict[str, tuple[Stage, ...]]] = {
-    "CorpusBuild": corpus.STAGES,
-    "TokenizerBuild": tokenizer.STAGES,
-    "PretrainRun": pretrain.STAGES,
-    "EvalRun": evaluate.STAGES,
+    kind.kind: import_module(f"hatchery_operator.stages.{kind.package}").STAGES for kind in KINDS
 }
 """Stages of each kind, in order."""
 
@@ -31,4 +28,4 @@ def references(kind: str, spec: RunSpec) -> tuple[Need, ...]:
     return tuple({need.role: need for need in needs}.values())
 
 
-__all__ = ["STAGES", "TRAIN", "Need", "PodShape", "Stage", "find_stage", "references"]
+__all__ = ["STAGES", "Need", "PodShape", "Stage", "find_stage", "references"]

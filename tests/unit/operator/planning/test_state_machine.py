@@ -35,7 +35,7 @@ from hatchery_api.conditions import ConditionType
 from hatchery_api.placement import Retry
 from hatchery_api.status import StageState
 from hatchery_operator.controller import reconciler as reconcile
-from hatchery_operator.controller.handlers import take_job, take_run
+from hatchery_operator.controller.handlers import on_job_event, on_run_event
 from hatchery_operator.controller.observe import referenced_keys
 from hatchery_operator.controller.reconciler import Reconciler
 from hatchery_operator.domain import QUEUE_LABEL, Key, Manifest, Run, backoff, parse_run, rfc3339
@@ -175,9 +175,9 @@ class Operator(RuleBasedStateMachine):
         events = self.cluster.events[stream]
         for _ in range(min(most, len(events))):
             if stream == "runs":
-                for key in take_run(self.cache, events.popleft()):
+                for key in on_run_event(self.cache, events.popleft()):
                     self.wake(key)
-            elif owner := take_job(self.cache, events.popleft()):
+            elif owner := on_job_event(self.cache, events.popleft()):
                 self.wake(owner)
 
     @precondition(lambda self: self.known())
