@@ -124,7 +124,7 @@ INVALID = [
     ("PretrainRun", {"batch": {"sequences": 100, "perDevice": 12}}, "spec.batch", "perDevice must divide sequences"),
     ("PretrainRun", {"batch": {"perDevice": 7}}, "spec.batch", "perDevice must divide sequences"),
     ("PretrainRun", {"parallelism": {"nodes": 17}}, "spec", "must not exceed batch.sequences"),
-    ("PretrainRun", {"parallelism": {"nodes": 9, "processesPerNode": 2}}, "spec", "a part of the global batch"),
+    ("PretrainRun", {"parallelism": {"nodes": 9, "processesPerNode": 2}}, "spec", "a share of the global batch"),
     ("PretrainRun", {"parallelism": {"processesPerNode": "all"}}, "spec.parallelism.processesPerNode", "must be auto"),
     ("PretrainRun", {"parallelism": {"processesPerNode": 65}}, "spec.parallelism.processesPerNode", "from 1 to 64"),
     (
@@ -461,14 +461,17 @@ def test_writing_the_resource_does_not_touch_its_status(api) -> None:
 STATUS: dict[str, dict[str, Any]] = {
     "CorpusBuild": {"splits": {"train": {"rows": 1234, "bytes": 1, "shards": 1}}},
     "TokenizerBuild": {"vocabSize": 4096},
-    "PretrainRun": {"perplexity": 12.5},
-    "EvalRun": {"results": [{"task": "p", "metric": "perplexity", "value": "12.5", "n": 1000}]},
+    "PretrainRun": {"perplexity": 12.503417, "display": {"perplexity": "12.50"}},
+    "EvalRun": {
+        "results": [{"task": "p", "metric": "perplexity", "value": "12.503417", "n": 1000}],
+        "display": {"value": "12.50"},
+    },
 }
 SHOWN = {
     "CorpusBuild": [1234],
     "TokenizerBuild": [4096],
-    "PretrainRun": ["2.5", 12.5],
-    "EvalRun": ["perplexity", "12.5"],
+    "PretrainRun": ["2.501", "12.50"],
+    "EvalRun": ["perplexity", "12.50"],
 }
 
 
@@ -477,7 +480,12 @@ def test_kubectl_get_shows_state_progress_and_the_main_numbers(api, stored) -> N
     condition = {"type": "Succeeded", "status": "Unknown", "reason": "Running", "message": "Pods run."}
     shared = {
         "conditions": [{**condition, "lastTransitionTime": "2026-01-01T00:00:00Z"}],
-        "progress": {"text": "45/100 (45%)", "eta": "1m", "metrics": [{"name": "loss", "value": "2.5"}]},
+        "progress": {
+            "text": "45/100 (45%)",
+            "eta": "1m",
+            "loss": "2.501",
+            "metrics": [{"name": "loss", "value": "2.50083"}],
+        },
         "currentStage": "train",
         "attempts": 1,
     }
@@ -497,4 +505,4 @@ def test_kubectl_get_shows_state_progress_and_the_main_numbers(api, stored) -> N
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 def test_kubectl_explains_a_field(control_plane, kind) -> None:
     text = control_plane.kubectl("explain", f"{kind.plural}.spec.suspend", "--api-version=hatchery.dev/v1alpha1")
-    assert re.search(r"True ends the pods gracefully", text)
+    assert re.search(r"True terminates the pods gracefully", text)
