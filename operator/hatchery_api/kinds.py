@@ -129,7 +129,7 @@ KINDS: Final[tuple[Kind, ...]] = (
         jobs=(
             StageJob(
                 name="build",
-                module="build",
+                module="pipeline",
                 setting="corpus",
                 about="CorpusBuild.",
                 resources=_requests("500m", "2Gi"),
@@ -151,7 +151,7 @@ KINDS: Final[tuple[Kind, ...]] = (
         jobs=(
             StageJob(
                 name="vocabulary",
-                module="train",
+                module="stage",
                 setting="tokenizer",
                 about="TokenizerBuild.",
                 resources=_requests("500m", "2Gi"),
@@ -203,7 +203,7 @@ KINDS: Final[tuple[Kind, ...]] = (
         jobs=(
             StageJob(
                 name="evaluate",
-                module="evaluate",
+                module="stage",
                 setting="evaluate",
                 about="EvalRun.",
                 resources=_requests("500m", "2Gi"),

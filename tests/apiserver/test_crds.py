@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tests.support.guide import examples
+from tests.support.jobs.guide import examples
 
 from hatchery_api.kinds import BY_KIND, KINDS
 from hatchery_api.placement import MUTABLE_FIELDS

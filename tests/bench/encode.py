@@ -25,7 +25,7 @@ import datasets
 import numpy as np
 from tests.bench.bars import bar, print_machine
 from tests.bench.library import EOS, inputs, learn_merges, sources
-from tests.support.tokens import write_store
+from tests.support.jobs.tokens import write_store
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -34,10 +34,8 @@ from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data.feed import StoreFeed
-from hatchery_jobs.pretrain.data.index import INDEX, CorpusIndex, Shard, TokenIndex, summed
-from hatchery_jobs.pretrain.data.token_store import TokenStore
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.progress import Progress
+from hatchery_jobs.pretrain.data.token_store import INDEX, CorpusIndex, Shard, TokenIndex, TokenStore, summed
+from hatchery_jobs.runtime import Context, ProgressReporter
 
 ROUNDS, LENGTH, VOCAB = 5, 128, 8192
 TEXT_BYTES = 6_000_000
@@ -82,7 +80,9 @@ def our_encode(root: Path, records: list[InputRecord]) -> Callable[[], int]:
             spec=PretrainRunSpec.model_validate(spec), output=Output(root=str(folder / "run")),
             hub=HubTarget(endpoint="http://localhost"),
         )  # fmt: skip
-        outcome = encode.run(Context(job=job, progress=Progress("encode"), scratch=folder, stop=threading.Event()))
+        outcome = encode.run(
+            Context(job=job, progress=ProgressReporter("encode"), scratch=folder, stop=threading.Event())
+        )
         return TokenStore(outcome.folder, LENGTH).index.splits["train"].tokens
 
     return play

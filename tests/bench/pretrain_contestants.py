@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from tests.bench.turns import Step, take_turns
-from tests.support.tokens import write_store
-from tests.support.training_loop import train
+from tests.support.jobs.tokens import write_store
+from tests.support.jobs.training_loop import train
 from tokenizers import Tokenizer, models
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils.logging import disable_progress_bar

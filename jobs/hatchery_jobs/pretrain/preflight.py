@@ -7,15 +7,13 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain import PretrainRunSpec
-from hatchery_jobs.hub.push import check_writable
+from hatchery_jobs.hub import check_writable
 from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS
 from hatchery_jobs.pretrain.model.config import ModelConfig
 from hatchery_jobs.pretrain.model.weights import model_shape
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import Context, DataError, RetryableError, SpecError, log
 
 GB: Final = 1e9
 """Bytes."""

@@ -9,18 +9,23 @@ from typing import Final
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import METRICS_PORT
 from hatchery_api.resources.pretrain import HubRevisionSource, PretrainResult, PretrainRunSpec
-from hatchery_jobs.pretrain.data.index import TokenIndex
 from hatchery_jobs.pretrain.data.row_lengths import row_tokens
-from hatchery_jobs.pretrain.data.token_store import TokenStore
+from hatchery_jobs.pretrain.data.token_store import TokenIndex, TokenStore
 from hatchery_jobs.pretrain.data.vocabulary import copy_tokenizer, load_vocabulary
 from hatchery_jobs.pretrain.launcher.launcher import Gang, run_workers
 from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS, MICRO_BATCH, OUTBOX, STREAMS, WorkerSpec
 from hatchery_jobs.pretrain.model.weights import find_weights
 from hatchery_jobs.pretrain.preflight import check, check_hub
-from hatchery_jobs.runtime.artifacts import Draft, storage_errors, write_atomically
-from hatchery_jobs.runtime.context import Context, Outcome
-from hatchery_jobs.runtime.errors import Interrupted, RetryableError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import (
+    Context,
+    Draft,
+    Interrupted,
+    Outcome,
+    RetryableError,
+    log,
+    storage_errors,
+    write_atomically,
+)
 
 CODE_VERSION: Final = "3"
 """Raised whenever equal inputs would give another model."""

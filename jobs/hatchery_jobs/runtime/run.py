@@ -23,7 +23,7 @@ from hatchery_jobs.runtime.artifacts import write_atomically
 from hatchery_jobs.runtime.context import Context, Outcome
 from hatchery_jobs.runtime.errors import DataError, Interrupted, JobError, RetryableError, SpecError
 from hatchery_jobs.runtime.logs import bind, log, redact
-from hatchery_jobs.runtime.progress import Progress, serve_metrics
+from hatchery_jobs.runtime.progress import ProgressReporter, serve_metrics
 
 
 def load_job(path: Path) -> JobInput[Any]:
@@ -54,7 +54,7 @@ def run(job: JobInput[Any], stop: threading.Event, scratch: Path) -> Report:
     kind = BY_KIND[job.kind]
     module = import_module(f"hatchery_jobs.{kind.package}.{kind.job(job.stage).module}")
     stage: Callable[[Context[Any]], Outcome] = module.run
-    context = Context(job=job, progress=Progress(job.stage), scratch=scratch, stop=stop)
+    context = Context(job=job, progress=ProgressReporter(job.stage), scratch=scratch, stop=stop)
     outcome = stage(context)
     first_pod = int(os.environ.get("HATCHERY_NODE_INDEX") or 0) == 0  # the others of a gang end with the same artifact
     report = Report(
@@ -74,7 +74,7 @@ def _push(job: JobInput[Any], outcome: Outcome) -> HubRevision | None:
     stage = BY_KIND[job.kind].job(job.stage)
     if job.spec.hub is None or stage.repo_type is None:
         return None
-    from hatchery_jobs.hub.push import push_folder
+    from hatchery_jobs.hub import push_folder
 
     return push_folder(
         outcome.folder,

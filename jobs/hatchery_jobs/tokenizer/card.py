@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 
 from hatchery_api.format import significant
 from hatchery_api.resources.tokenizer import TokenizerBuildSpec, TokenizerResult
-from hatchery_jobs.tokenizer.measure import Counts, encode
-from hatchery_jobs.tokenizer.words import PROGRAM
+from hatchery_jobs.tokenizer.measures.metrics import Counts, encode
+from hatchery_jobs.tokenizer.probes import PROGRAM
 
 SHOWN_TOKENS: Final = 20
 """Tokens in each list."""

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import yaml
-from tests.support.status_objects import FakeCluster, completed, condition, failed, pipeline, resource, running
+from tests.support.operator.status_objects import FakeCluster, completed, condition, failed, pipeline, resource, running
 
 from hatchery_api import __version__
 from hatchery_cli import app as commands

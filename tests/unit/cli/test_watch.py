@@ -2,7 +2,7 @@ import io
 
 import pytest
 from rich.console import Console
-from tests.support.status_objects import FakeCluster, blocked, completed, failed, resource, running
+from tests.support.operator.status_objects import FakeCluster, blocked, completed, failed, resource, running
 
 from hatchery_cli.errors import CommandError, Exit
 from hatchery_cli.watch import Watch

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.runtime.errors import SpecError
+from hatchery_jobs.runtime import SpecError
 
 _WHOLE: Final = StateDictOptions(full_state_dict=True)
 """Every worker is given whole tensors and takes its part of them."""

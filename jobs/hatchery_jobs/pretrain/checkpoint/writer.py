@@ -15,7 +15,7 @@ import torch
 from hatchery_jobs.pretrain.checkpoint.snapshot import Leaves, Snapshot, whole
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.state import RunState
-from hatchery_jobs.runtime.errors import RetryableError
+from hatchery_jobs.runtime import RetryableError
 
 Saved = Callable[[RunState, Path], None]
 """Told the state and folder of a checkpoint that is durable, on the writing thread."""

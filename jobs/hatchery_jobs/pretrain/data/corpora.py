@@ -8,21 +8,23 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol, get_args
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from hatchery_api.conditions import Reason
 from hatchery_api.contract import JobInput
 from hatchery_api.resources.pretrain import PretrainRunSpec, TrainingCorpus
-from hatchery_jobs.pretrain.data.index import Split
-from hatchery_jobs.readers.documents import Document, chance
-from hatchery_jobs.readers.formats import format_of
-from hatchery_jobs.readers.listing import SourceFile
-from hatchery_jobs.readers.origins import FilesOrigin, Origin, open_origin, unreadable
-from hatchery_jobs.runtime.artifacts import read_manifest
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.errors import DataError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.pretrain.data.token_store import Split
+from hatchery_jobs.readers import (
+    Document,
+    DocumentSource,
+    FileSource,
+    SourceFile,
+    count_documents,
+    is_single_document,
+    open_source,
+    read_batches,
+    split_files,
+    uniform_hash,
+    unreadable,
+)
+from hatchery_jobs.runtime import Context, log, read_manifest
 
 BATCH_DOCUMENTS: Final = 512
 """Documents read at once: enough for all cores, little enough to stay in memory."""
@@ -35,9 +37,6 @@ MEASURED_PARTS: Final = 64
 
 MEASURED_DOCUMENTS: Final = 100_000
 """Documents of such a part that are read for it: a dataset that is streamed may be too large to be read at once."""
-
-WHOLE_FORMATS: Final = frozenset({"code", "text"})
-"""Formats of files that are one document each."""
 
 
 class Part(Protocol):
@@ -82,8 +81,7 @@ class CorpusFile:
     @property
     def documents(self) -> int:
         """Rows, from the file's footer."""
-        with self._opened() as file:
-            return int(file.metadata.num_rows)
+        return count_documents(self.path, self.corpus)
 
     def batches(self) -> Iterator[tuple[Split, list[str]]]:
         """The column `text`.
@@ -91,31 +89,15 @@ class CorpusFile:
         Raises:
             DataError: the file cannot be read.
         """
-        with self._opened() as file:
-            try:
-                for batch in file.iter_batches(BATCH_DOCUMENTS, columns=["text"]):
-                    yield self.split, batch.column("text").drop_null().to_pylist()
-            except (pa.ArrowInvalid, KeyError) as error:
-                raise self._unreadable(error) from error
-
-    def _opened(self) -> pq.ParquetFile:
-        try:
-            return pq.ParquetFile(self.path)
-        except pa.ArrowInvalid as error:
-            raise self._unreadable(error) from error
-
-    def _unreadable(self, error: Exception) -> DataError:
-        return DataError(
-            Reason.UNREADABLE_INPUT,
-            f"{self.path}: no parquet file with a column `text` ({error}); build the corpus {self.corpus} again",
-        )
+        for texts in read_batches(self.path, BATCH_DOCUMENTS, self.corpus):
+            yield self.split, texts
 
 
 @dataclass(frozen=True)
 class SourcePart:
     """A dataset, or files that are read one after the other."""
 
-    origin: Origin
+    origin: DocumentSource
     is_lenient: bool
     """Whether what cannot be read is left out."""
     validation_share: float
@@ -141,7 +123,7 @@ class SourcePart:
         aside = 0
         for _, item in islice(self.origin.items(), most):
             if isinstance(item, Document):
-                is_measured = chance(item.identity, 0, "validation") < self.validation_share
+                is_measured = uniform_hash(item.identity, 0, "validation") < self.validation_share
                 texts = batch["validation" if is_measured else "train"]
                 texts.append(item.text)
                 if len(texts) == BATCH_DOCUMENTS:
@@ -177,7 +159,7 @@ def open_sources(
     for number, corpus in enumerate(job.spec.corpora):
         commit = (revisions or {}).get(number)
         hub = corpus.hub and corpus.hub.model_copy(update={"revision": commit or corpus.hub.revision})
-        origin = open_origin(f"spec.corpora[{number}]", _source_name(corpus), corpus.files, hub, job.hub.endpoint)
+        origin = open_source(f"spec.corpora[{number}]", _source_name(corpus), corpus.files, hub, job.hub.endpoint)
         if origin is not None:
             found[number] = _source_corpus(origin, corpus, job.spec.data.validation_share)
     return found
@@ -187,7 +169,7 @@ def _source_name(corpus: TrainingCorpus) -> str:
     return corpus.hub.dataset if corpus.hub else ", ".join(corpus.files.urls) if corpus.files else ""
 
 
-def _source_corpus(origin: Origin, corpus: TrainingCorpus, share: float) -> Corpus:
+def _source_corpus(origin: DocumentSource, corpus: TrainingCorpus, share: float) -> Corpus:
     settings = (corpus.hub or corpus.files or corpus).wire()
     # where it is read from and by whom changes nothing about the text
     how = {k: v for k, v in settings.items() if k not in {"urls", "revision", "endpoint", "tokenSecret"}}
@@ -201,14 +183,14 @@ def _digest(*facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _split_origin(origin: Origin) -> Iterator[Origin]:
+def _split_origin(origin: DocumentSource) -> Iterator[DocumentSource]:
     """Files of rows one by one, files that are one document each by many, a dataset as it is."""
-    if not isinstance(origin, FilesOrigin):
+    if not isinstance(origin, FileSource):
         yield origin
         return
     together: list[SourceFile] = []
     for file in origin.found:
-        if format_of(file.url, origin.spec.format) in WHOLE_FORMATS:
+        if is_single_document(file.url, origin.spec.format):
             together.append(file)
             if len(together) == FILES_TOGETHER:
                 yield replace(origin, found=together)
@@ -233,7 +215,7 @@ def _artifact_corpus(context: Context[PretrainRunSpec], role: str) -> Corpus:
     parts = [
         CorpusFile(record.name, path, split, f"{split}:{digests[path.relative_to(folder).as_posix()]}")
         for split in get_args(Split)
-        for path in sorted((folder / "data").glob(f"{split}-*.parquet"))
+        for path in split_files(folder, split)
     ]
     return Corpus(record.name, record.digest, tuple(parts))
 

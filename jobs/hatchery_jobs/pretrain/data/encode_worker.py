@@ -15,24 +15,21 @@ from numpy.typing import NDArray
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.data.corpora import Corpus, Part, validation_only
-from hatchery_jobs.pretrain.data.index import (
+from hatchery_jobs.pretrain.data.shard_cache import Piece, Pieces
+from hatchery_jobs.pretrain.data.text_encoder import FastEncoder, FileEncoder, NotEqual, fast_encoder, utf8_bytes
+from hatchery_jobs.pretrain.data.token_store import (
     CorpusIndex,
     Packing,
     Shard,
+    ShardWriter,
     Split,
     TokenIndex,
     fingerprint,
     summed,
     token_type,
 )
-from hatchery_jobs.pretrain.data.shard_cache import Piece, Pieces
-from hatchery_jobs.pretrain.data.shards import ShardWriter
-from hatchery_jobs.pretrain.data.text_encoder import FastEncoder, FileEncoder, NotEqual, fast_encoder, utf8_bytes
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary, load_vocabulary
-from hatchery_jobs.runtime.artifacts import storage_errors
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.errors import Interrupted, RetryableError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import Context, Interrupted, RetryableError, log, storage_errors
 
 CODE_VERSION: Final = "2"
 """Raised whenever equal inputs would give other shards."""

@@ -8,7 +8,7 @@ from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.data.sampler import Mixture
 from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.data.types import Rows, Tokens
-from hatchery_jobs.runtime.errors import SpecError
+from hatchery_jobs.runtime import SpecError
 
 
 class StoreFeed:

@@ -8,8 +8,7 @@ from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.distributed.process_group import ProcessGroup
 from hatchery_jobs.pretrain.launcher.protocol import STREAMS, WorkerSpec
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.progress import Progress
+from hatchery_jobs.runtime import Context, ProgressReporter
 
 
 def open_feed(
@@ -20,7 +19,7 @@ def open_feed(
     store = TokenStore(order.tokens, row_tokens(spec))
     if spec.data.loading == "mmap":
         return store_feed(spec, store), tokens_per_byte(store)
-    context: Context[PretrainRunSpec] = Context(order.job, Progress(order.job.stage), order.signs)
+    context: Context[PretrainRunSpec] = Context(order.job, ProgressReporter(order.job.stage), order.signs)
     folder = order.folder / STREAMS if team.leads else None
     if folder is not None:
         folder.mkdir(exist_ok=True)

@@ -19,8 +19,7 @@ from hatchery_jobs.pretrain.data.streaming import RowStream
 from hatchery_jobs.pretrain.data.token_store import TokenStore, stream_positions
 from hatchery_jobs.pretrain.data.types import Rows, Tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.runtime import Context, DataError
 
 BLOCKS_AHEAD: Final = 2
 """Blocks of rows that are read before they are needed."""

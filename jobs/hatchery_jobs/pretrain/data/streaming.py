@@ -22,7 +22,7 @@ from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.data.corpora import Corpus
 from hatchery_jobs.pretrain.data.text_encoder import FileEncoder, NotEqual, fast_encoder
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.runtime import DataError
 
 MILESTONE_BATCHES: Final = 16
 """Batches of documents between two milestones."""

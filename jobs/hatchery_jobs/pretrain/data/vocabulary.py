@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.tokenizer import SENTINEL
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.runtime import DataError
 
 TOKENIZER_FILES: Final = (
     "tokenizer.json",

@@ -13,7 +13,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.distributed.sharding import is_sharded
 from hatchery_jobs.pretrain.launcher.protocol import Flag, WorkerSpec
-from hatchery_jobs.runtime.errors import SpecError
+from hatchery_jobs.runtime import SpecError
 
 PEER_TIMEOUT: Final = timedelta(minutes=30)
 """Longest time one worker waits for another; a checkpoint, which only the first one writes, must fit in."""

@@ -30,8 +30,7 @@ from hatchery_jobs.pretrain.launcher.protocol import (
     read_ending,
     read_failure,
 )
-from hatchery_jobs.runtime.errors import Interrupted, RetryableError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import Interrupted, RetryableError, log
 
 POLL_SECONDS: Final = 0.2
 """Longest time until a termination signal is seen."""

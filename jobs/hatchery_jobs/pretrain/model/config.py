@@ -6,7 +6,7 @@ from typing import Final
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain import Architecture, ModelOverrides, PretrainRunSpec
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
-from hatchery_jobs.runtime.errors import SpecError
+from hatchery_jobs.runtime import SpecError
 
 RELATIVE_POSITIONS: Final = 32
 """Buckets of distances that each half of a T5 has a bias for."""

@@ -7,11 +7,10 @@ from typing import Any, Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain import PretrainRunSpec
-from hatchery_jobs.hub.download import Snapshot, find_snapshot
+from hatchery_jobs.hub import HubSnapshot, find_snapshot
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.model.config import ModelConfig, asks_for_next_sentence, check_positions, resolve_shape
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.errors import DataError, SpecError
+from hatchery_jobs.runtime import Context, DataError, SpecError
 
 HUB_FIELD: Final = "spec.model.from.hub"
 """Path of the field, for messages."""
@@ -29,7 +28,7 @@ class Weights:
 
     digest: str
     """Digest of the run's artifact, or commit of the repository."""
-    snapshot: Snapshot | None
+    snapshot: HubSnapshot | None
     """The repository's commit; None for a PretrainRun, whose artifact is an input anyway."""
 
     @property

@@ -19,7 +19,7 @@ from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Fed, Scorer
 from hatchery_jobs.pretrain.objectives.rng import Draw, chance
 from hatchery_jobs.pretrain.objectives.words import Words
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.runtime import DataError
 
 AS_MASK: Final = 0.8
 """Share of the chosen tokens that become the mask token."""

@@ -7,7 +7,7 @@ import yaml
 
 from hatchery_api.format import counted
 from hatchery_api.resources.pretrain import PretrainResult, PretrainRunSpec
-from hatchery_jobs.pretrain.data.index import TokenIndex
+from hatchery_jobs.pretrain.data.token_store import TokenIndex
 from hatchery_jobs.pretrain.record.curve import CURVE
 from hatchery_jobs.pretrain.report.data import FAMILIES, OBJECTIVES, CurveLines, measurements, numbers, task
 from hatchery_jobs.pretrain.report.html import CURVE_PICTURE, REPORT, ReportData

@@ -5,7 +5,7 @@ from typing import Final
 
 from hatchery_api.format import counted, significant
 from hatchery_api.resources.pretrain import PretrainResult, PretrainRunSpec, TrainingCorpus
-from hatchery_jobs.pretrain.data.index import TokenIndex
+from hatchery_jobs.pretrain.data.token_store import TokenIndex
 
 MEASURED_ROWS: Final = 10
 """Rows of the table of measurements; the whole curve is a file beside it."""

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import torch
 
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import log
 
 Arithmetic = Literal["fp32", "tf32", "bf16", "fp16"]
 """What the matrix units multiply; all of them add in fp32."""

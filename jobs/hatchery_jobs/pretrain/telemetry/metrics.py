@@ -14,7 +14,7 @@ from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.state import RunState, Update, goodput
 from hatchery_jobs.pretrain.telemetry.hardware import device_memory
 from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
-from hatchery_jobs.runtime.progress import REGISTRY
+from hatchery_jobs.runtime import REGISTRY
 
 LABELS: Final = ["namespace", "name"]
 PHASES: Final = ("data", "compute", "optimizer", "other")

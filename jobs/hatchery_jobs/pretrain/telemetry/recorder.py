@@ -21,9 +21,7 @@ from hatchery_jobs.pretrain.telemetry.metrics import RunMetrics
 from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_jobs.pretrain.telemetry.trackers import measured_numbers, open_trackers, update_numbers
 from hatchery_jobs.pretrain.training.generate import SAMPLES, Sample, store_samples
-from hatchery_jobs.runtime.artifacts import RECORD
-from hatchery_jobs.runtime.logs import debug, log, to_file
-from hatchery_jobs.runtime.progress import Progress, serve_metrics
+from hatchery_jobs.runtime import RECORD, ProgressReporter, debug, log, serve_metrics, to_file
 
 DONE: Final = "done"
 """Cause of the end of workers that did all updates."""
@@ -89,7 +87,7 @@ class Recorder(NullRecorder):
         self._steps, self._samples_per_step = job.spec.schedule.steps, job.spec.batch.sequences
         self._setup, self._state = setup, state
         self._folder = order.folder
-        self._progress = Progress(job.stage)
+        self._progress = ProgressReporter(job.stage)
         self._metrics = RunMetrics(job, state, setup)
         self._curve = Curve(order.folder / CURVE, state.curve_bytes)
         self._timeline = Timeline(record / TIMELINE)

@@ -16,7 +16,7 @@ from hatchery_api.resources.pretrain import PretrainRunSpec, WandB
 from hatchery_jobs.pretrain.state import RunState, Update, perplexity
 from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_jobs.pretrain.training.generate import Sample
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import log
 
 FLUSH_SECONDS: Final = 30
 """Longest time until TensorBoard's file has a point."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from hatchery_api.base import Record
-from hatchery_jobs.runtime.artifacts import write_atomically
+from hatchery_jobs.runtime import write_atomically
 
 SAMPLES: Final = "samples.jsonl"
 """Name of the file in the model's folder: one line of JSON for each sample."""

@@ -39,8 +39,7 @@ from hatchery_jobs.pretrain.training.schedule import learning_rate
 from hatchery_jobs.pretrain.training.setup import prepare
 from hatchery_jobs.pretrain.training.trainer import Trainer
 from hatchery_jobs.pretrain.training.validate import measure, measure_is_due, sample
-from hatchery_jobs.runtime.errors import JobError
-from hatchery_jobs.runtime.logs import bind, guard_streams, log, redact
+from hatchery_jobs.runtime import JobError, bind, guard_streams, log, redact
 
 
 def train(order: WorkerSpec) -> WorkerResult:

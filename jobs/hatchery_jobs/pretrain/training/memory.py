@@ -7,7 +7,7 @@ import torch
 from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.launcher.cgroup import memory_limit
 from hatchery_jobs.pretrain.preflight import ADAM_BYTES, GB
-from hatchery_jobs.runtime.errors import SpecError
+from hatchery_jobs.runtime import SpecError
 
 
 def check_memory(parameters: int, holders: int, device: torch.device) -> None:

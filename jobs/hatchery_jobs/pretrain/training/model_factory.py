@@ -12,7 +12,7 @@ from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.data.vocabulary import SpecialIds
 from hatchery_jobs.pretrain.model.config import RELATIVE_POSITIONS, ModelConfig
 from hatchery_jobs.pretrain.objectives.fused_loss import Head
-from hatchery_jobs.runtime.errors import DataError, SpecError
+from hatchery_jobs.runtime import DataError, SpecError
 
 FUSED_GELU: Final = "gelu_pytorch_tanh"
 """The same function as GPT-2's and T5's gelu_new, as one kernel: a tenth to a third more tokens per second. The other

@@ -29,9 +29,7 @@ from hatchery_jobs.pretrain.training.memory import check_memory
 from hatchery_jobs.pretrain.training.model_factory import build_model
 from hatchery_jobs.pretrain.training.optimizer import build_optimizer
 from hatchery_jobs.pretrain.training.trainer import Trainer
-from hatchery_jobs.runtime.artifacts import RECORD
-from hatchery_jobs.runtime.errors import RetryableError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import RECORD, RetryableError, log
 
 COMPILERS = ("cc", "gcc", "clang")
 """Programs one of which torch.compile calls."""

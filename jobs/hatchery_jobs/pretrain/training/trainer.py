@@ -28,8 +28,7 @@ from hatchery_jobs.pretrain.state import RunState, Update
 from hatchery_jobs.pretrain.telemetry.recorder import NullRecorder, Recorder
 from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_jobs.pretrain.training import guard
-from hatchery_jobs.runtime.artifacts import storage_errors
-from hatchery_jobs.runtime.errors import RetryableError
+from hatchery_jobs.runtime import RetryableError, storage_errors
 
 CATCH_UP_SECONDS: Final = 120.0
 """Time at the end for checkpoints that are not on the Hub yet; the finished model is pushed after it anyway."""

@@ -11,7 +11,7 @@ pytest.importorskip("huggingface_hub")
 
 import torch
 from huggingface_hub import HfApi
-from tests.support.hub_client import served
+from tests.support.jobs.hub_client import served
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from hatchery_api.conditions import Reason

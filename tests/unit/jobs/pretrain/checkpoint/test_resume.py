@@ -8,7 +8,7 @@ pytest.importorskip("huggingface_hub")
 
 import torch
 from huggingface_hub import HfApi
-from tests.support.hub_client import served
+from tests.support.jobs.hub_client import served
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode

@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from tests.support.texts import documents
+from tests.support.jobs.texts import documents
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain import encode
@@ -281,7 +281,7 @@ class TestSources:
     def test_a_bad_row_is_named_or_set_aside(self, bench, folder):
         (folder / "1.jsonl").write_text('{"text": "good"}\nbad')
         inputs = [bench.tokenizer()]
-        with pytest.raises(DataError, match=r"spec.corpora\[0\]: .*1.jsonl, row 2.*no JSON") as caught:
+        with pytest.raises(DataError, match=r"spec.corpora\[0\]: .*1.jsonl, row 2.*invalid JSON") as caught:
             encode.run(bench.context("encode", inputs, **self.changes(folder)))
         assert caught.value.reason == Reason.UNREADABLE_INPUT
         changes = self.changes(folder)

@@ -7,7 +7,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.objective_feeds import SPECIAL, ListFeed, ListPairs, library_rows, objective_spec, small_vocabulary
+from tests.support.jobs.objective_feeds import (
+    SPECIAL,
+    ListFeed,
+    ListPairs,
+    library_rows,
+    objective_spec,
+    small_vocabulary,
+)
 
 from hatchery_api.resources.pretrain import Seq2seqSpec
 from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, row_tokens, target_tokens

@@ -12,7 +12,7 @@ import yaml
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain import Loss, PretrainResult, PretrainRunSpec
 from hatchery_api.status import InputRecord
-from hatchery_jobs.pretrain.data.index import CorpusIndex, Shard, SplitIndex, TokenIndex
+from hatchery_jobs.pretrain.data.token_store import CorpusIndex, Shard, SplitIndex, TokenIndex
 from hatchery_jobs.pretrain.record import event_log as timeline
 from hatchery_jobs.pretrain.record.event_log import TIMELINE, Timeline
 from hatchery_jobs.pretrain.report.pages import write_pages
