@@ -1,14 +1,12 @@
 """The dataset card: README.md with the metadata the Hub reads and the build in numbers."""
 
-import re
 from typing import Any, Final
-
-import yaml
 
 from hatchery_api.resources.corpus import CorpusBuildSpec, CorpusResult, NearDedup
 from hatchery_jobs.corpus.filters import drop_reasons
 from hatchery_jobs.corpus.funnel import Funnel
 from hatchery_jobs.readers import DocumentSource
+from hatchery_jobs.reporting import fenced, markdown_page, markdown_table, split_languages
 
 _SIZE_CATEGORIES: Final = (
     (10**3, "n<1K"),
@@ -37,22 +35,21 @@ def dataset_card(
         f"# {name}",
         spec.card.description or "A text corpus for pretraining language models.",
         _loading(),
-        "## Sources\n\n" + _table(["Source", "Documents from", "Files"], _sources(origins)),
-        "## How it was built\n\n" + _table(["Step", "Dropped", "Documents", "Bytes"], _funnel(result)),
+        "## Sources\n\n" + markdown_table(["Source", "Documents from", "Files"], _sources(origins)),
+        "## How it was built\n\n" + markdown_table(["Step", "Dropped", "Documents", "Bytes"], _funnel(result)),
         _quarantine(result),
-        "## Why documents were dropped\n\n" + _table(["Reason", "Documents", "Meaning"], _reasons(funnel)),
+        "## Why documents were dropped\n\n" + markdown_table(["Reason", "Documents", "Meaning"], _reasons(funnel)),
         "## Duplicates\n\n" + _duplicates(spec.dedup.near, result),
-        "## Splits\n\n" + _table(["Split", "Documents", "Bytes", "Files"], _splits(result)) + "\n\n" + _side(spec),
+        "## Splits\n\n" + markdown_table(["Split", "Documents", "Bytes", "Files"], _splits(result)),
+        _split_rule(spec),
         "## Columns\n\n" + _COLUMNS,
     ]
-    metadata = yaml.safe_dump(_metadata(name, spec, result), sort_keys=False, allow_unicode=True)
-    return f"---\n{metadata}---\n\n" + "\n\n".join(section for section in sections if section) + "\n"
+    return markdown_page(_metadata(name, spec, result), sections)
 
 
 def _metadata(name: str, spec: CorpusBuildSpec, result: CorpusResult) -> dict[str, Any]:
     # the Hub takes ISO codes only; programming languages are tags under the language `code`
-    natural = [language for language in spec.card.languages if re.fullmatch(r"[a-z]{2,3}", language)]
-    programming = [language for language in spec.card.languages if language not in natural]
+    natural, programming = split_languages(spec.card.languages)
     rows = sum(size.rows for size in result.splits.values())
     files = [{"split": split, "path": f"data/{split}-*"} for split in result.splits]
     return {
@@ -67,10 +64,8 @@ def _metadata(name: str, spec: CorpusBuildSpec, result: CorpusResult) -> dict[st
 
 
 def _loading() -> str:
-    return (
-        "```python\nfrom datasets import load_dataset\n\n"
-        'corpus = load_dataset("<this repository or folder>")\nprint(corpus["train"][0]["text"])\n```'
-    )
+    code = 'corpus = load_dataset("<this repository or folder>")\nprint(corpus["train"][0]["text"])'
+    return fenced(f"from datasets import load_dataset\n\n{code}", "python")
 
 
 def _sources(origins: list[DocumentSource]) -> list[list[str]]:
@@ -115,7 +110,7 @@ def _splits(result: CorpusResult) -> list[list[str]]:
     return [[f"`{n}`", f"{s.rows:,}", f"{s.bytes:,}", f"{s.shards:,}"] for n, s in result.splits.items()]
 
 
-def _side(spec: CorpusBuildSpec) -> str:
+def _split_rule(spec: CorpusBuildSpec) -> str:
     unit = "near-duplicate cluster" if spec.split.by == "cluster" else "document"
     return f"A hash of the {unit} decides the split, independent of the other documents."
 
@@ -125,10 +120,3 @@ _COLUMNS: Final = """- `text`: the document
 - `source`, `path`, `row`: where it was read
 - `bytes`: size of the text in UTF-8
 - `cluster`: smallest id of its near-duplicates, itself included"""
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    if not rows:
-        return "None."
-    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
