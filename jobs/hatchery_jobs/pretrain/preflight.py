@@ -10,7 +10,7 @@ from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.hub.push import check_writable
 from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
-from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS
+from hatchery_jobs.pretrain.launcher import CHECKPOINTS
 from hatchery_jobs.pretrain.model.config import ModelConfig
 from hatchery_jobs.pretrain.model.weights import model_shape
 from hatchery_jobs.runtime.context import Context
