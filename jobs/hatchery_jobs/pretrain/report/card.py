@@ -8,10 +8,9 @@ import yaml
 from hatchery_api.resources.pretrain.result import PretrainResult
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.data.index import TokenIndex
-from hatchery_jobs.pretrain.record.curve import CURVE
+from hatchery_jobs.pretrain.record import CURVE, SAMPLES, Sample
 from hatchery_jobs.pretrain.report.data import FAMILIES, OBJECTIVES, CurveLines, counted, measurements, numbers, task
 from hatchery_jobs.pretrain.report.html import CURVE_PICTURE, REPORT, ReportData
-from hatchery_jobs.pretrain.training.generate import SAMPLES, Sample
 
 SAMPLE_CHARS: Final = 800
 """Characters shown of a text; the whole one is in the file of samples."""

@@ -17,10 +17,9 @@ from hatchery_api.contract import JobInput, stage_spec
 from hatchery_api.resources.pretrain.result import PretrainResult
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.data.index import TokenIndex
-from hatchery_jobs.pretrain.record import event_log as timeline
+from hatchery_jobs.pretrain.record import Event, EventLine, Sample, restarts, restarts_by_cause
 from hatchery_jobs.pretrain.report.charts import STYLE, Chart, Line, Mark, label
 from hatchery_jobs.pretrain.report.data import FAMILIES, CurveLines, corpora, measurements, numbers, task
-from hatchery_jobs.pretrain.training.generate import Sample
 
 REPORT: Final = "report.html"
 """Name of the report in the model's folder, and of the one with times in the run's record."""
@@ -79,7 +78,7 @@ class ReportData:
     """Losses by update."""
     samples: Sequence[Sample] = ()
     """Texts the model wrote."""
-    lines: Sequence[timeline.Line] = ()
+    lines: Sequence[EventLine] = ()
     """What happened when; empty where what is made must be equal for equal runs."""
 
     @property
@@ -129,7 +128,7 @@ def _tiles(story: ReportData) -> str:
         "Tokens per second": None if result.tokens_per_second is None else label(result.tokens_per_second),
         "Model FLOPs utilization": None if result.mfu is None else f"{result.mfu:.1%}",
         "Goodput": None if result.goodput is None else f"{result.goodput:.1%}",
-        "Restarts": str(len(timeline.restarts(story.lines))) if story.lines else None,
+        "Restarts": str(len(restarts(story.lines))) if story.lines else None,
     }
     facts |= {name: value for name, value in timed.items() if value is not None}
     return f'<div class="tiles">{"".join(_tile(name, value) for name, value in facts.items())}</div>'
@@ -154,16 +153,16 @@ def _learning(story: ReportData) -> str:
 
 
 def _marks(story: ReportData) -> list[Mark]:
-    marks = [Mark(step, "restart", f"restart at {step:,}: {cause}") for step, cause in timeline.restarts(story.lines)]
+    marks = [Mark(step, "restart", f"restart at {step:,}: {cause}") for step, cause in restarts(story.lines)]
     for line in story.lines:
-        if line["event"] == timeline.INTERVENED:
+        if line["event"] == Event.INTERVENED:
             text = f"{line['action']} at {line['step']:,}: {line['reason']}"
             marks.append(Mark(line["step"], str(line["action"]), text))
     return marks
 
 
 def _time(story: ReportData) -> str:
-    updates = [line for line in story.lines if line["event"] == timeline.UPDATE and line["total"] > 0]
+    updates = [line for line in story.lines if line["event"] == Event.UPDATE and line["total"] > 0]
     if not updates:
         return ""
     speed = [(line["step"], line["tokens"] / line["total"]) for line in updates]
@@ -184,12 +183,12 @@ def _time(story: ReportData) -> str:
 
 
 def _events(story: ReportData) -> str:
-    counts = [("Restart: " + cause, str(count)) for cause, count in timeline.restarts_by_cause(story.lines).items()]
-    interventions = [line for line in story.lines if line["event"] == timeline.INTERVENED]
+    counts = [("Restart: " + cause, str(count)) for cause, count in restarts_by_cause(story.lines).items()]
+    interventions = [line for line in story.lines if line["event"] == Event.INTERVENED]
     for (action, reason), group in groupby(sorted((str(i["action"]), str(i["reason"])) for i in interventions)):
         counts.append((f"{action.capitalize()}: {reason}", str(len(list(group)))))
-    checkpoints = [line["seconds"] for line in story.lines if line["event"] == timeline.CHECKPOINT]
-    failed = sum(line["event"] == timeline.CHECKPOINT_FAILED for line in story.lines)
+    checkpoints = [line["seconds"] for line in story.lines if line["event"] == Event.CHECKPOINT]
+    failed = sum(line["event"] == Event.CHECKPOINT_FAILED for line in story.lines)
     if checkpoints:
         counts.append((f"Checkpoints, {fmean(checkpoints):.1f} s each", str(len(checkpoints))))
     if failed:

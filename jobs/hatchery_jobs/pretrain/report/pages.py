@@ -6,11 +6,9 @@ from hatchery_api.contract import JobInput
 from hatchery_api.resources.pretrain.result import PretrainResult
 from hatchery_api.resources.pretrain.spec import PretrainRunSpec
 from hatchery_jobs.pretrain.data.index import TokenIndex
-from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
-from hatchery_jobs.pretrain.record.event_log import TIMELINE, read_timeline
+from hatchery_jobs.pretrain.record import CURVE, SAMPLES, TIMELINE, read_curve, read_samples, read_timeline
 from hatchery_jobs.pretrain.report.card import model_card
 from hatchery_jobs.pretrain.report.html import CURVE_PICTURE, REPORT, ReportData, loss_chart, report_html
-from hatchery_jobs.pretrain.training.generate import SAMPLES, read_samples
 from hatchery_jobs.runtime.artifacts import RECORD, write_atomically
 
 
