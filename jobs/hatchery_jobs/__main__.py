@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 from hatchery_api.contract import INPUT_PATH
-from hatchery_jobs.runtime.logs import guard_streams
-from hatchery_jobs.runtime.run import main
+from hatchery_jobs.runtime import guard_streams, main
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="hatchery_jobs", description="Runs one stage of a Hatchery resource.")

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 
 from hatchery_api import __version__
 from hatchery_api.base import Model, ResourceName, Url
+from hatchery_api.kinds import BY_KIND, KINDS
 from hatchery_api.placement import Resources
 
 DEFAULT_PATH: Final = Path("/etc/hatchery/settings.yaml")
@@ -100,34 +101,23 @@ class NetworkPolicySettings(Model):
     the node. Where pods get their own credentials there, as with workload identity, leave it empty."""
 
 
-class StageResources(Model):
-    """What a stage's pods ask for when `spec.placement.resources` of the resource is silent."""
-
-    corpus: Resources = Resources(requests={"cpu": "500m", "memory": "2Gi"})
-    """CorpusBuild."""
-
-    tokenizer: Resources = Resources(requests={"cpu": "500m", "memory": "2Gi"})
-    """TokenizerBuild."""
-
-    encode: Resources = Resources(requests={"cpu": "500m", "memory": "1Gi"})
-    """PretrainRun while it encodes the corpus."""
-
-    pretrain: Resources = Resources(requests={"cpu": "500m", "memory": "2Gi"})
-    """PretrainRun while it trains, each node."""
-
-    evaluate: Resources = Resources(requests={"cpu": "500m", "memory": "2Gi"})
-    """EvalRun."""
-
+class _StageResources(Model):
     def of(self, kind: str, stage: str) -> Resources:
         """Resources of one stage of a kind."""
-        by_stage = {
-            ("CorpusBuild", "build"): self.corpus,
-            ("TokenizerBuild", "vocabulary"): self.tokenizer,
-            ("PretrainRun", "encode"): self.encode,
-            ("PretrainRun", "train"): self.pretrain,
-            ("EvalRun", "evaluate"): self.evaluate,
-        }
-        return by_stage[kind, stage]
+        resources: Resources = getattr(self, BY_KIND[kind].job(stage).setting)
+        return resources
+
+
+_by_stage: dict[str, Any] = {
+    job.setting: (Resources, Field(default=job.resources, description=job.about)) for kind in KINDS for job in kind.jobs
+}
+StageResources = create_model(
+    "StageResources",
+    __base__=_StageResources,
+    __doc__="What a stage's pods ask for when `spec.placement.resources` of the resource is silent.",
+    **_by_stage,
+)
+"""Default resources of each stage, with a field for each stage in `KINDS`."""
 
 
 class Tuning(Model):

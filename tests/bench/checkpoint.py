@@ -23,7 +23,7 @@ from hatchery_jobs.pretrain.checkpoint.snapshot import Leaves, take_snapshot
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.checkpoint.writer import CheckpointWriter
 from hatchery_jobs.pretrain.state import RunState
-from hatchery_jobs.runtime.errors import RetryableError
+from hatchery_jobs.runtime import RetryableError
 
 VOCABULARY, ROUNDS, STEP_WIDTH, STEPS = 32_768, 5, 384, 8
 STALL_GOAL = 0.10

@@ -11,8 +11,9 @@ import numpy as np
 from tests.bench import corpus_reference
 
 from hatchery_api.resources.corpus import FilterRule, Filters
-from hatchery_jobs.corpus.filters import PRESETS, View, compile_filters
-from hatchery_jobs.corpus.minhash import Signer, shingle_hashes, windows
+from hatchery_jobs.corpus.dedup.minhash import Signer, shingle_hashes, windows
+from hatchery_jobs.corpus.filters.base import DocumentView
+from hatchery_jobs.corpus.filters.compile import PRESETS, compile_filters
 from hatchery_jobs.readers.documents import Document
 
 BANDS, ROWS, NGRAM = 14, 8, 5
@@ -48,7 +49,7 @@ def fast_filters() -> list:
 
 def fast_reasons(filters: list, document: Document) -> set[str]:
     """All reasons that hold for a document."""
-    view = View(Document(document.source, document.path, document.row, document.text))
+    view = DocumentView(Document(document.source, document.path, document.row, document.text))
     return {reason for item in filters if (reason := item.reason(view))}
 
 

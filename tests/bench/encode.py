@@ -25,19 +25,17 @@ import datasets
 import numpy as np
 from tests.bench.bars import bar, print_machine
 from tests.bench.library import EOS, inputs, learn_merges, sources
-from tests.support.tokens import write_store
+from tests.support.jobs.tokens import write_store
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain import encode
-from hatchery_jobs.pretrain.data.feed import StoreFeed
-from hatchery_jobs.pretrain.data.index import INDEX, CorpusIndex, Shard, TokenIndex, summed
-from hatchery_jobs.pretrain.data.token_store import TokenStore
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.progress import Progress
+from hatchery_jobs.pretrain.data.loader import StoreSource
+from hatchery_jobs.pretrain.data.token_store import INDEX, CorpusIndex, Shard, TokenIndex, TokenStore, summed
+from hatchery_jobs.runtime import Context, ProgressReporter
 
 ROUNDS, LENGTH, VOCAB = 5, 128, 8192
 TEXT_BYTES = 6_000_000
@@ -82,7 +80,9 @@ def our_encode(root: Path, records: list[InputRecord]) -> Callable[[], int]:
             spec=PretrainRunSpec.model_validate(spec), output=Output(root=str(folder / "run")),
             hub=HubTarget(endpoint="http://localhost"),
         )  # fmt: skip
-        outcome = encode.run(Context(job=job, progress=Progress("encode"), scratch=folder, stop=threading.Event()))
+        outcome = encode.run(
+            Context(job=job, progress=ProgressReporter("encode"), scratch=folder, stop=threading.Event())
+        )
         return TokenStore(outcome.folder, LENGTH).index.splits["train"].tokens
 
     return play
@@ -164,7 +164,7 @@ def seek_bar(root: Path) -> None:
     for _ in range(200):
         for step, values in times.items():
             began = time.process_time()
-            StoreFeed(TokenStore(root / "seek", LENGTH), 1).training(step * BATCH_ROWS, BATCH_ROWS)
+            StoreSource(TokenStore(root / "seek", LENGTH), 1).training(step * BATCH_ROWS, BATCH_ROWS)
             values.append(time.process_time() - began)
     early, late = (statistics.median(times[step]) for step in (EARLY_STEP, LATE_STEP))
     print(f"open and read a batch: step {EARLY_STEP} {early * 1e3:.2f} ms, step {LATE_STEP} {late * 1e3:.2f} ms")
@@ -179,10 +179,10 @@ def private_bytes() -> int:
 
 def memory_growth(folder: Path, answer: multiprocessing.SimpleQueue) -> None:
     """What opening a store and reading random rows takes, after the first batch has brought all code in."""
-    warm = StoreFeed(TokenStore(folder.parent / "memory-1", LENGTH), 1)
+    warm = StoreSource(TokenStore(folder.parent / "memory-1", LENGTH), 1)
     warm.training(0, BATCH_ROWS)
     before = private_bytes()
-    feed = StoreFeed(TokenStore(folder, LENGTH), 1)
+    feed = StoreSource(TokenStore(folder, LENGTH), 1)
     for first in range(0, READ_ROWS, BATCH_ROWS):
         feed.training(first, BATCH_ROWS)
     answer.put(private_bytes() - before)

@@ -20,20 +20,19 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from tests.bench.bars import bar, print_machine
 from tests.bench.library import inputs, learn_merges, sources, split
 from tests.bench.pretrain_contestants import library_gpt2, trainer_settings
-from tests.support.training_loop import train
+from tests.support.jobs.training_loop import train
 from tokenizers import Tokenizer
 from transformers import Trainer
 
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.resources.tokenizer import PreTokenizer, TokenizerBlocks
 from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
-from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.progress import Progress
-from hatchery_jobs.tokenizer.build import untrained
+from hatchery_jobs.runtime import Context, ProgressReporter
+from hatchery_jobs.tokenizer.blocks import untrained
 
 VOCAB, LENGTH, STEPS = 1024, 128, 1000
 PEAK_LR = 3e-3
@@ -71,7 +70,7 @@ def context(root: Path, stage: str, records: list[InputRecord], family: str) -> 
         spec=PretrainRunSpec.model_validate({**SPEC, "model": model}), output=Output(root=str(root / "run")),
         hub=HubTarget(endpoint="http://localhost"),
     )  # fmt: skip
-    return Context(job=job, progress=Progress(stage), scratch=root, stop=threading.Event())
+    return Context(job=job, progress=ProgressReporter(stage), scratch=root, stop=threading.Event())
 
 
 def learn(root: Path, records: list[InputRecord], family: str) -> TokenStore:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 
 from hatchery_api.status import InputRecord
-from hatchery_jobs.runtime.artifacts import open_draft
+from hatchery_jobs.runtime import open_draft
 
 EOS = "<|endoftext|>"
 LEFT_OUT = {"site-packages", "test", "tests", "idlelib"}

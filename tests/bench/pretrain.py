@@ -20,11 +20,11 @@ from pathlib import Path
 from tests.bench.bars import bar, print_machine
 from tests.bench.pretrain_contestants import LENGTH, ROWS, WARM_STEPS, made_up_tokens, worker_spec, write_inputs
 from tests.bench.turns import Contestant
-from tests.support.training_loop import started
+from tests.support.jobs.training_loop import started
 
 from hatchery_jobs.pretrain.launcher.launcher import worker_environment
 from hatchery_jobs.pretrain.record import TIMELINE, Event, EventLine, read_timeline
-from hatchery_jobs.runtime.artifacts import RECORD
+from hatchery_jobs.runtime import RECORD
 
 DEPTHS = (2, 4)
 ROUNDS, STEPS = 20, 4

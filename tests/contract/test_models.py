@@ -14,16 +14,16 @@ import pytest
 import yaml
 from pydantic import BaseModel
 from tests.support.guide import GUIDE, LEAST, examples
-from tests.support.objective_feeds import small_vocabulary
+from tests.support.jobs.objective_feeds import small_vocabulary
 
 from hatchery_api.base import Record
 from hatchery_api.conditions import ConditionType, Reason
 from hatchery_api.contract import ExitCode, HubTarget, JobInput, Output
 from hatchery_api.kinds import BY_KIND, KINDS, Kind
 from hatchery_api.resources.corpus import FilterRule
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.schema.crd import custom_resource_definition
-from hatchery_jobs.pretrain.model.config import PRESETS, resolve_shape
+from hatchery_jobs.pretrain.model import MODEL_FAMILIES, resolve_config
 from hatchery_operator.codegen.generate import generated_files
 from hatchery_operator.codegen.reference import member_docs, walk
 
@@ -91,7 +91,7 @@ def parameters(family: str, size: str) -> int:
     objective = next(name for name, families in OBJECTIVES.items() if family in families)
     spec = {**LEAST, "objective": {"type": objective}, "model": {"architecture": family, "size": size}}
     vocabulary = replace(small_vocabulary(), size=32_768)
-    return resolve_shape(PretrainRunSpec.model_validate(spec), vocabulary).parameters
+    return resolve_config(PretrainRunSpec.model_validate(spec), vocabulary).parameters
 
 
 def rules(node: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -135,9 +135,9 @@ def test_the_guide_has_the_sizes_of_all_presets() -> None:
         for line in GUIDE.read_text().splitlines()
         if len(cells := line.split("|")) == 8
     }
-    for family, presets in PRESETS.items():
-        said = [float(cell.strip().rstrip("M").replace(",", "")) for cell in rows[family]]
-        assert said == [round(parameters(family, size) / 1e6, 1) for size in presets], family
+    for name, family in MODEL_FAMILIES.items():
+        said = [float(cell.strip().rstrip("M").replace(",", "")) for cell in rows[name]]
+        assert said == [round(parameters(name, size) / 1e6, 1) for size in family.presets], name
 
 
 @EACH_KIND

@@ -6,9 +6,9 @@ from typing import Any, Final
 import yaml
 
 from hatchery_api.resources.corpus import CorpusBuildSpec, CorpusResult, NearDedup
-from hatchery_jobs.corpus.filters import REASONS
+from hatchery_jobs.corpus.filters import drop_reasons
 from hatchery_jobs.corpus.funnel import Funnel
-from hatchery_jobs.readers.origins import Origin
+from hatchery_jobs.readers import DocumentSource
 
 _SIZE_CATEGORIES: Final = (
     (10**3, "n<1K"),
@@ -29,7 +29,9 @@ _DUPLICATE_REASONS: Final = {
 }
 
 
-def dataset_card(name: str, spec: CorpusBuildSpec, result: CorpusResult, origins: list[Origin], funnel: Funnel) -> str:
+def dataset_card(
+    name: str, spec: CorpusBuildSpec, result: CorpusResult, origins: list[DocumentSource], funnel: Funnel
+) -> str:
     """The card of one corpus."""
     sections = [
         f"# {name}",
@@ -71,7 +73,7 @@ def _loading() -> str:
     )
 
 
-def _sources(origins: list[Origin]) -> list[list[str]]:
+def _sources(origins: list[DocumentSource]) -> list[list[str]]:
     return [[f"`{o.name}`", o.description, f"{o.files:,}" if o.files else ""] for o in origins]
 
 
@@ -86,7 +88,7 @@ def _quarantine(result: CorpusResult) -> str:
 
 
 def _reasons(funnel: Funnel) -> list[list[str]]:
-    meanings = REASONS | _DUPLICATE_REASONS
+    meanings = drop_reasons() | _DUPLICATE_REASONS
     return [
         [f"`{reason}`", f"{funnel.reasons[reason]:,}", meanings[reason]]
         for reason in meanings

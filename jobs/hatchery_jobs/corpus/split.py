@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hatchery_api.resources.corpus import Split
-from hatchery_jobs.corpus.minhash import U64
-from hatchery_jobs.readers.documents import chance
+from hatchery_jobs.corpus.dedup.minhash import U64
+from hatchery_jobs.readers import uniform_hash
 
 SPLITS: Final = ("train", "validation")
 """Names of the splits, as `datasets` knows them."""
@@ -21,7 +21,7 @@ def in_validation(split: Split, identities: U64, clusters: U64) -> npt.NDArray[n
     share and two groups, neither side stays empty: the group nearest to the border then changes sides.
     """
     groups, members = np.unique(clusters if split.by == "cluster" else identities, return_inverse=True)
-    drawn = np.array([chance(group, split.seed, "split") for group in groups.tolist()])
+    drawn = np.array([uniform_hash(group, split.seed, "split") for group in groups.tolist()])
     chosen = drawn < split.validation
     if len(groups) == 1:
         chosen[:] = False

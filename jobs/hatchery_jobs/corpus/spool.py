@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from hatchery_jobs.readers.documents import Document
+from hatchery_jobs.readers import Document
 
 Positions = npt.NDArray[np.int64]
 """Numbers of documents in reading order."""

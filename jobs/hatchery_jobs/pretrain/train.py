@@ -7,20 +7,22 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import METRICS_PORT
-from hatchery_api.resources.pretrain.model import HubRevisionSource
-from hatchery_api.resources.pretrain.result import PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.data.index import TokenIndex
-from hatchery_jobs.pretrain.data.row_lengths import row_tokens
-from hatchery_jobs.pretrain.data.token_store import TokenStore
-from hatchery_jobs.pretrain.data.vocabulary import copy_tokenizer, load_vocabulary
+from hatchery_api.resources.pretrain import HubRevisionSource, PretrainResult, PretrainRunSpec
+from hatchery_jobs.pretrain.data import TokenIndex, TokenStore, copy_tokenizer, load_vocabulary
 from hatchery_jobs.pretrain.launcher import CHECKPOINTS, Gang, WorkerSpec, remove_transient_files, run_workers
-from hatchery_jobs.pretrain.model.weights import find_weights
+from hatchery_jobs.pretrain.model import find_weights
+from hatchery_jobs.pretrain.objectives import row_tokens
 from hatchery_jobs.pretrain.preflight import check, check_hub
-from hatchery_jobs.runtime.artifacts import Draft, storage_errors, write_atomically
-from hatchery_jobs.runtime.context import Context, Outcome
-from hatchery_jobs.runtime.errors import Interrupted, RetryableError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import (
+    Context,
+    Draft,
+    Interrupted,
+    Outcome,
+    RetryableError,
+    log,
+    storage_errors,
+    write_atomically,
+)
 
 CODE_VERSION: Final = "3"
 """Incremented whenever equal inputs would give a different model."""
@@ -56,8 +58,8 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
     tokens, tokenizer = context.input("tokens"), context.input("tokenizer")
     weights = found_weights.folder(context) if found_weights else None
     store = TokenStore(tokens, row_tokens(spec))
-    plan = check(spec, store, load_vocabulary(tokenizer), weights, workers=gang.workers, folder=draft.folder)
-    log("preflight", workers=gang.workers, rows=store.sequences("train"), plan=plan.facts())
+    needs = check(spec, store, load_vocabulary(tokenizer), weights, workers=gang.workers, folder=draft.folder)
+    log("preflight", workers=gang.workers, rows=store.sequences("train"), plan=needs.facts())
     if (draft.folder / RESULT).exists():  # an earlier pod finished training but not the artifact
         return _commit(draft, _stored_result(draft.folder))
     worker = WorkerSpec(
@@ -98,7 +100,7 @@ def _finish(
     context: Context[PretrainRunSpec], folder: Path, tokenizer: Path, index: TokenIndex, result: PretrainResult
 ) -> None:
     """Completes the model's folder; the result is written last, as the mark that nothing is missing."""
-    from hatchery_jobs.pretrain.report.pages import write_pages
+    from hatchery_jobs.pretrain.report import write_report
 
     missing = [name for name in EXPORTED_FILES if not (folder / name).is_file()]
     if missing:
@@ -106,7 +108,7 @@ def _finish(
     with storage_errors(str(folder)):
         copy_tokenizer(tokenizer, folder)
         reproducible = PretrainResult.model_validate({k: v for k, v in result.wire().items() if k not in TIMED})
-        write_pages(folder, context.job, index, reproducible, result)
+        write_report(folder, context.job, index, reproducible, result)
         write_atomically(folder / RESULT, (json.dumps(reproducible.wire(), indent=1) + "\n").encode())
 
 

@@ -1,4 +1,4 @@
-"""What flows through the stage: documents, what could not be read, and chance that is a function of the document."""
+"""Documents, faults of unreadable rows and files, and random numbers derived from a document."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ _SCALE: Final = 2.0**-64
 
 @dataclass(frozen=True)
 class Document:
-    """One document as it was read."""
+    """One document."""
 
     source: str
     """Name of its source."""
     path: str
-    """File it came from, as a URL."""
+    """URL of its file."""
     row: int
     """Line of jsonl, record of csv and parquet, from 1; 1 where the file is the document."""
     text: str
@@ -29,22 +29,22 @@ class Document:
 
     @cached_property
     def identity(self) -> int:
-        """First 64 bits of the sha256 of the text: equal texts are one document wherever they lie."""
+        """First 64 bits of the sha256 of the text: equal texts are the same document wherever they are stored."""
         return int.from_bytes(hashlib.sha256(self.utf8).digest()[:8], "big")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A row or a file that cannot be used."""
+    """An unreadable row or file."""
 
     path: str
-    """The file, as a URL."""
+    """URL of the file."""
     row: int | None
     """The row, as in `Document`; None for the whole file."""
     offset_bytes: int | None
-    """Where in the file, before decompression for compressed files; None when the format does not say."""
+    """Offset in the file as stored, compressed or not; None when the format does not tell."""
     problem: str
-    """What is wrong, with the field."""
+    """What is wrong, naming the field."""
     remedy: str
     """What to do."""
 
@@ -56,11 +56,11 @@ class Fault:
 
 
 def hex_id(identity: int) -> str:
-    """An identity as it is written: 16 hex digits."""
+    """An identity as 16 hex digits."""
     return f"{identity:016x}"
 
 
-def chance(identity: int, seed: int, purpose: str) -> float:
-    """A number in [0, 1) that only the document, the seed and the purpose decide, uniform over documents."""
+def uniform_hash(identity: int, seed: int, purpose: str) -> float:
+    """A number in [0, 1), uniform over documents and fixed by identity, seed and purpose."""
     digest = hashlib.sha256(f"{purpose}:{seed}:{identity}".encode()).digest()
     return int.from_bytes(digest[:8], "big") * _SCALE

@@ -1,4 +1,4 @@
-"""Which files a source means, in a fixed order, and a fingerprint that changes when one of them does."""
+"""Lists the files of a source in a fixed order and fingerprints them."""
 
 import codecs
 import errno
@@ -18,19 +18,18 @@ from fsspec.utils import glob_translate
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import CLAIM_SCHEME
 from hatchery_api.resources.corpus import Files
-from hatchery_jobs.runtime.artifacts import local_path, sha256_file
-from hatchery_jobs.runtime.errors import DataError, JobError, RetryableError, SpecError
+from hatchery_jobs.runtime import DataError, JobError, RetryableError, SpecError, local_path, sha256_file
 
 _MAGIC: Final = frozenset("*?[")
-"""Characters that make a URL a pattern; in http URLs they are what they are."""
+"""Characters that make a URL a pattern; in http URLs they are literal."""
 
 _VERSION_KEYS: Final = ("sha256", "ETag", "etag", "blob_id", "md5Hash", "generation", "LastModified", "mtime")
-"""What file systems call the version of a file, best first."""
+"""Keys under which file systems report the version of a file, best first."""
 
-_PASSING_ERRNOS: Final = frozenset(
+_TRANSIENT_ERRNOS: Final = frozenset(
     {errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ESTALE, errno.EAGAIN}
 )
-"""Errors of a disk or network that another attempt may not meet."""
+"""Errors of a disk or network that may pass."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +37,21 @@ class SourceFile:
     """One file of a source."""
 
     url: str
-    """The file as the spec would name it; the order of files is that of their URLs."""
+    """The file in the terms of the spec; files are ordered by URL."""
     store: Any
-    """The fsspec file system that has it."""
+    """Its fsspec file system."""
     path: str
     """Its path there."""
     version: str
-    """sha256 of a local file, else size and version as the store gives them."""
+    """sha256 of a local file, else the size and version the store reports."""
 
     def open(self) -> IO[bytes]:
-        """The content as a stream of bytes."""
+        """Opens the file for reading bytes."""
         return self.store.open(self.path, "rb")
 
 
 def list_files(field: str, files: Files) -> list[SourceFile]:
-    """The files of a source that the spec names in `field`, each once, sorted by URL.
+    """The files of the source at `field` of the spec, each once, sorted by URL.
 
     Raises:
         SpecError: the encoding or the scheme of a URL is unknown.
@@ -86,7 +85,7 @@ def fingerprint(files: Iterable[SourceFile]) -> str:
 
 
 def listing_error(what: str, error: Exception) -> JobError:
-    """The error of the jobs for one of a file system."""
+    """Converts an error of a file system while listing."""
     if isinstance(error, PermissionError):
         return DataError(
             Reason.UNREADABLE_INPUT,
@@ -96,20 +95,20 @@ def listing_error(what: str, error: Exception) -> JobError:
     if isinstance(error, FileNotFoundError) and not _hides_an_outage(error):
         return DataError(Reason.SOURCE_NOT_FOUND, f"{what}: not found; check the path")
     if isinstance(error, ValueError | ImportError):
-        return SpecError(Reason.INVALID_SPEC, f"{what}: {error}; use claim://, a path, or a scheme the image knows")
-    return RetryableError(Reason.UNREADABLE_INPUT, f"{what}: {error or type(error).__name__}; it is tried again")
+        return SpecError(Reason.INVALID_SPEC, f"{what}: {error}; use claim://, a path, or a scheme the image supports")
+    return RetryableError(Reason.UNREADABLE_INPUT, f"{what}: {error or type(error).__name__}; retrying")
 
 
 def _hides_an_outage(error: FileNotFoundError) -> bool:
-    """Over http every failure is "not found"; the cause tells a server that is away from a file that is."""
+    """Fsspec reports every http failure as "not found"; the cause tells an outage from a missing file."""
     cause = error.__cause__
     lost = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
     return lost or getattr(cause, "status", 0) >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def is_passing(error: OSError) -> bool:
-    """Whether another attempt may succeed: lost connections and sick disks, not bad data."""
-    return isinstance(error, ConnectionError | TimeoutError) or error.errno in _PASSING_ERRNOS
+def is_transient(error: OSError) -> bool:
+    """Whether a retry may succeed: lost connections and failing disks, not bad data."""
+    return isinstance(error, ConnectionError | TimeoutError) or error.errno in _TRANSIENT_ERRNOS
 
 
 def _check_encoding(field: str, encoding: str) -> None:
@@ -118,7 +117,7 @@ def _check_encoding(field: str, encoding: str) -> None:
     except LookupError as error:
         raise SpecError(
             Reason.INVALID_SPEC,
-            f"{field}.files.encoding: {encoding!r} is no encoding; write for example utf-8 or latin-1",
+            f"{field}.files.encoding: {encoding!r} is not a known encoding; use for example utf-8 or latin-1",
         ) from error
 
 
@@ -144,16 +143,16 @@ def _version(info: dict[str, Any]) -> str:
 
 def _local_files(url: str, path: str) -> list[SourceFile]:
     store = fsspec.filesystem("file")
-    absolute = os.path.abspath(path)  # noqa: PTH100 - without following links
+    absolute = os.path.abspath(path)  # noqa: PTH100 - keeps links
     found = _walk(absolute) if _MAGIC & set(absolute) else [absolute]
-    return [SourceFile(_as_written(url, place), store, place, _digest(place)) for place in found if _is_there(place)]
+    return [SourceFile(_as_written(url, place), store, place, _digest(place)) for place in found if _is_file(place)]
 
 
 def _walk(pattern: str) -> Iterator[str]:
-    """Files that match; a folder that cannot be listed is an error, which file systems' own globs pass over.
+    """Files that match; unlike the file systems' own globs, raises when a folder cannot be listed.
 
-    Hidden folders are left out: `**` means the user's files, not those of version control or of a mounted ConfigMap.
-    Links to folders are not followed below the fixed part of the pattern, so that no loop is entered.
+    Skips hidden folders: `**` means the user's files, not those of version control or of a mounted ConfigMap. Does not
+    follow links to folders below the fixed part of the pattern, which could loop.
     """
     fixed = pattern[: min(pattern.find(c) for c in _MAGIC if c in pattern)].rpartition("/")[0]
     matches = re.compile(glob_translate(pattern)).match
@@ -168,23 +167,23 @@ def _raise_unless_gone(error: OSError) -> None:
         raise error
 
 
-def _is_there(path: str) -> bool:
-    """Whether it is a file, or a link to nowhere, which reading will complain about."""
+def _is_file(path: str) -> bool:
+    """Whether it is a file or a link; reading reports a dangling link."""
     return os.path.isfile(path) or os.path.islink(path)  # noqa: PTH113, PTH114 - Path costs more, files are many
 
 
 def _digest(path: str) -> str:
-    """sha256 of a file; one that cannot be read is dealt with when it is read, where it can be set aside."""
+    """sha256 of a file; an unreadable one is reported when it is read, where it can be quarantined."""
     try:
         return sha256_file(Path(path))
     except OSError as error:
-        if is_passing(error):
+        if is_transient(error):
             raise
         return f"unreadable: {error.strerror}"
 
 
 def _as_written(url: str, path: str) -> str:
-    """The URL of a match in the terms of the pattern, so that it does not depend on where claims are mounted."""
+    """The URL of a match in the terms of the pattern, independent of where claims are mounted."""
     if url.startswith(CLAIM_SCHEME):
         path = CLAIM_SCHEME + os.path.relpath(path, str(local_path(CLAIM_SCHEME)))
-    return os.fsencode(path).decode("utf-8", "backslashreplace")  # names on disk may be no text
+    return os.fsencode(path).decode("utf-8", "backslashreplace")  # names on disk may not be UTF-8

@@ -10,7 +10,7 @@ from hatchery_api.base import Record
 from hatchery_api.contract import JobInput, SpecT, artifact_key, stage_spec
 from hatchery_api.status import Artifact
 from hatchery_jobs.runtime.artifacts import Draft, open_draft, open_input
-from hatchery_jobs.runtime.progress import Progress
+from hatchery_jobs.runtime.progress import ProgressReporter
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Context(Generic[SpecT]):
 
     job: JobInput[SpecT]
     """What the operator told the pod."""
-    progress: Progress
+    progress: ProgressReporter
     """Live progress."""
     scratch: Path
     """Local disk, lost with the pod."""

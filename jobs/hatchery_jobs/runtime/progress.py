@@ -50,7 +50,7 @@ def serve_metrics(port: int = METRICS_PORT) -> Callable[[], None]:
 
 
 @dataclass
-class Progress:
+class ProgressReporter:
     """Reports how far a stage is, at most every `INTERVAL_SECONDS`."""
 
     stage: str

@@ -7,9 +7,10 @@ from typing import Final
 import yaml
 from tokenizers import Tokenizer
 
+from hatchery_api.format import significant
 from hatchery_api.resources.tokenizer import TokenizerBuildSpec, TokenizerResult
-from hatchery_jobs.tokenizer.measure import Counts, encode
-from hatchery_jobs.tokenizer.words import PROGRAM
+from hatchery_jobs.tokenizer.measures.metrics import Counts, encode
+from hatchery_jobs.tokenizer.probes import PROGRAM
 
 SHOWN_TOKENS: Final = 20
 """Tokens in each list."""
@@ -66,7 +67,7 @@ def _usage() -> str:
 
 
 def _measures(spec: TokenizerBuildSpec, result: TokenizerResult) -> str:
-    rows = [f"| {field} | {getattr(result.metrics, field):.4f} | {meaning} |" for field, meaning in MEASURES]
+    rows = [f"| {field} | {significant(getattr(result.metrics, field))} | {meaning} |" for field, meaning in MEASURES]
     heading = f"## Measures\n\nOn at most {spec.evaluate.documents} documents of the validation split.\n"
     return "\n".join([heading, "| measure | value | meaning |", "|---|---|---|", *rows])
 

@@ -12,10 +12,9 @@ from tokenizers import Tokenizer
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import CLAIM_SCHEME
 from hatchery_api.resources.tokenizer import BaseTokenizer, TokenizerBuildSpec
-from hatchery_jobs.hub.download import Snapshot, find_snapshot
-from hatchery_jobs.runtime.artifacts import local_path
-from hatchery_jobs.runtime.errors import SpecError
-from hatchery_jobs.tokenizer.build import check_lossless
+from hatchery_jobs.hub import HubSnapshot, find_snapshot
+from hatchery_jobs.runtime import SpecError, local_path
+from hatchery_jobs.tokenizer.blocks import check_lossless
 
 FIELD: Final = "spec.from.base"
 """Path of the field, for messages."""
@@ -41,7 +40,7 @@ class Base:
 
     digest: str
     """Commit of its repository, or hash of its files."""
-    source: Snapshot | Path
+    source: HubSnapshot | Path
     """Where its files are."""
 
     def folder(self, scratch: Path) -> Path:

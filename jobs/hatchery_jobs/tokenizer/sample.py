@@ -2,67 +2,61 @@
 
 import hashlib
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.readers.corpus_artifact import BATCH_CHARS, read_texts
-from hatchery_jobs.runtime.errors import DataError
+from hatchery_jobs.readers import CorpusSplit, batched
+from hatchery_jobs.runtime import DataError
 
 MAX_CHARS: Final = 2**31 - 1
 """Characters of a sample at most: the tokenizers library counts pairs of tokens in signed 32-bit numbers."""
 
 
-class Document(NamedTuple):
-    """A document and where it is."""
+class SampledDocument(NamedTuple):
+    """A document of a sample."""
 
     where: str
     """File and row, for messages."""
     text: str
-    """Its text."""
+    """Its text, cut to the sample's `document_chars`."""
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A choice of documents."""
+class DocumentSample:
+    """The documents of a split that were sampled."""
 
-    files: tuple[Path, ...]
-    """Files of the split."""
+    split: CorpusSplit
+    """The split they come from."""
     rows: frozenset[tuple[int, int]]
-    """Chosen documents: index of the file, row within it."""
+    """Sampled documents: index of the file, row within it."""
     document_chars: int
-    """Characters of one document that are used at most."""
+    """Characters used of one document at most."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batches(self) -> Iterator[list[Document]]:
-        """The chosen documents, cut to their length, a batch at a time."""
-        batch: list[Document] = []
-        chars = 0
-        for file, row, text in read_texts(self.files):
-            if (file, row) in self.rows:
-                batch.append(Document(f"{self.files[file].name} row {row}", text[: self.document_chars]))
-                chars += len(batch[-1].text)
-            if chars >= BATCH_CHARS:
-                yield batch
-                batch, chars = [], 0
-        if batch:
-            yield batch
+    def batches(self) -> Iterator[list[SampledDocument]]:
+        """The sampled documents in reading order, in batches of bounded size."""
+        documents = (
+            SampledDocument(f"{self.split.files[file].name} row {row}", text[: self.document_chars])
+            for file, row, text in self.split.texts()
+            if (file, row) in self.rows
+        )
+        return batched(documents, lambda document: len(document.text))
 
 
-def choose(files: Sequence[Path], documents: int, seed: int, document_chars: int = MAX_CHARS) -> Sample:
-    """At most so many non-empty documents: those whose text, hashed with the seed, comes first.
+def sample_split(split: CorpusSplit, documents: int, seed: int, document_chars: int = MAX_CHARS) -> DocumentSample:
+    """Samples at most `documents` non-empty documents: those whose keyed hash of the text is smallest.
 
-    Reads every text once; memory grows with the number of chosen documents only.
+    Reads the split once; memory grows with the sample only.
 
     Raises:
-        DataError: there is no text.
+        DataError: the split has no text.
     """
     ranks = (
-        (_rank(text, seed), file, row, min(len(text), document_chars)) for file, row, text in read_texts(files) if text
+        (_rank(text, seed), file, row, min(len(text), document_chars)) for file, row, text in split.texts() if text
     )
     ranked = heapq.nsmallest(documents, ranks)
     rows: set[tuple[int, int]] = set()
@@ -73,8 +67,10 @@ def choose(files: Sequence[Path], documents: int, seed: int, document_chars: int
             break
         rows.add((file, row))
     if not rows:
-        raise DataError(Reason.EMPTY_CORPUS, f"{files[0].parent}: no text in {len(files)} files of the split")
-    return Sample(tuple(files), frozenset(rows), document_chars)
+        raise DataError(
+            Reason.EMPTY_CORPUS, f"{split.files[0].parent}: the {len(split.files)} files of the split hold no text"
+        )
+    return DocumentSample(split, frozenset(rows), document_chars)
 
 
 def _rank(text: str, seed: int) -> bytes:

@@ -11,9 +11,7 @@ from hatchery_operator.domain.labels import UID_LABEL
 from hatchery_operator.domain.objects import JobSummary, Key, Manifest, Run, parse_time, summarize_job
 from hatchery_operator.domain.observed import SETTLE_SECONDS, Observed, stage_in_flight
 from hatchery_operator.domain.spec_paths import SpecPaths
-from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import JOBS, PODS, Cluster
-from hatchery_operator.kube.events import Events
+from hatchery_operator.kube import Cache, Cluster, Events
 from hatchery_operator.stages.registry import references
 
 JOB_NAME_LABEL: Final = "batch.kubernetes.io/job-name"
@@ -50,7 +48,7 @@ async def _why_not_ready(seen: Observed, run: Run, job: JobSummary, cluster: Clu
 
 async def _confirm_absence(run: Run, name: str, cache: Cache, cluster: Cluster) -> JobSummary | None:
     """A Job the cache does not know may be too new for it; only the API server knows that it is not there."""
-    manifest = await cluster.get(JOBS, run.namespace, name)
+    manifest = await cluster.get("Job", run.namespace, name)
     job = summarize_job(manifest) if manifest else None
     if job is None or job.owner_uid != run.uid:
         return None
@@ -70,7 +68,7 @@ async def _pods_of(job: JobSummary, cluster: Cluster) -> tuple[Manifest, ...]:
 
 
 async def _pods(cluster: Cluster, namespace: str, selector: str) -> tuple[Manifest, ...]:
-    return tuple([pod async for pod in cluster.list(PODS, namespace, selector)])
+    return tuple([pod async for pod in cluster.list("Pod", namespace, selector)])
 
 
 async def _refusal(
@@ -78,12 +76,15 @@ async def _refusal(
 ) -> Diagnosis | None:
     """Why the Job controller could not create a pod, unless it has created one since."""
     made = [job.since, *(pod["metadata"].get("creationTimestamp", job.since) for pod in pods)]
-    event = await events.refusal(job, max(map(parse_time, made)), seen.now)
+    event = await events.failed_create(job, max(map(parse_time, made)), seen.now)
     return explain(event["message"], SpecPaths.of(run)) if event else None
 
 
 def _references(run: Run, cache: Cache) -> dict[Key, Run]:
-    if run.spec is None:
-        return {}
-    keys = {Key(need.kind, run.namespace, need.name) for need in references(run.kind.kind, run.spec)}
-    return {key: found for key in keys if (found := cache.get(key)) and not found.deleting}
+    return {key: found for key in referenced_keys(run) if (found := cache.get(key)) and not found.deleting}
+
+
+def referenced_keys(run: Run) -> frozenset[Key]:
+    """The resources a resource's spec names; empty for a spec that does not validate."""
+    needs = references(run.kind.kind, run.spec) if run.spec else ()
+    return frozenset(Key(need.kind, run.namespace, need.name) for need in needs)

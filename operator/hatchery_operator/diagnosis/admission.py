@@ -9,7 +9,6 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_operator.domain.diagnosis import Diagnosis
-from hatchery_operator.domain.objects import Manifest
 from hatchery_operator.domain.spec_paths import RESOURCES, SpecPaths
 
 _PREFIX: Final = re.compile(r'^(?:Error creating: )?(?P<what>[\w.]+)(?: "[^"]*")? is forbidden: ')
@@ -27,11 +26,6 @@ _POLICY: Final = re.compile(
 )
 _TERMINATING: Final = "because it is being terminated"
 _RIGHTS: Final = re.compile(r'User "(?P<user>[^"]+)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)"')
-
-
-def event_time(event: Manifest) -> str:
-    """When an event last happened."""
-    return str(event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp") or "")
 
 
 def explain(message: str, names: SpecPaths) -> Diagnosis:

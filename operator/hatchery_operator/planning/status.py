@@ -140,8 +140,8 @@ def _progress(
     before: ProgressStatus | None, seen: Observed, old: StageStatus, new: StageStatus, step: Decision
 ) -> ProgressStatus | None:
     if step.verdict == "True":
-        metrics = before.metrics if before else []
-        return ProgressStatus(text="done", percentage=100, metrics=metrics, updated_at=rfc3339(seen.now))
+        done = {"text": "done", "percentage": 100, "eta": None, "updated_at": rfc3339(seen.now)}
+        return (before or ProgressStatus()).model_copy(update=done)
     if old.job != new.job or new.state in ("Succeeded", "Retrying"):
         return None
     return before  # what pods report is written by the replica that gets it
@@ -163,7 +163,9 @@ def _result(run: Run, report: Report) -> dict[str, object]:
         result = run.kind.result.model_validate(report.result)
     except ValidationError:
         return {}
-    return {name: getattr(result, name) for name in result.model_fields_set}
+    return {name: getattr(result, name) for name in result.model_fields_set} | {
+        "display": run.status.display | result.rounded()
+    }
 
 
 def _with_conditions(run: Run, status: RunStatus, seen: Observed, step: Decision) -> RunStatus:

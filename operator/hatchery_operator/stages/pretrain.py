@@ -1,7 +1,7 @@
 """PretrainRun: pods share the encoding of the corpora into tokens, then a gang trains."""
 
 from hatchery_api.base import parse_duration
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_operator.stages.base import Need, PodShape, Stage, first_token
 
 ENCODE, TRAIN = "encode", "train"

@@ -1,16 +1,16 @@
 """All stages by kind."""
 
+from importlib import import_module
 from typing import Final
 
 from hatchery_api.kinds import KINDS
 from hatchery_api.placement import RunSpec
-from hatchery_operator.stages import corpus, evaluate, pretrain, tokenizer
 from hatchery_operator.stages.base import Need, Stage
 
 STAGES: Final[dict[str, tuple[Stage, ...]]] = {
-    kind.kind: module.STAGES for kind, module in zip(KINDS, (corpus, tokenizer, pretrain, evaluate), strict=True)
+    kind.kind: import_module(f"hatchery_operator.stages.{kind.package}").STAGES for kind in KINDS
 }
-"""Stages of each kind, in their order."""
+"""Stages of each kind, in their order; the module of a kind has the name of its package."""
 
 
 def references(kind: str, spec: RunSpec) -> tuple[Need, ...]:

@@ -20,14 +20,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from hatchery_api.contract import JobInput
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.status import HubRevision
-from hatchery_jobs.hub.push import push_once
+from hatchery_jobs.hub import push_once
 from hatchery_jobs.pretrain.checkpoint.store import CHECKPOINT_MANIFEST, OPTIMIZER, WEIGHTS
 from hatchery_jobs.pretrain.state import RunState
-from hatchery_jobs.runtime.artifacts import link_file
-from hatchery_jobs.runtime.errors import JobError, RetryableError
-from hatchery_jobs.runtime.logs import log, redact
+from hatchery_jobs.runtime import JobError, RetryableError, link_file, log, redact, retry_delay
 
 FIRST_WAIT_SECONDS: Final = 5.0
 """Wait before the second attempt; doubled for each further one."""
@@ -76,8 +74,7 @@ def backoff_seconds(failures: int, retry_after: float, jitter: float) -> float:
         retry_after: Seconds that the Hub asks for; the wait is at least this long.
         jitter: From 0 to 1: the wait is between half of the backoff and all of it.
     """
-    longest = min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** min(failures - 1, 32))
-    return max(retry_after, longest * (1 + jitter) / 2)
+    return retry_delay(failures, FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS, retry_after=retry_after, jitter=jitter)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.model import HubRevisionSource
-from hatchery_jobs.hub.download import find_snapshot, hub_errors, hub_token
+from hatchery_api.resources.pretrain import HubRevisionSource
+from hatchery_jobs.hub import find_snapshot, hub_errors, hub_token
 from hatchery_jobs.pretrain.checkpoint.publish import state_branch, state_tag, tag_of
 from hatchery_jobs.pretrain.checkpoint.store import (
     CHECKPOINT_MANIFEST,
@@ -18,9 +18,7 @@ from hatchery_jobs.pretrain.checkpoint.store import (
     Checkpoints,
     read_checkpoint_manifest,
 )
-from hatchery_jobs.runtime.artifacts import sha256_file, storage_errors
-from hatchery_jobs.runtime.errors import DataError, SpecError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import DataError, SpecError, log, sha256_file, storage_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import GitRefs

@@ -20,7 +20,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.distributed import full_tensor
-from hatchery_jobs.runtime.errors import SpecError
+from hatchery_jobs.runtime import SpecError
 
 _FULL: Final = StateDictOptions(full_state_dict=True)
 """Every worker receives full tensors and keeps its shard of them."""

@@ -23,8 +23,7 @@ from safetensors.torch import load_file, save_file
 from hatchery_api.base import Record
 from hatchery_jobs.pretrain.checkpoint.snapshot import TrainingSnapshot
 from hatchery_jobs.pretrain.state import RunState
-from hatchery_jobs.runtime.artifacts import sha256_file, storage_errors, sync_file, sync_folder, write_atomically
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import log, sha256_file, storage_errors, sync_file, sync_folder, write_atomically
 
 CHECKPOINT_MANIFEST: Final = "manifest.json"
 """The done-marker of a checkpoint."""

@@ -16,7 +16,7 @@ from hatchery_jobs.pretrain.checkpoint.snapshot import Leaves, TrainingSnapshot
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.distributed import full_tensor
 from hatchery_jobs.pretrain.state import RunState
-from hatchery_jobs.runtime.errors import RetryableError
+from hatchery_jobs.runtime import RetryableError
 
 OnSaved = Callable[[RunState, Path], None]
 """Called on the writer's thread with the state and folder of a durable checkpoint."""

@@ -18,12 +18,11 @@ from typing import Final
 
 from hatchery_api.base import parse_duration
 from hatchery_api.contract import RENDEZVOUS_PORT
-from hatchery_api.resources.pretrain.spec import Parallelism
+from hatchery_api.resources.pretrain import Parallelism
 from hatchery_jobs.pretrain.launcher.cgroup import oom_kills
 from hatchery_jobs.pretrain.launcher.protocol import Flag, WorkerFailure, WorkerResult, WorkerSpec
 from hatchery_jobs.pretrain.launcher.restarts import Launch, RestartPolicy
-from hatchery_jobs.runtime.errors import Interrupted
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import Interrupted, log
 
 WORKER_MODULE: Final = "hatchery_jobs.pretrain.training.loop"
 """Entry point of a worker, by name: importing it would import torch."""

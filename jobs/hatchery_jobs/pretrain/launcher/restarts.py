@@ -7,7 +7,7 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.launcher.protocol import Cause, WorkerFailure
-from hatchery_jobs.runtime.errors import JobError, RetryableError
+from hatchery_jobs.runtime import JobError, RetryableError
 
 MAX_FAILED_RENDEZVOUS: Final = 10
 """Consecutive launches in which the pods did not meet, after which the attempt fails."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hatchery_jobs.pretrain.state import Times
-from hatchery_jobs.runtime.logs import log, redact
+from hatchery_jobs.runtime import log, redact
 
 TIMELINE: Final = "timeline.jsonl"
 """Name of the file in the run's record."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from hatchery_api.base import Record
-from hatchery_jobs.runtime.artifacts import write_atomically
+from hatchery_jobs.runtime import write_atomically
 
 SAMPLES: Final = "samples.jsonl"
 """Name of the file in the model's folder."""

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import torch
 
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import log
 
 Arithmetic = Literal["fp32", "tf32", "bf16", "fp16"]
 """Input types of the matrix units, which all accumulate in fp32."""

@@ -11,10 +11,10 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from hatchery_api import __version__
 from hatchery_api.contract import JobInput
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.state import RunState, Update, goodput
 from hatchery_jobs.pretrain.telemetry.hardware import RunInfo, device_memory
-from hatchery_jobs.runtime.progress import REGISTRY
+from hatchery_jobs.runtime import REGISTRY
 
 RUN_LABELS: Final = ("namespace", "name")
 STEP_BUCKETS_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)

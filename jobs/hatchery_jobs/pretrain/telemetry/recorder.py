@@ -18,9 +18,7 @@ from hatchery_jobs.pretrain.state import RunState, Update, goodput
 from hatchery_jobs.pretrain.telemetry.hardware import RunInfo
 from hatchery_jobs.pretrain.telemetry.metrics import RunMetrics
 from hatchery_jobs.pretrain.telemetry.trackers import open_trackers, update_values, validation_values
-from hatchery_jobs.runtime.artifacts import RECORD
-from hatchery_jobs.runtime.logs import debug, log, to_file
-from hatchery_jobs.runtime.progress import Progress, serve_metrics
+from hatchery_jobs.runtime import RECORD, ProgressReporter, debug, log, serve_metrics, to_file
 
 DONE: Final = "done"
 """Cause of exit of workers that did all updates."""
@@ -100,7 +98,7 @@ class LeadRecorder(AbstractContextManager["LeadRecorder"]):
         self._steps, self._samples_per_step = job.spec.schedule.steps, job.spec.batch.sequences
         self._info, self._state = info, state
         self._folder = worker.folder
-        self._progress = Progress(job.stage)
+        self._progress = ProgressReporter(job.stage)
         self._metrics = RunMetrics(job, state, info)
         self._curve = Curve(worker.folder / CURVE, state.curve_bytes)
         self._timeline = Timeline(record / TIMELINE)

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from hatchery_api.contract import JobInput
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_api.resources.pretrain.tracking import WandB
+from hatchery_api.resources.pretrain import PretrainRunSpec, WandB
 from hatchery_jobs.pretrain.record import Sample
 from hatchery_jobs.pretrain.state import RunState, Update, perplexity
 from hatchery_jobs.pretrain.telemetry.hardware import RunInfo
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import log
 
 FLUSH_SECONDS: Final = 30
 """Flush interval of TensorBoard's file."""

@@ -11,13 +11,12 @@ from hatchery_jobs.pretrain.checkpoint import (
     TrainingSnapshot,
     pushes_checkpoints,
 )
-from hatchery_jobs.pretrain.data.vocabulary import copy_tokenizer
+from hatchery_jobs.pretrain.data import copy_tokenizer
 from hatchery_jobs.pretrain.launcher import WorkerSpec
 from hatchery_jobs.pretrain.record import CURVE
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.pretrain.telemetry import LeadRecorder
-from hatchery_jobs.runtime.artifacts import storage_errors
-from hatchery_jobs.runtime.errors import RetryableError
+from hatchery_jobs.runtime import RetryableError, storage_errors
 
 PUBLISH_TIMEOUT_SECONDS: Final = 120.0
 """Wait at the end for checkpoints that are not on the Hub yet; the finished model is pushed afterwards anyway."""

@@ -29,8 +29,7 @@ from hatchery_jobs.pretrain.training.schedule import learning_rate
 from hatchery_jobs.pretrain.training.setup import set_up
 from hatchery_jobs.pretrain.training.trainer import Trainer
 from hatchery_jobs.pretrain.training.validate import sample, validate, validation_is_due
-from hatchery_jobs.runtime.errors import JobError
-from hatchery_jobs.runtime.logs import bind, guard_streams, log, redact
+from hatchery_jobs.runtime import JobError, bind, guard_streams, log, redact
 
 
 def train(worker: WorkerSpec) -> WorkerResult:

@@ -8,16 +8,13 @@ from typing import Any, Final
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.checkpoint import Checkpoints
-from hatchery_jobs.pretrain.data.loader import open_feed
-from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, target_tokens
-from hatchery_jobs.pretrain.data.vocabulary import Vocabulary, load_vocabulary
+from hatchery_jobs.pretrain.data import TokenStore, Vocabulary, load_vocabulary, open_loader
 from hatchery_jobs.pretrain.distributed import ProcessGroup, init_distributed, shard
 from hatchery_jobs.pretrain.launcher import Flag, WorkerSpec, memory_limit
-from hatchery_jobs.pretrain.model.config import ModelConfig
-from hatchery_jobs.pretrain.model.weights import model_shape
-from hatchery_jobs.pretrain.objectives.registry import build_objective
+from hatchery_jobs.pretrain.model import ModelConfig, model_config
+from hatchery_jobs.pretrain.objectives import build_objective, objective_info, row_tokens
 from hatchery_jobs.pretrain.preflight import ADAM_BYTES, GB
 from hatchery_jobs.pretrain.record import TIMELINE, read_timeline, worker_seconds
 from hatchery_jobs.pretrain.state import RunState
@@ -26,9 +23,7 @@ from hatchery_jobs.pretrain.training.lead import LeadServices
 from hatchery_jobs.pretrain.training.model_factory import build_model
 from hatchery_jobs.pretrain.training.optimizer import build_optimizer
 from hatchery_jobs.pretrain.training.trainer import Trainer, bare_optimizer, restore_newest
-from hatchery_jobs.runtime.artifacts import RECORD
-from hatchery_jobs.runtime.errors import SpecError
-from hatchery_jobs.runtime.logs import log
+from hatchery_jobs.runtime import RECORD, SpecError, log
 
 COMPILERS: Final = ("cc", "gcc", "clang")
 """C compilers; torch.compile needs one of them."""
@@ -62,13 +57,21 @@ def set_up(worker: WorkerSpec) -> Trainer:
     state = restore(worker, group, checkpoints, built)
     info = run_info(worker.job.spec, group, built.config)
     recorder, lead = attach_telemetry(worker, group, built.model, checkpoints, state=state, info=info)
-    feed, tokens_per_byte = open_feed(worker, vocabulary, group)
+    store = TokenStore(worker.tokens, row_tokens(worker.job.spec))
+    source = open_loader(
+        worker.job,
+        store,
+        vocabulary,
+        broadcast=group.broadcast,
+        scratch=worker.local_folder,
+        milestones=worker.streams if group.is_lead else None,
+    )
     log("training", rank=group.rank, workers=group.size, device=info.device.name, step=state.step)
     return Trainer(
         group=group,
         worker=worker,
         info=info,
-        objective=build_objective(worker.job.spec, vocabulary, feed, group.device, tokens_per_byte),
+        objective=build_objective(worker.job.spec, vocabulary, source, group.device, store.tokens_per_byte),
         rows=group.broadcast(worker.micro_batch()),
         model=built.model,
         forward=built.forward,
@@ -87,7 +90,7 @@ def build(worker: WorkerSpec, group: ProcessGroup, vocabulary: Vocabulary) -> Bu
         SpecError: the model does not fit into memory.
     """
     spec = worker.job.spec
-    config = model_shape(spec, vocabulary, worker.weights)
+    config = model_config(spec, vocabulary, worker.weights)
     check_memory(config.parameters, group.size if group.is_sharded else 1, group.device)
     model = build_model(
         config,
@@ -109,7 +112,7 @@ def build(worker: WorkerSpec, group: ProcessGroup, vocabulary: Vocabulary) -> Bu
 
 def _compiled(spec: PretrainRunSpec, group: ProcessGroup, model: Any) -> Any:
     """The model, compiled where it pays: on GPUs with static shapes. On CPUs it costs more than it gains."""
-    has_static_shapes = not (learns_pairs(spec) and spec.data.dynamic_padding)
+    has_static_shapes = not (objective_info(spec).reads_pairs(spec) and spec.data.dynamic_padding)
     has_compiler = any(shutil.which(program) for program in COMPILERS)
     pays = group.device.type == "cuda" and has_static_shapes
     wanted = spec.compile == "always" or (spec.compile == "auto" and pays)
@@ -139,7 +142,7 @@ def run_info(spec: PretrainRunSpec, group: ProcessGroup, config: ModelConfig) ->
     return RunInfo(
         parameters=config.parameters,
         tokens_per_step=spec.batch.sequences * spec.data.sequence_length,
-        flops_per_token=config.flops_per_token(spec.data.sequence_length, target_tokens(spec)),
+        flops_per_token=config.flops_per_token(spec.data.sequence_length, objective_info(spec).target_tokens(spec)),
         workers=group.size,
         device=this_device(group.device, spec.precision),
     )

@@ -12,18 +12,17 @@ import torch
 from transformers import AutoTokenizer
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.result import LastCheckpoint, Loss, PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import LastCheckpoint, Loss, PretrainResult, PretrainRunSpec
 from hatchery_jobs.pretrain.checkpoint import Checkpoints, contribute_shards, restore_snapshot, take_snapshot
 from hatchery_jobs.pretrain.distributed import ProcessGroup, full_tensor, no_gradient_sync
 from hatchery_jobs.pretrain.launcher import WorkerSpec
-from hatchery_jobs.pretrain.objectives.base import Objective
-from hatchery_jobs.pretrain.objectives.fused_loss import LossModel
+from hatchery_jobs.pretrain.objectives import Objective
 from hatchery_jobs.pretrain.state import RunState, Update, goodput, perplexity
 from hatchery_jobs.pretrain.telemetry import Recorder, RunInfo
+from hatchery_jobs.pretrain.training.fused_loss import LossModel
 from hatchery_jobs.pretrain.training.guard import with_loss
 from hatchery_jobs.pretrain.training.lead import LeadServices
-from hatchery_jobs.runtime.errors import RetryableError
+from hatchery_jobs.runtime import RetryableError
 
 
 @dataclass

@@ -6,9 +6,9 @@ import pytest
 
 from hatchery_api.contract import JobInput
 from hatchery_api.resources.corpus import CorpusBuildSpec
-from hatchery_jobs.corpus import build
+from hatchery_jobs.corpus import pipeline
 from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.progress import Progress
+from hatchery_jobs.runtime.progress import ProgressReporter
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def make_context(tmp_path, folder):
         )
         scratch = tmp_path / f"scratch{next(scratches)}"
         scratch.mkdir()
-        return Context(job=job, progress=Progress("build"), scratch=scratch)
+        return Context(job=job, progress=ProgressReporter("build"), scratch=scratch)
 
     return make
 
@@ -47,4 +47,4 @@ def make_context(tmp_path, folder):
 @pytest.fixture
 def make(make_context):
     """Gives a function that builds a corpus."""
-    return lambda **spec: build.run(make_context(**spec))
+    return lambda **spec: pipeline.run(make_context(**spec))

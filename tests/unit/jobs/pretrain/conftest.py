@@ -9,17 +9,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.support.texts import documents
+from tests.support.jobs.texts import documents
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.status import Artifact, InputRecord
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
 from hatchery_jobs.runtime.artifacts import open_draft
 from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.progress import Progress
+from hatchery_jobs.runtime.progress import ProgressReporter
 
 VOCABULARY = 300
 EOS = "<|endoftext|>"
@@ -92,7 +92,7 @@ class Bench:
         )
         scratch = self.root / "scratch" / folder
         scratch.mkdir(parents=True, exist_ok=True)
-        return Context(job=job, progress=Progress(stage), scratch=scratch, stop=threading.Event())
+        return Context(job=job, progress=ProgressReporter(stage), scratch=scratch, stop=threading.Event())
 
     def encoded(self, **changes) -> InputRecord:
         """The tokens' artifact."""

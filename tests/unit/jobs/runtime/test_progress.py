@@ -5,7 +5,7 @@ import urllib.request
 
 import pytest
 
-from hatchery_jobs.runtime.progress import Progress, ProgressClient, serve_metrics
+from hatchery_jobs.runtime.progress import ProgressClient, ProgressReporter, serve_metrics
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def sent():
 @pytest.fixture
 def progress(sent):
     moments = iter([0.0, 0.0, 1.0, 6.0, 12.0])
-    return Progress("train", clock=lambda: next(moments), send=sent.append)
+    return ProgressReporter("train", clock=lambda: next(moments), send=sent.append)
 
 
 def metric(status, name):
@@ -45,7 +45,7 @@ def test_numbers_go_along(progress, sent):
 
 def test_an_unreachable_operator_does_not_disturb(tmp_path, capsys):
     client = ProgressClient("https://127.0.0.1:1/x", tmp_path / "no-ca", tmp_path / "no-token")
-    Progress("build", send=client.post).update(1, 2, "files")
+    ProgressReporter("build", send=client.post).update(1, 2, "files")
     assert client.busy.acquire(timeout=10)
     assert "progress-not-sent" in capsys.readouterr().out
 
@@ -53,7 +53,7 @@ def test_an_unreachable_operator_does_not_disturb(tmp_path, capsys):
 def test_the_metrics_port_is_free_again_after_stop():
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    Progress("encode").update(3, 4, "documents")
+    ProgressReporter("encode").update(3, 4, "documents")
     for _ in range(2):
         stop = serve_metrics(port)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:

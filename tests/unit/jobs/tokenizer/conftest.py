@@ -15,7 +15,7 @@ from hatchery_api.resources.tokenizer import TokenizerBuildSpec
 from hatchery_api.status import InputRecord
 from hatchery_jobs.runtime.artifacts import open_draft
 from hatchery_jobs.runtime.context import Context
-from hatchery_jobs.runtime.progress import Progress
+from hatchery_jobs.runtime.progress import ProgressReporter
 
 Make = Callable[..., Context[TokenizerBuildSpec]]
 
@@ -64,6 +64,6 @@ def make(tmp_path: Path) -> Make:
             output=Output(root=str(tmp_path / root)),
             hub=HubTarget(endpoint=endpoint),
         )
-        return Context(job=job, progress=Progress("vocabulary"), scratch=tmp_path / "scratch")
+        return Context(job=job, progress=ProgressReporter("vocabulary"), scratch=tmp_path / "scratch")
 
     return make

@@ -4,7 +4,7 @@ import asyncio
 from typing import cast
 
 import pytest
-from tests.support.operator_builders import NAMESPACE
+from tests.support.operator.builders import NAMESPACE
 
 from hatchery_operator.controller.namespace_policy import NamespacePolicy
 from hatchery_operator.domain.objects import Manifest

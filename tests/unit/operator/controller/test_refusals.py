@@ -1,6 +1,6 @@
 """What the API server refuses is tried again soon, whatever clocks do."""
 
-from tests.support.operator_builders import NAMESPACE, NOW, later
+from tests.support.operator.builders import NAMESPACE, NOW, later
 
 from hatchery_api.conditions import Reason
 from hatchery_operator.controller.refusals import FIRST_WAIT_SECONDS, Refusals

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.support.operator_builders import ended, pod, report, run
+from tests.support.operator.builders import ended, pod, report, run
 
 from hatchery_api.conditions import Reason
 from hatchery_operator.diagnosis.admission import event_time, explain

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from tests.support.operator_builders import NOW, job, later, run
+from tests.support.operator.builders import NOW, job, later, run
 
 from hatchery_api.conditions import Condition, ConditionType, find_condition
 from hatchery_api.status import ProgressStatus

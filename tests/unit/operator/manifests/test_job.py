@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from tests.support.operator_builders import SPECS, ended, report, run
+from tests.support.operator.builders import SPECS, ended, report, run
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import INPUT_PATH, PERMANENT, ExitCode, JobInput
 from hatchery_api.kinds import KINDS
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_operator.diagnosis.pods import failure
 from hatchery_operator.domain.objects import Manifest, Run

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tests.support.network_policies import Endpoint, allowed
-from tests.support.operator_builders import NAMESPACE, manifest
+from tests.support.kube.network_policies import Endpoint, allowed
+from tests.support.operator.builders import NAMESPACE, manifest
 
 from hatchery_api.contract import METRICS_PORT, RENDEZVOUS_PORT
 from hatchery_operator.domain.objects import Manifest, parse_run

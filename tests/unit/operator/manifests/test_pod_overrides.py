@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tests.support.operator_builders import NOW, SPECS, by_key, finished, manifest
-from tests.support.pod_override_strategies import GOOD_OVERRIDES, GOOD_PLACEMENTS, JUNK, JUNK_PLACEMENTS
+from tests.support.operator.builders import NOW, SPECS, by_key, finished, manifest
+from tests.support.operator.pod_overrides import GOOD_OVERRIDES, GOOD_PLACEMENTS, JUNK, JUNK_PLACEMENTS
 
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.kinds import BY_KIND, KINDS

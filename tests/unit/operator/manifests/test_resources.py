@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 import pytest
-from tests.support.operator_builders import NOW, by_key, finished, manifest, with_status
+from tests.support.operator.builders import NOW, by_key, finished, manifest, with_status
 
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.status import StageStatus

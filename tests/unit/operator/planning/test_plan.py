@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.operator_builders import (
+from tests.support.operator.builders import (
     NOW,
     artifact,
     by_key,
@@ -25,7 +25,7 @@ from tests.support.operator_builders import (
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.contract import ExitCode
 from hatchery_api.placement import Retry
-from hatchery_api.resources.pretrain.spec import Parallelism, PretrainRunSpec
+from hatchery_api.resources.pretrain import Parallelism, PretrainRunSpec
 from hatchery_api.status import HubRevision, InputRecord, ProgressStatus
 from hatchery_operator.diagnosis.pending import YOUNG_SECONDS
 from hatchery_operator.domain.diagnosis import Diagnosis
@@ -182,6 +182,16 @@ def test_a_result_that_cannot_be_read_does_not_lose_the_artifact() -> None:
     decided = decide(subject, pods=(ended(0, text),), **with_job(subject, end="Complete"))
     assert said(decided) == ("True", "Completed")
     assert decided.status.artifact == artifact()
+
+
+def test_columns_show_rounded_numbers_and_the_status_keeps_exact_ones() -> None:
+    subject, _ = trained(REFERENCES)
+    subject = after(subject, decide(subject, references=REFERENCES))
+    subject = after(subject, decide(subject, references=REFERENCES, **with_job(subject, ready=1)))
+    text = report(result={"perplexity": 90.20550417490631})
+    decided = decide(subject, references=REFERENCES, pods=(ended(0, text),), **with_job(subject, end="Complete"))
+    assert decided.status.display == {"perplexity": "90.21"}
+    assert getattr(decided.status, "perplexity", None) == 90.20550417490631
 
 
 @pytest.mark.parametrize("pods", [(), (ended(0, "no report"),), (ended(0, report(artifact=None)),)])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hatchery_api.contract import ExitCode
-from hatchery_api.resources.pretrain.spec import Parallelism
+from hatchery_api.resources.pretrain import Parallelism
 from hatchery_jobs.pretrain.launcher import Cause, Flag, Gang, WorkerFailure, WorkerResult, WorkerSpec, cgroup
 from hatchery_jobs.pretrain.launcher import launcher as launch
 from hatchery_jobs.pretrain.launcher.restarts import MAX_FAILED_RENDEZVOUS, MAX_HANGS

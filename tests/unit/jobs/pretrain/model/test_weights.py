@@ -8,12 +8,12 @@ from tests.support.hub_server import HubServer
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.placement import Hub
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.hub.push import push_folder
 from hatchery_jobs.pretrain.model.weights import find_weights
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.errors import RetryableError, SpecError
-from hatchery_jobs.runtime.progress import Progress
+from hatchery_jobs.runtime.progress import ProgressReporter
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use .content=:DeprecationWarning")
 
@@ -37,7 +37,7 @@ def context(scratch: Path, source: dict | None, inputs=(), endpoint: str = "http
         output=Output(root=str(scratch / "runs")),
         hub=HubTarget(endpoint=endpoint),
     )
-    return Context(job=job, progress=Progress("train"), scratch=scratch)
+    return Context(job=job, progress=ProgressReporter("train"), scratch=scratch)
 
 
 def saved(folder: Path) -> Path:
@@ -76,5 +76,5 @@ def test_weights_on_the_hub_are_one_commit_without_code_or_pickles(tmp_path, mon
 
 
 def test_a_hub_that_is_away_is_asked_again_later(tmp_path):
-    with pytest.raises(RetryableError, match=r"spec\.model\.from\.hub: org/m at main.*it is tried again"):
+    with pytest.raises(RetryableError, match=r"spec\.model\.from\.hub: org/m at main.*retrying"):
         find_weights(context(tmp_path, {"hub": {"repo": "org/m"}}))

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, BertModel
 from transformers.activations import ACT2FN
 
-from hatchery_api.resources.pretrain.spec import Optimizer
+from hatchery_api.resources.pretrain import Optimizer
 from hatchery_jobs.pretrain.data.vocabulary import SpecialIds
 from hatchery_jobs.pretrain.model.config import ModelConfig
 from hatchery_jobs.pretrain.training.model_factory import build_model, sinusoids
@@ -168,7 +168,7 @@ def test_the_output_layer_shares_the_embedding(family):
 
 def test_flash_without_a_gpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SpecError, match=r"spec\.attention is flash, which needs an NVIDIA GPU"):
+    with pytest.raises(SpecError, match=r"spec\.attention: flash needs an NVIDIA GPU"):
         build_model(SHAPE, SPECIAL, seed=1, attention="flash")
 
 

@@ -1,0 +1,33 @@
+"""Exact duplicates: documents with the same text, or the same text without whitespace."""
+
+import hashlib
+from typing import Literal
+
+import numpy as np
+
+from hatchery_jobs.corpus.dedup.minhash import U64
+from hatchery_jobs.corpus.spool import Positions
+from hatchery_jobs.readers import Document
+
+
+def content_digest(document: Document, normalize: Literal["none", "whitespace"]) -> bytes:
+    """16 bytes that are equal for equal documents; for 10^10 documents the risk of one false match is 10^-19."""
+    text = "".join(document.text.split()).encode() if normalize == "whitespace" else document.utf8
+    return hashlib.sha256(text).digest()[:16]
+
+
+def first_of_equals(digests: U64, identities: U64) -> Positions:
+    """For every document the one that is kept in its place: of equal ones that with the smallest id, then the first.
+
+    Args:
+        digests: `content_digest` of every document as two numbers (N, 2).
+        identities: identity of every document (N,).
+    """
+    order = np.lexsort((identities, digests[:, 1], digests[:, 0]))  # stable: equal ids stay in reading order
+    ranked = digests[order]
+    starts = np.ones(len(order), np.bool_)
+    starts[1:] = (ranked[1:] != ranked[:-1]).any(axis=1)
+    first = order[np.flatnonzero(starts)]
+    keeper = np.empty(len(order), np.int64)
+    keeper[order] = first[np.cumsum(starts) - 1]
+    return keeper

@@ -1,0 +1,136 @@
+"""The files of an evaluation: results.json, samples.jsonl, the card, and the short result for the status."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from itertools import chain, zip_longest
+from typing import Any, Final
+
+import yaml
+
+from hatchery_api import __version__
+from hatchery_api.format import shortened, significant
+from hatchery_api.resources.evaluate import EvalMeasure, EvalResult, EvalRunSpec, EvalSample
+from hatchery_jobs.evaluate.model import LoadedModel, ModelSource
+from hatchery_jobs.evaluate.tasks import TaskResult, number, text
+
+MAX_MEASURES: Final = 64
+"""Measures in the status."""
+
+MAX_SAMPLES: Final = 8
+"""Continuations in the status."""
+
+PROMPT_CHARS: Final = 80
+"""Characters of a prompt in the status."""
+
+COMPLETION_CHARS: Final = 160
+"""Characters of a continuation in the status."""
+
+LIBRARIES: Final = ("torch", "transformers", "tokenizers")
+"""Whose versions are recorded."""
+
+Results = Mapping[str, TaskResult]
+"""Results by name of the task, in the order of the spec."""
+
+
+def results_json(spec: EvalRunSpec, source: ModelSource, loaded: LoadedModel, results: Results) -> str:
+    """All numbers, with everything they depend on, under the names lm-evaluation-harness uses where it has one."""
+    data = {
+        "results": {
+            task: {f"{m.metric},none": number(m.value) for m in found.measures} for task, found in results.items()
+        },
+        "n-samples": {task: {m.metric: m.n for m in found.measures} for task, found in results.items()},
+        "definitions": {task: found.definition for task, found in results.items()},
+        "configs": {task.name: task.wire() for task in spec.tasks},
+        "versions": {"hatchery": __version__} | {name: version(name) for name in LIBRARIES},
+        "config": {
+            "model": source.name,
+            "model_sha": source.digest,
+            "model_num_parameters": loaded.parameters,
+            "model_dtype": "float32",
+            "device": loaded.model.device.type,
+            "vocabulary": len(loaded.tokenizer),
+        },
+    }
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def samples_jsonl(results: Results) -> str:
+    """All continuations, a line each."""
+    return "".join(
+        json.dumps({"task": task, **asdict(sample)}, ensure_ascii=False) + "\n"
+        for task, found in results.items()
+        for sample in found.samples
+    )
+
+
+def short_result(results: Results) -> EvalResult:
+    """What the status holds: the first number of every task before the second of any."""
+    measures = [
+        [EvalMeasure(task=task, metric=m.metric, value=text(m.value), n=m.n) for m in found.measures]
+        for task, found in results.items()
+    ]
+    ranked = [measure for measure in chain.from_iterable(zip_longest(*measures)) if measure is not None]
+    samples = [
+        EvalSample(
+            task=task, prompt=shortened(s.prompt, PROMPT_CHARS), completion=shortened(s.completion, COMPLETION_CHARS)
+        )
+        for task, found in results.items()
+        for s in found.samples
+        if s.completion_index == 0
+    ]
+    return EvalResult(results=ranked[:MAX_MEASURES], samples=samples[:MAX_SAMPLES])
+
+
+def card(name: str, source: ModelSource, loaded: LoadedModel, results: Results) -> str:
+    """README.md with the metadata the Hub reads."""
+    metadata = {
+        "tags": ["hatchery", "evaluation"],
+        "configs": [{"config_name": "samples", "data_files": "samples.jsonl"}]
+        if any(found.samples for found in results.values())
+        else [],
+    }
+    head = yaml.safe_dump({key: value for key, value in metadata.items() if value}, sort_keys=False)
+    parts = [
+        f"---\n{head}---",
+        f"# {name}",
+        f"Evaluation of `{source.name}` ({loaded.parameters:,} parameters, `{source.digest[:12]}`). Everything the "
+        "numbers depend on is in `results.json`.",
+        _table(results),
+        *(_definition(task, found) for task, found in results.items()),
+        *(_shown(task, found) for task, found in results.items() if found.samples),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(results: Results) -> str:
+    rows = [
+        f"| {task} | {m.metric} | {significant(m.value)} | {m.n} |"
+        for task, found in results.items()
+        for m in found.measures
+    ]
+    return "\n".join(["| task | measure | value | n |", "|---|---|---|---|", *rows])
+
+
+def _definition(task: str, found: TaskResult) -> str:
+    lines = [f"- {name}: {_plain(value)}" for name, value in found.definition.items()]
+    return "\n".join([f"## How {task} is measured\n", *lines])
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value) if not isinstance(value, str) else value
+
+
+def _shown(task: str, found: TaskResult) -> str:
+    blocks = [
+        _fenced(f"{sample.prompt}{sample.completion}") for sample in found.samples if sample.completion_index == 0
+    ]
+    heading = f"## Continuations of {task}\n\nThe first of each prompt; all are in `samples.jsonl`."
+    return "\n\n".join([heading, *blocks])
+
+
+def _fenced(code: str) -> str:
+    # Four-space indentation would need every line changed; a longer fence holds any text that has a shorter one.
+    fence = "`" * max(3, 1 + max((len(run) for run in code.split("\n") if set(run) == {"`"}), default=0))
+    return f"{fence}python\n{code}\n{fence}"
