@@ -197,7 +197,7 @@ def _gpt2_to_library(config: ModelConfig, special: SpecialIds) -> dict[str, Any]
 def _gpt2_from_library(saved: Saved, spec: PretrainRunSpec) -> ModelConfig:
     width, heads = saved["n_embd"], saved["n_head"]
     return ModelConfig(
-        architecture="gpt2",
+        architecture=spec.model.architecture,
         layers=saved["n_layer"],
         heads=heads,
         key_value_heads=heads,
@@ -253,7 +253,7 @@ def _llama_to_library(config: ModelConfig, special: SpecialIds) -> dict[str, Any
 def _llama_from_library(saved: Saved, spec: PretrainRunSpec) -> ModelConfig:
     width, heads = saved["hidden_size"], saved["num_attention_heads"]
     return ModelConfig(
-        architecture="llama",
+        architecture=spec.model.architecture,
         layers=saved["num_hidden_layers"],
         heads=heads,
         key_value_heads=saved.get("num_key_value_heads") or heads,
@@ -399,7 +399,7 @@ def _t5_to_library(config: ModelConfig, special: SpecialIds) -> dict[str, Any]:
 
 def _t5_from_library(saved: Saved, spec: PretrainRunSpec) -> ModelConfig:
     return ModelConfig(
-        architecture="t5",
+        architecture=spec.model.architecture,
         layers=saved["num_layers"],
         heads=saved["num_heads"],
         key_value_heads=saved["num_heads"],
