@@ -22,10 +22,10 @@ from hatchery_api.contract import ExitCode, HubTarget, JobInput, Output
 from hatchery_api.kinds import BY_KIND, KINDS, Kind
 from hatchery_api.resources.corpus import FilterRule
 from hatchery_api.resources.pretrain import PretrainRunSpec
-from hatchery_api.schema.crd import custom_resource_definition
+from hatchery_api.schema import custom_resource_definition, member_docs
 from hatchery_jobs.pretrain.model import MODEL_FAMILIES, resolve_config
 from hatchery_operator.codegen.generate import generated_files
-from hatchery_operator.codegen.reference import member_docs, walk
+from hatchery_operator.codegen.reference import walk
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD_LIMIT_BYTES = {"CorpusBuild": 30_000, "TokenizerBuild": 30_000, "PretrainRun": 45_000, "EvalRun": 30_000}

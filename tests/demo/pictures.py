@@ -22,7 +22,7 @@ import yaml
 from hatchery_jobs.pretrain.report.pages import write_pages
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
-from tests.support.status_objects import completed, condition, resource, running
+from tests.support.operator.status_objects import completed, condition, resource, running
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain import Loss, PretrainResult, PretrainRunSpec

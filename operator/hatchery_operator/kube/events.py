@@ -4,16 +4,11 @@ import asyncio
 from datetime import datetime
 from typing import Final
 
-from hatchery_operator.domain.objects import JobSummary, Manifest, parse_time
+from hatchery_operator.domain import JobSummary, Manifest, event_time, parse_time
 from hatchery_operator.kube.client import Cluster
 
 SHARED_SECONDS: Final = 5.0
 """How long one listing serves all Jobs of a namespace: a thousand Jobs over a quota ask almost simultaneously."""
-
-
-def event_time(event: Manifest) -> str:
-    """Time of an event's last occurrence."""
-    return str(event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp") or "")
 
 
 class Events:

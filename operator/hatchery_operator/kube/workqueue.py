@@ -7,17 +7,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Final, Generic, TypeVar
 
+from hatchery_operator.domain import backoff
 from hatchery_operator.errors import OperatorError
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 
 LOG: Final = logging.getLogger(__name__)
-
-FIRST_BACKOFF_SECONDS: Final = 1.0
-"""Wait after the first failure of a key; doubled for each further one."""
-
-LONGEST_BACKOFF_SECONDS: Final = 20.0
-"""Longest wait, so that all is well again soon after the API server is."""
 
 SPACING_SECONDS: Final = 0.2
 """Minimum time between the end of a key's reconcile and its next one. All changes meanwhile share that reconcile, so an
@@ -25,9 +20,6 @@ object that changes constantly costs at most five a second and delays no other."
 
 MOST_STALE: Final = 4
 """Compact the heap once it exceeds this multiple of the live deadlines."""
-
-JITTER: Final = 0.25
-"""Share of the wait that is random, so that keys that failed together do not come back together."""
 
 
 class Schedule(Generic[KeyT]):
@@ -108,9 +100,7 @@ class Schedule(Generic[KeyT]):
     def failed(self, key: KeyT, now: float, at_least: float | None = None) -> float:
         """The work on a key failed; returns the seconds until it is tried again, `at_least` so many."""
         count = self._failures[key] = self._failures.get(key, 0) + 1
-        # the exponent is bounded so that a key that fails for weeks does not overflow a float
-        wait: float = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(count - 1, 10))
-        wait = max(wait * (1 - JITTER * self._jitter()), at_least or 0.0)
+        wait = max(backoff.RECONCILE.after_failures(count, self._jitter()), at_least or 0.0)
         self._again.pop(key, None)
         self._release(key)
         self.add_at(key, now + wait)

@@ -21,9 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from hatchery_operator.domain.labels import CA_CONFIG_MAP, CA_KEY
-from hatchery_operator.domain.objects import MANAGED_BY_LABEL, MANAGER, Manifest
-from hatchery_operator.domain.observed import stage_in_flight
+from hatchery_operator.domain import CA_CONFIG_MAP, CA_KEY, MANAGED_BY_LABEL, MANAGER, Manifest, stage_in_flight
 from hatchery_operator.errors import ApiError, OperatorError
 from hatchery_operator.kube import ApplyOnce, Cache, Cluster
 

@@ -13,7 +13,7 @@ from tests.support.operator.fake_cluster import CrashError, FakeCluster
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode, Report
-from hatchery_operator.domain.objects import ATTEMPT_LABEL, Manifest, controller_uid
+from hatchery_operator.domain import ATTEMPT_LABEL, Manifest, controller_uid
 from hatchery_operator.errors import UnreachableError
 
 Fault = Literal["none", "lost", "unanswered", "crash before", "crash after", "conflict"]

@@ -14,15 +14,11 @@ from tests.support.operator.pod_overrides import GOOD_OVERRIDES, GOOD_PLACEMENTS
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.kinds import BY_KIND, KINDS
 from hatchery_api.pod_overrides import ALLOWED_ANNOTATIONS, RESERVED_PATHS, RESERVED_VARIABLES, PodOverrides
-from hatchery_operator.domain.objects import Manifest, parse_run
-from hatchery_operator.domain.observed import Observed
-from hatchery_operator.manifests.attempt import Attempt
-from hatchery_operator.manifests.job import manifests
-from hatchery_operator.manifests.network import ISOLATED_LABEL
-from hatchery_operator.manifests.pod import INPUT_ANNOTATION
-from hatchery_operator.planning.plan import plan
+from hatchery_operator.domain import INPUT_ANNOTATION, ISOLATED_LABEL, Manifest, Observed, parse_run
+from hatchery_operator.manifests import Attempt, manifests
+from hatchery_operator.planning import plan
 from hatchery_operator.settings import Progress, Settings
-from hatchery_operator.stages.registry import STAGES
+from hatchery_operator.stages import STAGES
 
 SETTINGS = Settings(progress=Progress(service_url="https://hatchery.system.svc:8443"))
 STAGES_OF_KINDS = [(kind.kind, stage.name) for kind in KINDS for stage in STAGES[kind.kind]]
@@ -177,7 +173,7 @@ REFUSED = [
     ({"env": [{"name": "CUDA_VISIBLE_DEVICES", "value": "0"}]}, "env.0.name", "choose another"),
     ({"env": [{"name": "A"}]}, "env.0", "exactly one of value, valueFrom"),
     ({"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]}, "fieldRef", "not permitted"),
-    ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "", "A is there twice"),
+    ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "", "A appears twice"),
     (
         {"volumes": [{"name": "a", "mountPath": "/mnt/a", "hostPath": {"path": "/"}}]},
         "volumes.0.hostPath",
@@ -191,9 +187,9 @@ REFUSED = [
     ({"labels": {"batch.kubernetes.io/job-name": "other"}}, "labels", "your own domain"),
     ({"labels": {"job-name": "other"}}, "labels", "your own domain"),
     ({"labels": {"hatchery.dev/uid": "other"}}, "labels", "your own domain"),
-    ({"labels": {"team": "not a value"}}, "labels", "is no label"),
-    ({"annotations": {"io.kubernetes.cri-o.Devices": "/dev/fuse"}}, "annotations", "these may"),
-    ({"annotations": {"cdi.k8s.io/gpus": "nvidia.com/gpu=all"}}, "annotations", "these may"),
+    ({"labels": {"team": "not a value"}}, "labels", "is not a valid label"),
+    ({"annotations": {"io.kubernetes.cri-o.Devices": "/dev/fuse"}}, "annotations", "allowed are"),
+    ({"annotations": {"cdi.k8s.io/gpus": "nvidia.com/gpu=all"}}, "annotations", "allowed are"),
     ({"serviceAccountName": "admin"}, "serviceAccountName", "not permitted"),
     ({"resourceClaims": [{"name": "gpu"}]}, "resourceClaims.0", "exactly one of resourceClaimName"),
 ]

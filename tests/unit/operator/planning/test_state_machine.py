@@ -35,20 +35,18 @@ from hatchery_api.conditions import ConditionType
 from hatchery_api.placement import Retry
 from hatchery_api.status import StageState
 from hatchery_operator.controller import reconciler as reconcile
-from hatchery_operator.controller.handlers import take_job, take_run
+from hatchery_operator.controller.handlers import on_job_event, on_run_event
 from hatchery_operator.controller.observe import referenced_keys
 from hatchery_operator.controller.reconciler import Reconciler
-from hatchery_operator.domain.objects import Key, Manifest, Run, parse_run, rfc3339
+from hatchery_operator.domain import QUEUE_LABEL, Key, Manifest, Run, backoff, parse_run, rfc3339
 from hatchery_operator.errors import ApiError, OperatorError, RefusedError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
 from hatchery_operator.kube.crd_check import CrdCheck
 from hatchery_operator.kube.resync import Resync
-from hatchery_operator.kube.workqueue import LONGEST_BACKOFF_SECONDS
-from hatchery_operator.manifests.job import QUEUE_LABEL
 from hatchery_operator.planning import plan
 from hatchery_operator.settings import Settings
-from hatchery_operator.stages.registry import references
+from hatchery_operator.stages import references
 from hatchery_operator.telemetry.metrics import Metrics
 
 KINDS: Final = {"corpus": "CorpusBuild", "tokenizer": "TokenizerBuild", "model": "PretrainRun", "eval": "EvalRun"}
@@ -177,9 +175,9 @@ class Operator(RuleBasedStateMachine):
         events = self.cluster.events[stream]
         for _ in range(min(most, len(events))):
             if stream == "runs":
-                for key in take_run(self.cache, events.popleft()):
+                for key in on_run_event(self.cache, events.popleft()):
                     self.wake(key)
-            elif owner := take_job(self.cache, events.popleft()):
+            elif owner := on_job_event(self.cache, events.popleft()):
                 self.wake(owner)
 
     @precondition(lambda self: self.known())
@@ -195,7 +193,7 @@ class Operator(RuleBasedStateMachine):
             self.cluster.fault = (0, "none")
 
     def pass_over(self, name: str, reconciler: Reconciler | None = None) -> float | None:
-        key, again = Key(KINDS[name], NAMESPACE, name), LONGEST_BACKOFF_SECONDS
+        key, again = Key(KINDS[name], NAMESPACE, name), backoff.RECONCILE.longest_seconds
         if not reconciler:
             self.due.pop(key, None)
         with suppress(OperatorError):
@@ -360,7 +358,7 @@ class Operator(RuleBasedStateMachine):
                 return
             if not due:
                 pauses -= 1
-                self.time_passes(round(LONGEST_BACKOFF_SECONDS))
+                self.time_passes(round(backoff.RECONCILE.longest_seconds))
         raise AssertionError(f"it never settles: {self.cluster.writes[-8:]}")
 
     @rule()
@@ -482,7 +480,7 @@ def act_before_the_intent_is_written(patch: pytest.MonkeyPatch) -> None:
         run = self._cache.get(key)
         if run is None:
             return None
-        decided = plan.plan(run, await self._observe(run), self._settings)
+        decided = plan(run, await self._observe(run), self._settings)
         await self._act(run, decided)
         await self._write_status(run, decided)
         return decided.requeue_after
@@ -495,7 +493,7 @@ def derive_the_end_from_the_jobs(patch: pytest.MonkeyPatch) -> None:
         if run.status.completion_time:
             last = run.status.stages[-1].model_copy(update={"state": "Pending"})
             run = with_status(run, completion_time=None, stages=[*run.status.stages[:-1], last])
-        return plan.plan(run, *args)
+        return plan(run, *args)
 
     patch.setattr(reconcile, "plan", forgetful)
 
@@ -503,7 +501,7 @@ def derive_the_end_from_the_jobs(patch: pytest.MonkeyPatch) -> None:
 def retry_without_budget(patch: pytest.MonkeyPatch) -> None:
     def generous(run: Run, *args: Any) -> Any:
         retry = Retry(max_attempts=20, backoff="30s")
-        return plan.plan(replace(run, spec=run.spec.model_copy(update={"retry": retry})) if run.spec else run, *args)
+        return plan(replace(run, spec=run.spec.model_copy(update={"retry": retry})) if run.spec else run, *args)
 
     patch.setattr(reconcile, "plan", generous)
 
@@ -512,7 +510,7 @@ def say_the_time_in_every_status(patch: pytest.MonkeyPatch) -> None:
     count = itertools.count()
 
     def restless(run: Run, *args: Any) -> Any:
-        decided = plan.plan(run, *args)
+        decided = plan(run, *args)
         return replace(decided, status=decided.status.model_copy(update={"current_stage": f"at {next(count)}"}))
 
     patch.setattr(reconcile, "plan", restless)
