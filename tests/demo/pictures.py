@@ -19,15 +19,15 @@ from random import Random
 from typing import Any
 
 import yaml
+from hatchery_jobs.pretrain.report.pages import write_pages
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
-from tests.support.status_objects import completed, condition, resource, running
+from tests.support.operator.status_objects import completed, condition, resource, running
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain import Loss, PretrainResult, PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_cli import RunView, live_view
-from hatchery_jobs.pretrain.report.pages import write_pages
 from hatchery_jobs.pretrain.training.schedule import learning_rate
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""The model that is evaluated: found, loaded in 32-bit floats, and checked against its tokenizer."""
+"""The model under evaluation: resolved, loaded in float32, and checked against its tokenizer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +13,19 @@ HUB_FIELD: Final = "spec.model.hub"
 """Path of the field, for messages."""
 
 FILES: Final = ("*.json", "*.txt", "*.model", "*.safetensors")
-"""Files of a repository that are read; never code, never pickled weights, which could run code."""
+"""Files downloaded from a repository; no code, and no pickled weights, which could run code."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where the model comes from."""
+class ModelSource:
+    """Where the model is."""
 
     name: str
-    """Name of the run, or repository."""
+    """Name of the PretrainRun or of the repository."""
     digest: str
-    """Digest of the run's artifact, or commit of the repository."""
+    """Digest of the run's artifact, or the repository's commit."""
     snapshot: HubSnapshot | None
-    """The repository's commit; absent for a PretrainRun."""
+    """The repository at that commit; None for a PretrainRun."""
 
     def folder(self, context: Context[EvalRunSpec]) -> Path:
         """Its files on local disk."""
@@ -35,44 +35,44 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model ready to be asked."""
+class LoadedModel:
+    """A model ready for inference."""
 
     model: Any
     """A causal language model in evaluation mode."""
     tokenizer: Any
     """Its tokenizer."""
     parameters: int
-    """Numbers in the model."""
+    """Number of parameters."""
     positions: int | None
-    """Tokens the model can see; None when nothing limits them."""
+    """Context length in tokens; None when unlimited."""
 
     @property
     def end_id(self) -> int:
-        """Id of the token that ends a document."""
+        """Id of the end-of-document token."""
         return int(self.tokenizer.eos_token_id)
 
 
-def find_model(context: Context[EvalRunSpec]) -> Source:
-    """The model that the spec names.
+def resolve_model(context: Context[EvalRunSpec]) -> ModelSource:
+    """Resolves `spec.model`.
 
     Raises:
-        SpecError: the Hub has no such model.
+        SpecError: the Hub lacks the model or rejects the token.
         RetryableError: the Hub cannot be reached.
     """
     hub = context.job.spec.model.hub
     if hub is None:
         record = context.job.input("model")
-        return Source(record.name, record.digest, None)
+        return ModelSource(record.name, record.digest, None)
     snapshot = find_snapshot(hub.repo, hub.revision, context.job.hub.endpoint, HUB_FIELD)
-    return Source(snapshot.repo, snapshot.commit, snapshot)
+    return ModelSource(snapshot.repo, snapshot.commit, snapshot)
 
 
-def load(source: Source, folder: Path) -> Loaded:
+def load_model(source: ModelSource, folder: Path) -> LoadedModel:
     """Loads the model on the first accelerator, else the CPU.
 
     Raises:
-        DataError: the files are no model, or model and tokenizer do not belong together.
+        DataError: the files are not a causal language model, or model and tokenizer do not match.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -88,12 +88,12 @@ def load(source: Source, folder: Path) -> Loaded:
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise DataError(
             Reason.UNREADABLE_INPUT,
-            f"{source.name}: its files cannot be loaded as a causal language model: {error}; it needs config.json, "
-            "model.safetensors and the files of a tokenizer",
+            f"{source.name}: its files cannot be loaded as a causal language model: {error}; the folder must "
+            "hold config.json, model.safetensors and a tokenizer",
         ) from error
     _check_vocabulary(source.name, len(tokenizer), model.get_input_embeddings().num_embeddings, tokenizer)
     config = model.config.get_text_config()
-    return Loaded(
+    return LoadedModel(
         model=model.eval().to(device),
         tokenizer=tokenizer,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -102,7 +102,7 @@ def load(source: Source, folder: Path) -> Loaded:
 
 
 def _check_vocabulary(name: str, tokens: int, embeddings: int, tokenizer: Any) -> None:
-    # More embeddings than tokens are usual: they are padded to a multiple that hardware likes.
+    # more embeddings than tokens are common: vocabularies are padded to a multiple that suits the hardware
     if tokens > embeddings:
         raise DataError(
             Reason.VOCABULARY_MISMATCH,
@@ -112,18 +112,18 @@ def _check_vocabulary(name: str, tokens: int, embeddings: int, tokenizer: Any) -
     if tokenizer.eos_token_id is None:
         raise DataError(
             Reason.VOCABULARY_MISMATCH,
-            f"{name}: the tokenizer has {tokens} tokens, but none that ends a document; set its eos_token",
+            f"{name}: the tokenizer has {tokens} tokens, but no end token; set its eos_token",
         )
 
 
 def check_positions(field: str, length: int, positions: int | None) -> None:
-    """Refuses sequences longer than the model can see.
+    """Checks a sequence length against the context length of the model.
 
     Raises:
-        SpecError: they are.
+        SpecError: it is longer.
     """
     if positions is not None and length > positions:
         raise SpecError(
             Reason.SEQUENCE_TOO_LONG,
-            f"{field}: {length} tokens, but the model can see {positions}; ask for {positions} or less",
+            f"{field}: {length} tokens exceed the model's context length of {positions}; set {positions} or less",
         )

@@ -12,8 +12,8 @@ import yaml
 from hatchery_api import __version__
 from hatchery_api.format import shortened, significant
 from hatchery_api.resources.evaluate import EvalMeasure, EvalResult, EvalRunSpec, EvalSample
-from hatchery_jobs.evaluate.model import Loaded, Source
-from hatchery_jobs.evaluate.tasks.base import TaskResult, number, text
+from hatchery_jobs.evaluate.model import LoadedModel, ModelSource
+from hatchery_jobs.evaluate.tasks import TaskResult, number, text
 
 MAX_MEASURES: Final = 64
 """Measures in the status."""
@@ -34,7 +34,7 @@ Results = Mapping[str, TaskResult]
 """Results by name of the task, in the order of the spec."""
 
 
-def results_json(spec: EvalRunSpec, source: Source, loaded: Loaded, results: Results) -> str:
+def results_json(spec: EvalRunSpec, source: ModelSource, loaded: LoadedModel, results: Results) -> str:
     """All numbers, with everything they depend on, under the names lm-evaluation-harness uses where it has one."""
     data = {
         "results": {
@@ -83,7 +83,7 @@ def short_result(results: Results) -> EvalResult:
     return EvalResult(results=ranked[:MAX_MEASURES], samples=samples[:MAX_SAMPLES])
 
 
-def card(name: str, source: Source, loaded: Loaded, results: Results) -> str:
+def card(name: str, source: ModelSource, loaded: LoadedModel, results: Results) -> str:
     """README.md with the metadata the Hub reads."""
     metadata = {
         "tags": ["hatchery", "evaluation"],

@@ -4,8 +4,9 @@ Any package of the jobs but `runtime` may import it; `runtime.run` imports it la
 It imports `huggingface_hub` only inside its functions.
 """
 
-from hatchery_jobs.hub.download import HubSnapshot, find_snapshot, hub_errors, hub_token
+from hatchery_jobs.hub.download import HubSnapshot, find_snapshot, hub_token
 from hatchery_jobs.hub.push import check_writable, push_folder, push_once
+from hatchery_jobs.hub.responses import hub_errors
 
 __all__ = [
     "HubSnapshot",

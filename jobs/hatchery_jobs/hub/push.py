@@ -1,7 +1,7 @@
-"""Pushes an artifact's folder to the Hub: one commit, and none when nothing changed.
+"""Pushes a folder to the Hub as one commit, or none when nothing changed.
 
-The repository is a projection of the folder: files that left the folder leave the repository. Running a push again,
-after any failure, ends at the same commit: what the Hub already has is found out first.
+The repository mirrors the folder: files that are gone from the folder are deleted. A push is idempotent: it compares
+the folder with the Hub first, so retrying after any failure ends at the same commit.
 """
 
 import hashlib
@@ -10,34 +10,34 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.placement import Hub
 from hatchery_api.status import HubRevision
-from hatchery_jobs.hub.responses import RepoType, Target, client_errors, translated
-from hatchery_jobs.runtime import RECORD, DataError, RetryableError, SpecError
+from hatchery_jobs.hub.responses import PushTarget, RepoType, push_errors
+from hatchery_jobs.runtime import RECORD, DataError, RetryableError, SpecError, retry_delay
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
 PUBLIC_ENDPOINT: Final = "https://huggingface.co"
-"""The Hub when no other is named; the only one whose chunked (Xet) uploads are used."""
+"""The default Hub, and the only one to which uploads use Xet."""
 
 ATTEMPTS: Final = 4
-"""Pushes tried in one pod, on top of the client's own retries of single requests."""
+"""Pushes attempted in one pod; the client retries single requests on its own."""
 
 FIRST_WAIT_SECONDS: Final = 2.0
-"""Before the second attempt; doubled for each further one."""
+"""Delay before the second attempt; doubles with each further one."""
 
 MAX_WAIT_SECONDS: Final = 120.0
-"""A Hub that asks for more patience than this gets it from the Job's back-off, not from a waiting pod."""
+"""A longer `Retry-After` fails the attempt: the Job's backoff waits instead of the pod."""
 
 TIMEOUT_SECONDS: Final = 300.0
-"""Silence on a connection before it counts as lost; the client alone would wait for ever."""
+"""Read timeout of a connection; the client has none of its own."""
 
 KEPT_FILES: Final = frozenset({".gitattributes"})
-"""Files of the repository that belong to the Hub and stay although no artifact holds them."""
+"""Files of the repository that the Hub owns; a push keeps them."""
 
 
 def push_folder(
@@ -50,47 +50,49 @@ def push_folder(
     token: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> HubRevision:
-    """Makes the repository's branch hold exactly the files of a folder and returns the commit that does.
+    """Makes the branch of the repository hold exactly the files of a folder, with retries; returns the commit.
 
     Args:
-        local_folder: The finished artifact.
+        local_folder: The complete artifact.
         hub: `spec.hub`.
-        repo_type: What the Hub shows it as.
+        repo_type: Type of the repository.
         message: First line of the commit.
         endpoint: URL of the Hub; default: the spec's, else the public one.
         token: Default: `HF_TOKEN` of the environment.
         sleep: Waits between attempts.
 
-    A RetryableError means: the Hub was away, overloaded or changed under our hands in every one of `ATTEMPTS`.
+    Raises:
+        SpecError: the Hub rejects the push.
+        DataError: the folder cannot be pushed.
+        RetryableError: the Hub was unreachable, overloaded or had a conflicting commit in all `ATTEMPTS`.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return push_once(local_folder, hub, repo_type, message, endpoint=endpoint, token=token)
         except RetryableError as problem:
-            wait = max(FIRST_WAIT_SECONDS * 2 ** (attempt - 1), problem.wait_seconds)
+            wait = retry_delay(attempt, FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS, retry_after=problem.wait_seconds)
             if attempt == ATTEMPTS or wait > MAX_WAIT_SECONDS:
                 raise
             sleep(wait)
-    raise AssertionError("the last attempt returns or raises")
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def check_writable(hub: Hub, repo_type: RepoType, *, endpoint: str | None = None) -> None:
-    """Asks before hours of work whether the token may write to the repository, which is made if it is missing.
+    """Checks before hours of work that the token may write to the repository; creates the repository if it is missing.
 
     Raises:
-        SpecError: it may not, or there is no token.
-        RetryableError: the Hub does not answer, which says nothing about the token.
+        SpecError: the token is missing or may not write.
+        RetryableError: the Hub does not answer, so the token remains unchecked.
     """
     from huggingface_hub import HfApi
 
-    target = Target(hub, repo_type, (endpoint or hub.endpoint or PUBLIC_ENDPOINT).rstrip("/"))
+    target = PushTarget(hub, repo_type, (endpoint or hub.endpoint or PUBLIC_ENDPOINT).rstrip("/"))
     secret = _token(target)
-    with _quiet_client(target.endpoint), _problems(target):
+    with _quiet_client(target.endpoint), push_errors(target):
         api = HfApi(endpoint=target.endpoint, token=secret, library_name="hatchery")
-        place: dict[str, Any] = {"repo_id": hub.repo, "repo_type": repo_type}
-        api.create_repo(**place, private=hub.private, exist_ok=True)
-        api.auth_check(**place, write=True)
-        _check_visibility(target, private=bool(api.repo_info(**place).private))
+        api.create_repo(**target.repo, private=hub.private, exist_ok=True)
+        api.auth_check(**target.repo, write=True)
+        _check_visibility(target, private=bool(api.repo_info(**target.repo).private))
 
 
 def push_once(
@@ -103,86 +105,80 @@ def push_once(
     endpoint: str | None = None,
     token: str | None = None,
 ) -> HubRevision:
-    """One attempt of `push_folder`; a `tag` then points to the commit, wherever it pointed before.
+    """One attempt of `push_folder`; moves `tag`, if given, to the commit.
 
     Raises:
-        SpecError: the Hub refuses it, which no further attempt changes.
+        SpecError: the Hub rejects the push.
         DataError: the folder cannot be pushed.
-        RetryableError: the Hub was away, overloaded or changed under our hands.
+        RetryableError: the Hub was unreachable, overloaded or had a conflicting commit.
     """
-    target = Target(hub, repo_type, (endpoint or hub.endpoint or PUBLIC_ENDPOINT).rstrip("/"))
+    target = PushTarget(hub, repo_type, (endpoint or hub.endpoint or PUBLIC_ENDPOINT).rstrip("/"))
     secret = token or _token(target)
-    with _quiet_client(target.endpoint), _problems(target):
+    with _quiet_client(target.endpoint), push_errors(target):
         revision = _commit(local_folder, target, message, secret)
         if tag is not None:
-            _point(tag, revision.revision, target, secret)
+            _move_tag(tag, revision.revision, target, secret)
     return revision
 
 
-def _token(target: Target) -> str:
+def _token(target: PushTarget) -> str:
     secret = os.environ.get("HF_TOKEN", "").strip()
     if not secret:
         raise SpecError(
             Reason.HUB_UNAUTHORIZED,
-            f"Cannot push to the {target.name}: there is no token. Put one that may write into a Secret and name it in "
+            f"Cannot push to the {target.name}: no token. Put one with write permission into a Secret and name it in "
             "spec.hub.tokenSecret.",
         )
     return secret
 
 
-@contextmanager
-def _problems(target: Target) -> Iterator[None]:
-    """Turns the client's errors into ours where the Hub is the reason."""
-    try:
-        yield
-    except client_errors() as error:
-        if (problem := translated(error, target)) is None:
-            raise
-        raise problem from error
-
-
-def _commit(folder: Path, target: Target, message: str, token: str) -> HubRevision:
+def _commit(folder: Path, target: PushTarget, message: str, token: str) -> HubRevision:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session
     from huggingface_hub.hf_api import RepoFile
 
-    get_session().timeout = TIMEOUT_SECONDS  # a client made anew after a lost connection has none
+    get_session().timeout = TIMEOUT_SECONDS  # the client it makes after a lost connection has none
     api = HfApi(endpoint=target.endpoint, token=token, library_name="hatchery")
     files = _files(folder)
-    place: dict[str, Any] = {"repo_id": target.hub.repo, "repo_type": target.repo_type}
+    place = target.repo
     api.create_repo(**place, private=target.hub.private, exist_ok=True)
     if target.hub.revision != "main":
         api.create_branch(**place, branch=target.hub.revision, exist_ok=True)
     info = api.repo_info(**place, revision=target.hub.revision)
     _check_visibility(target, private=bool(info.private))
     rows = api.list_repo_tree(**place, recursive=True, revision=info.sha)
-    there = {row.path: row for row in rows if isinstance(row, RepoFile)}
+    remote = {row.path: row for row in rows if isinstance(row, RepoFile)}
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        *(CommitOperationDelete(path, is_folder=False) for path in sorted(there.keys() - files.keys() - KEPT_FILES)),
-        *(CommitOperationAdd(path, file) for path, file in files.items() if not _same(file, there.get(path))),
+        *(CommitOperationDelete(path, is_folder=False) for path in sorted(remote.keys() - files.keys() - KEPT_FILES)),
+        *(CommitOperationAdd(path, file) for path, file in files.items() if not _is_equal(file, remote.get(path))),
     ]
     revision = str(info.sha)
     if operations:
-        # Without its parent a commit could mix with somebody else's, and the repository would equal neither folder.
-        place |= {"commit_message": message, "revision": target.hub.revision, "parent_commit": revision}
-        revision = api.create_commit(**place, operations=operations).oid
+        # without a parent, concurrent commits could mix, and the repository would match neither folder
+        revision = api.create_commit(
+            **place,
+            operations=operations,
+            commit_message=message,
+            revision=target.hub.revision,
+            parent_commit=revision,
+        ).oid
     return HubRevision(repo=target.hub.repo, revision=revision, url=target.commit_url(revision))
 
 
-def _point(tag: str, revision: str, target: Target, token: str) -> None:
+def _move_tag(tag: str, revision: str, target: PushTarget, token: str) -> None:
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=target.endpoint, token=token, library_name="hatchery")
-    place: dict[str, Any] = {"repo_id": target.hub.repo, "repo_type": target.repo_type}
-    there = {ref.name: ref.target_commit for ref in api.list_repo_refs(**place).tags}
-    if there.get(tag) == revision:
+    place = target.repo
+    tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(**place).tags}
+    if tags.get(tag) == revision:
         return
-    if tag in there:
+    if tag in tags:
         api.delete_tag(**place, tag=tag)
     api.create_tag(**place, tag=tag, revision=revision)
 
 
-def _same(file: Path, row: "RepoFile | None") -> bool:
-    """Whether the Hub's file has the content of ours: large files are known by sha256, others by git's id."""
+def _is_equal(file: Path, row: "RepoFile | None") -> bool:
+    """Whether the file on the Hub has equal content: LFS files are compared by sha256, others by git blob id."""
     size = file.stat().st_size
     if row is None or size != row.size:
         return False
@@ -194,36 +190,37 @@ def _same(file: Path, row: "RepoFile | None") -> bool:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Path in the repository → file, without the run's record, which names hosts and differs between equal runs.
+    """Path in the repository → file; leaves out the run's record, which names hosts and differs between equal runs.
 
-    Links are refused: their targets may be secrets of the pod.
+    Raises:
+        DataError: the folder is empty, or holds a link, whose target may be a secret of the pod.
     """
     found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     files = {path.relative_to(folder).as_posix(): path for path in found if path.relative_to(folder).parts[0] != RECORD}
     links = [name for name, path in files.items() if path.is_symlink()]
     if links or not files:
-        fault = f"{links[0]} is a link" if links else "it holds no file"
+        fault = f"{links[0]} is a symbolic link" if links else "it is empty"
         raise DataError(
             Reason.ARTIFACT_CORRUPT,
-            f"The artifact folder {folder} cannot be pushed: {fault}. Delete it, so that the stage builds it again.",
+            f"The artifact folder {folder} cannot be pushed: {fault}. Delete it so that the stage rebuilds it.",
         )
     return files
 
 
-def _check_visibility(target: Target, *, private: bool) -> None:
+def _check_visibility(target: PushTarget, *, private: bool) -> None:
     if target.hub.private and not private:
         raise SpecError(
             Reason.INVALID_SPEC,
-            f"spec.hub.private is true, but the {target.name} exists and is public: nothing was pushed. Make it "
+            f"spec.hub.private is true, but the {target.name} is public; nothing was pushed. Make it "
             "private on the Hub, name another spec.hub.repo, or set spec.hub.private to false.",
         )
 
 
 @contextmanager
 def _quiet_client(endpoint: str) -> Iterator[None]:
-    """The client library without progress bars and telemetry, and with Xet only where it exists.
+    """Turns off the client's progress bars and telemetry, and Xet except on the public Hub.
 
-    The library reads its environment when it is imported, which may have happened long ago, so its constants are set.
+    Sets the library's constants, because it reads its environment only on import.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars

@@ -9,12 +9,11 @@ from typing import Final
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import METRICS_PORT
 from hatchery_api.resources.pretrain import HubRevisionSource, PretrainResult, PretrainRunSpec
-from hatchery_jobs.pretrain.data.row_lengths import row_tokens
-from hatchery_jobs.pretrain.data.token_store import TokenIndex, TokenStore
-from hatchery_jobs.pretrain.data.vocabulary import copy_tokenizer, load_vocabulary
+from hatchery_jobs.pretrain.data import TokenIndex, TokenStore, copy_tokenizer, load_vocabulary
 from hatchery_jobs.pretrain.launcher.launcher import Gang, run_workers
 from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS, MICRO_BATCH, OUTBOX, STREAMS, WorkerSpec
-from hatchery_jobs.pretrain.model.weights import find_weights
+from hatchery_jobs.pretrain.model import find_weights
+from hatchery_jobs.pretrain.objectives import row_tokens
 from hatchery_jobs.pretrain.preflight import check, check_hub
 from hatchery_jobs.runtime import (
     Context,
@@ -64,8 +63,8 @@ def run(context: Context[PretrainRunSpec]) -> Outcome:
     tokens, tokenizer = context.input("tokens"), context.input("tokenizer")
     weights = found_weights.folder(context) if found_weights else None
     store = TokenStore(tokens, row_tokens(spec))
-    plan = check(spec, store, load_vocabulary(tokenizer), weights, workers=gang.workers, folder=draft.folder)
-    log("preflight", workers=gang.workers, rows=store.sequences("train"), plan=plan.facts())
+    needs = check(spec, store, load_vocabulary(tokenizer), weights, workers=gang.workers, folder=draft.folder)
+    log("preflight", workers=gang.workers, rows=store.sequences("train"), plan=needs.facts())
     if (draft.folder / RESULT).exists():  # trained, but the pod ended before the artifact was complete
         return _commit(draft, _stored_result(draft.folder))
     order = WorkerSpec(
@@ -110,7 +109,7 @@ def _finish(
     context: Context[PretrainRunSpec], folder: Path, tokenizer: Path, index: TokenIndex, result: PretrainResult
 ) -> None:
     """Completes the model's folder; the result comes last, and says that nothing is missing."""
-    from hatchery_jobs.pretrain.report.pages import write_pages
+    from hatchery_jobs.pretrain.report import write_report
 
     absent = [name for name in MODEL_FILES if not (folder / name).is_file()]
     if absent:
@@ -118,7 +117,7 @@ def _finish(
     with storage_errors(str(folder)):
         copy_tokenizer(tokenizer, folder)
         lasting = PretrainResult.model_validate({k: v for k, v in result.wire().items() if k not in TIMED})
-        write_pages(folder, context.job, index, lasting, result)
+        write_report(folder, context.job, index, lasting, result)
         write_atomically(folder / RESULT, (json.dumps(lasting.wire(), indent=1) + "\n").encode())
 
 

@@ -9,6 +9,7 @@ from hatchery_jobs.runtime.artifacts import (
     link_file,
     local_path,
     open_draft,
+    open_input,
     read_manifest,
     sha256_file,
     storage_errors,
@@ -17,7 +18,7 @@ from hatchery_jobs.runtime.artifacts import (
     write_atomically,
 )
 from hatchery_jobs.runtime.context import Context, Outcome
-from hatchery_jobs.runtime.errors import DataError, Interrupted, JobError, RetryableError, SpecError
+from hatchery_jobs.runtime.errors import DataError, Interrupted, JobError, RetryableError, SpecError, retry_delay
 from hatchery_jobs.runtime.logs import bind, debug, guard_streams, log, redact, to_file
 from hatchery_jobs.runtime.progress import REGISTRY, ProgressReporter, serve_metrics
 from hatchery_jobs.runtime.run import main
@@ -42,8 +43,10 @@ __all__ = [
     "log",
     "main",
     "open_draft",
+    "open_input",
     "read_manifest",
     "redact",
+    "retry_delay",
     "serve_metrics",
     "sha256_file",
     "storage_errors",

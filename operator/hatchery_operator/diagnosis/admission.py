@@ -86,7 +86,7 @@ def _security(answer: str, what: str, paths: SpecPaths) -> Diagnosis | None:
     return Diagnosis(Reason.POD_SECURITY_VIOLATED, text)
 
 
-def _missing(answer: str, _: str, paths: SpecPaths) -> Diagnosis | None:
+def _missing_object(answer: str, _: str, paths: SpecPaths) -> Diagnosis | None:
     for kind, pattern, own_field in (
         ("PriorityClass", _PRIORITY, "spec.placement.priorityClassName"),
         ("RuntimeClass", _RUNTIME, "spec.placement.runtimeClassName"),
@@ -129,7 +129,7 @@ _RULES: Final[tuple[Callable[[str, str, SpecPaths], Diagnosis | None], ...]] = (
     _unset,
     _bounds,
     _security,
-    _missing,
+    _missing_object,
     _policy,
     _terminating,
     _rights,

@@ -86,7 +86,7 @@ def first_failure(pods: Sequence[Manifest], paths: SpecPaths) -> AttemptFailure 
     if not candidates:
         return None
     first = min(candidates, key=lambda exited: (exited.code not in PERMANENT, exited.finished_at))
-    return _diagnose(first, paths)
+    return _why_exited(first, paths)
 
 
 def why_replaced(pods: Sequence[Manifest], paths: SpecPaths) -> Diagnosis | None:
@@ -153,7 +153,7 @@ def _exit(pod: Manifest, container: Manifest) -> ContainerExit | None:
     )
 
 
-def _diagnose(exited: ContainerExit, paths: SpecPaths) -> AttemptFailure:
+def _why_exited(exited: ContainerExit, paths: SpecPaths) -> AttemptFailure:
     """Why a container ended: by its node's eviction, else its own report, else the last lines of its log."""
     permanent = exited.code in PERMANENT
     if _is_evicted(exited.pod):

@@ -18,7 +18,7 @@ from hatchery_api.contract import (
 from hatchery_api.placement import RunSpec
 from hatchery_operator.domain import INPUT_ANNOTATION, JOB_NAME_LABEL, QUEUE_LABEL, SIZE_ANNOTATION, Manifest, claim_of
 from hatchery_operator.manifests.network import gang_policy, isolation
-from hatchery_operator.manifests.pod import CONTAINER, Attempt, pod_spec
+from hatchery_operator.manifests.pod import CONTAINER, Attempt, hub_endpoint, pod_spec
 from hatchery_operator.manifests.resources import pod_resources, processes
 from hatchery_operator.settings import Settings
 
@@ -47,7 +47,7 @@ def input_problem(attempt: Attempt, settings: Settings) -> str | None:
 
 def job_input(attempt: Attempt, settings: Settings) -> JobInput[RunSpec]:
     """The input of the pods."""
-    hub, run = attempt.spec.hub, attempt.run
+    run = attempt.run
     return JobInput[RunSpec](
         kind=run.kind.kind,
         namespace=run.namespace,
@@ -59,7 +59,7 @@ def job_input(attempt: Attempt, settings: Settings) -> JobInput[RunSpec]:
         spec=attempt.spec,
         inputs=list(attempt.inputs),
         output=Output(root=f"{_storage_root(attempt.spec, settings)}/{run.namespace}/{run.kind.plural}/{run.name}"),
-        hub=HubTarget(endpoint=(hub.endpoint if hub else None) or settings.hub_endpoint),
+        hub=HubTarget(endpoint=hub_endpoint(attempt.spec, settings)),
     )
 
 

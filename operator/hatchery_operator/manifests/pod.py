@@ -21,6 +21,7 @@ from hatchery_operator.domain import (
     CA_CONFIG_MAP,
     CA_KEY,
     INPUT_ANNOTATION,
+    JOB_INDEX_LABEL,
     KIND_LABEL,
     MANAGED_BY_LABEL,
     MANAGER,
@@ -91,6 +92,11 @@ class Attempt:
 def job_name(run: str, stage: str, number: int) -> str:
     """Name of a Job: deterministic, so that no attempt starts twice."""
     return f"{run}-{stage}-a{number}"
+
+
+def hub_endpoint(spec: RunSpec, settings: Settings) -> str:
+    """URL of the Hub: the spec's, else the operator's."""
+    return (spec.hub.endpoint if spec.hub else None) or settings.hub_endpoint
 
 
 def pod_spec(
@@ -173,9 +179,8 @@ def _value(name: str, value: str) -> Manifest:
 
 
 def _environment(attempt: Attempt, settings: Settings) -> list[Manifest]:
-    hub = attempt.spec.hub
-    endpoint = (hub.endpoint if hub else None) or settings.hub_endpoint
-    index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    endpoint = hub_endpoint(attempt.spec, settings)
+    index = f"metadata.annotations['{JOB_INDEX_LABEL}']"
     variables = [
         _value("HOME", TEMPORARY_PATH),
         _value("HF_HOME", f"{TEMPORARY_PATH}/hf"),

@@ -50,13 +50,13 @@ def plan(run: Run, observed: Observed, settings: Settings) -> Plan:
         return _finished(run, observed)
     if run.spec is None:
         return conclude(run, observed, None, Decision(Reason.INVALID_SPEC, run.invalid, verdict="False"))
-    status = run.status if run.status.stages else _with_stages(run)
+    status = run.status if run.status.stages else _initial_status(run)
     stage = next(s for s in status.stages if s.state != "Succeeded")
     decision = _decide(StageContext(replace(run, status=status), run.spec, observed, settings, stage))
     return conclude(replace(run, status=status), observed, stage, decision, previous=run.status)
 
 
-def _with_stages(run: Run) -> RunStatus:
+def _initial_status(run: Run) -> RunStatus:
     return run.status.model_copy(update={"stages": [StageStatus(name=n, state="Waiting") for n in run.kind.stages]})
 
 
@@ -190,11 +190,11 @@ def _with_job(context: StageContext, job: JobSummary) -> Decision:
     if context.spec.suspend:
         return holding.suspended(context, job)
     if holding.has_wrong_size(context, job):
-        return _resize(context, job)
+        return _resize_if_possible(context, job)
     return _working(context, job)
 
 
-def _resize(context: StageContext, job: JobSummary) -> Decision:
+def _resize_if_possible(context: StageContext, job: JobSummary) -> Decision:
     """Changes the size of the Job, unless the new size can never work: then the Job keeps its own."""
     message = misfit(context.run.kind.kind, context.spec, context.settings)
     if not message:
@@ -210,7 +210,7 @@ def _working(context: StageContext, job: JobSummary) -> Decision:
         return Decision(Reason.PENDING, f"Job {job.name} is being deleted", stage=context.stage)
     if job.suspended and context.spec.placement.queue_name:
         return holding.queued(context, job)
-    if job.ready < job.pods and (diagnosis := _diagnose(context)):
+    if job.ready < job.pods and (diagnosis := _why_not_running(context)):
         return _blocked(context, job, diagnosis)
     if job.ready:
         return _running(context, job)
@@ -220,7 +220,7 @@ def _working(context: StageContext, job: JobSummary) -> Decision:
     return _starting(context, job)
 
 
-def _diagnose(context: StageContext) -> Diagnosis | None:
+def _why_not_running(context: StageContext) -> Diagnosis | None:
     """Why not all pods run: they cannot start, they cannot be created, or they were lost."""
     observed, paths = context.observed, context.paths
     cannot_start = why_pending(observed.pods, observed.events, paths)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import yaml
-from tests.support.status_objects import FakeCluster, completed, condition, failed, pipeline, resource, running
+from tests.support.operator.status_objects import FakeCluster, completed, condition, failed, pipeline, resource, running
 
 from hatchery_api import __version__
 from hatchery_cli import app as commands
@@ -222,7 +222,7 @@ def test_an_interrupted_watch_says_how_to_go_on(hatchery, monkeypatch):
         (["watch"], "name one or more runs"),
         (["watch", "x", "--all"], "name one or more runs"),
         (["watch", "x"], "x: no such run"),
-        (["watch", "tiny", "--timeout", "soon"], "--timeout: 'soon' is no duration"),
+        (["watch", "tiny", "--timeout", "soon"], "--timeout: 'soon' is not a duration"),
         (["summary", "x"], "x: no such run"),
         (["status", "-o", "xml"], "xml"),
         (["stauts"], "stauts"),

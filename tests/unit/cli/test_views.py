@@ -1,5 +1,5 @@
 import pytest
-from tests.support.status_objects import blocked, completed, condition, failed, pipeline, resource, running
+from tests.support.operator.status_objects import blocked, completed, condition, failed, pipeline, resource, running
 
 from hatchery_cli.errors import CommandError
 from hatchery_cli.views import RunView, chosen

@@ -1,8 +1,26 @@
-"""What a task gives back."""
+"""What a task is given and what it returns."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from hatchery_jobs.evaluate.model import LoadedModel
+from hatchery_jobs.readers import CorpusSplit
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """What a task works with."""
+
+    field: str
+    """Path of the task's settings in the spec, for messages."""
+    loaded: LoadedModel
+    """Model and tokenizer."""
+    open_corpus: Callable[[str], CorpusSplit]
+    """Opens a split of the corpus that the task names in `corpusRef`."""
+    progress: Callable[[int, int, str], None]
+    """Called with done, total and unit after each batch; raises Interrupted on SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -14,38 +32,38 @@ class Measure:
     value: float
     """Value; may be infinite."""
     n: int
-    """What it is a mean over."""
+    """Count the value is a mean over."""
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One continuation."""
+class Completion:
+    """One continuation of a prompt."""
 
     prompt_index: int
-    """Place of the prompt, presets first."""
+    """Index of the prompt; those of the preset come first."""
     completion_index: int
-    """Place among the continuations of the prompt."""
+    """Index among the continuations of the prompt."""
     prompt: str
     """The prompt."""
     raw: str
-    """The continuation as the model wrote it."""
+    """The continuation as generated."""
     completion: str
     """The continuation after the cut."""
     tokens: int
-    """Tokens the model wrote, the end token not counted."""
+    """Generated tokens, without the end token."""
     stop_reason: str
-    """`block`: cut before the next top-level block; `eos`: the model ended it; `length`: no room left."""
+    """`block`: cut before the next top-level block; `eos`: end token; `length`: `maxLength` reached."""
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """All a task found out."""
+    """Everything a task measured."""
 
     measures: list[Measure]
     """Its numbers, the most important first."""
     definition: dict[str, Any]
-    """How they are defined, for the record."""
-    samples: list[Sample] = field(default_factory=list)
+    """How they are defined, for results.json and the card."""
+    samples: list[Completion] = field(default_factory=list)
     """Continuations."""
 
 
@@ -55,5 +73,5 @@ def number(value: float) -> float | str:
 
 
 def text(value: float) -> str:
-    """The value as text that gives the same number back."""
+    """The value as text that parses to the same float."""
     return repr(float(value))

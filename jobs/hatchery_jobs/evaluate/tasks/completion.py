@@ -1,4 +1,4 @@
-"""Continuations of prompts, cut before the next top-level block."""
+"""Continuations of prompts, cut before the next top-level block of Python."""
 
 import re
 from collections.abc import Mapping
@@ -7,9 +7,8 @@ from typing import Any, Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import CompletionTask
-from hatchery_jobs.evaluate.model import Loaded, check_positions
-from hatchery_jobs.evaluate.tasks.base import Measure, Sample, TaskResult
-from hatchery_jobs.evaluate.tasks.perplexity import Watch
+from hatchery_jobs.evaluate.model import LoadedModel, check_positions
+from hatchery_jobs.evaluate.tasks.base import Completion, Measure, TaskContext, TaskResult
 from hatchery_jobs.runtime import SpecError
 
 PRESETS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -27,14 +26,14 @@ PRESETS: Final[Mapping[str, tuple[str, ...]]] = {
 """Prompts by `preset`: the four tasks of the CodeParrot chapter, and a function with types, docstring and example."""
 
 NEXT_BLOCK: Final = re.compile("\nclass|\ndef|\n#|\n@|\nprint|\nif")
-"""Where a new top-level block of Python begins: the rule of the CodeParrot chapter, character by character."""
+"""Start of a new top-level block of Python; verbatim the rule of the CodeParrot chapter."""
 
 DEFINITION: Final = {
     "mean_tokens": "mean number of tokens the model wrote, the end token not counted",
     "cut_share": "share of continuations that were cut before a new top-level block",
     "seed": "set anew before each prompt, so that prompts do not change each other's continuations",
 }
-"""What the numbers mean."""
+"""Definitions of the numbers, for results.json and the card."""
 
 
 def first_block(text: str) -> str:
@@ -42,35 +41,29 @@ def first_block(text: str) -> str:
     return NEXT_BLOCK.split(text, maxsplit=1)[0].rstrip()
 
 
-def run(task: CompletionTask, field: str, loaded: Loaded, watch: Watch) -> TaskResult:
+def run(task: CompletionTask, context: TaskContext) -> TaskResult:
     """Samples continuations of all prompts.
 
-    Args:
-        task: what is asked.
-        field: path of the task in the spec, for messages.
-        loaded: model and tokenizer.
-        watch: told after each prompt.
-
     Raises:
-        SpecError: a prompt leaves no room, or the model cannot see `maxLength` tokens.
+        SpecError: there is no prompt, a prompt leaves no room, or `maxLength` exceeds the model's context length.
     """
-    field = f"{field}.completion"
+    loaded, field = context.loaded, context.field
     check_positions(f"{field}.maxLength", task.max_length, loaded.positions)
     prompts = encoded_prompts(task, field, loaded.tokenizer)
     if not prompts:
-        raise SpecError(Reason.INVALID_SPEC, f"{field}.prompts: with preset none there must be at least one")
-    samples: list[Sample] = []
+        raise SpecError(Reason.INVALID_SPEC, f"{field}.prompts: empty; preset none needs at least one prompt")
+    completions: list[Completion] = []
     for index, (prompt, ids) in enumerate(prompts):
-        samples += [
-            _sample(task, prompt, written, (index, place))
-            for place, written in enumerate(_continuations(task, loaded, ids))
+        completions += [
+            _completion(task, prompt, generated, (index, number))
+            for number, generated in enumerate(_continuations(task, loaded, ids))
         ]
-        watch(index + 1, len(prompts), "prompts")
-    return TaskResult(_measures(samples), DEFINITION | {"generation": generation_settings(task)}, samples)
+        context.progress(index + 1, len(prompts), "prompts")
+    return TaskResult(_measures(completions), DEFINITION | {"generation": generation_settings(task)}, completions)
 
 
 def encoded_prompts(task: CompletionTask, field: str, tokenizer: Any) -> list[tuple[str, list[int]]]:
-    """All prompts with their tokens, those of the preset first.
+    """All prompts with their token ids, those of the preset first.
 
     Raises:
         SpecError: a prompt leaves no room for a continuation.
@@ -84,17 +77,17 @@ def encoded_prompts(task: CompletionTask, field: str, tokenizer: Any) -> list[tu
         if len(ids) >= task.max_length:
             raise SpecError(
                 Reason.INVALID_SPEC,
-                f"{where}: has {len(ids)} tokens, which leaves no room for a continuation in maxLength "
+                f"{where}: has {len(ids)} tokens, which leaves no room for a continuation within maxLength "
                 f"{task.max_length}; raise {field}.maxLength to more than {len(ids)}, or shorten the prompt",
             )
         if not ids:
-            raise SpecError(Reason.INVALID_SPEC, f"{where}: has no token; write a prompt")
+            raise SpecError(Reason.INVALID_SPEC, f"{where}: has no tokens; write a prompt")
         encoded.append((prompt, ids))
     return encoded
 
 
 def generation_settings(task: CompletionTask) -> dict[str, Any]:
-    """Settings of the sampling with the names of transformers; a temperature of 0 is greedy, and then one is enough."""
+    """Sampling settings under the names of transformers; temperature 0 decodes greedily, one continuation a prompt."""
     if task.temperature == 0:
         return {"do_sample": False, "num_beams": 1, "max_length": task.max_length, "num_return_sequences": 1}
     return {
@@ -110,47 +103,47 @@ def generation_settings(task: CompletionTask) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Written:
-    """What the model wrote after a prompt."""
+class _Generated:
+    """What the model generated after a prompt."""
 
     text: str
     tokens: int
     ended: bool
 
 
-def _continuations(task: CompletionTask, loaded: Loaded, ids: list[int]) -> list[_Written]:
+def _continuations(task: CompletionTask, loaded: LoadedModel, ids: list[int]) -> list[_Generated]:
     import torch
     from transformers import GenerationConfig
 
     settings = {name: value for name, value in generation_settings(task).items() if name != "seed"}
-    # All settings are ours: those a model brings along would change results without being asked for.
+    # the settings that come with a model would change the results silently
     loaded.model.generation_config = GenerationConfig()
     config = GenerationConfig(**settings, eos_token_id=loaded.end_id, pad_token_id=loaded.end_id)
     prompt = torch.tensor([ids], device=loaded.model.device)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.inference_mode():
         torch.manual_seed(task.seed)
         rows = loaded.model.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=config)
-    return [_written(loaded, ids, row) for row in rows[:, len(ids) :].tolist()]
+    return [_generated(loaded, ids, row) for row in rows[:, len(ids) :].tolist()]
 
 
-def _written(loaded: Loaded, ids: list[int], row: list[int]) -> _Written:
+def _generated(loaded: LoadedModel, ids: list[int], row: list[int]) -> _Generated:
     ended = loaded.end_id in row
     own = row[: row.index(loaded.end_id)] if ended else row
-    # Decoded together with the prompt: some tokenizers drop the space in front of the first token.
+    # decoded together with the prompt: some tokenizers drop the space in front of the first token
     text = _decoded(loaded.tokenizer, ids + own)[len(_decoded(loaded.tokenizer, ids)) :]
-    return _Written(text, len(own), ended)
+    return _Generated(text, len(own), ended)
 
 
-def _sample(task: CompletionTask, prompt: str, written: _Written, place: tuple[int, int]) -> Sample:
-    cut = task.stop == "firstTopLevelBlock" and NEXT_BLOCK.search(written.text) is not None
-    return Sample(
-        prompt_index=place[0],
-        completion_index=place[1],
+def _completion(task: CompletionTask, prompt: str, generated: _Generated, indices: tuple[int, int]) -> Completion:
+    cut = task.stop == "firstTopLevelBlock" and NEXT_BLOCK.search(generated.text) is not None
+    return Completion(
+        prompt_index=indices[0],
+        completion_index=indices[1],
         prompt=prompt,
-        raw=written.text,
-        completion=written.text if task.stop == "none" else first_block(written.text),
-        tokens=written.tokens,
-        stop_reason="block" if cut else "eos" if written.ended else "length",
+        raw=generated.text,
+        completion=generated.text if task.stop == "none" else first_block(generated.text),
+        tokens=generated.tokens,
+        stop_reason="block" if cut else "eos" if generated.ended else "length",
     )
 
 
@@ -159,9 +152,9 @@ def _decoded(tokenizer: Any, ids: list[int]) -> str:
     return text
 
 
-def _measures(samples: list[Sample]) -> list[Measure]:
-    count = len(samples)
+def _measures(completions: list[Completion]) -> list[Measure]:
+    count = len(completions)
     return [
-        Measure("mean_tokens", sum(sample.tokens for sample in samples) / count, count),
-        Measure("cut_share", sum(sample.stop_reason == "block" for sample in samples) / count, count),
+        Measure("mean_tokens", sum(completion.tokens for completion in completions) / count, count),
+        Measure("cut_share", sum(completion.stop_reason == "block" for completion in completions) / count, count),
     ]

@@ -1,7 +1,7 @@
-"""Perplexity: every predicted token counts once, whatever the batch."""
+"""Perplexity over all predicted tokens, independent of the batch size."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -10,14 +10,10 @@ import numpy as np
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import PerplexityTask
-from hatchery_jobs.evaluate.model import Loaded, check_positions
-from hatchery_jobs.evaluate.tasks.base import Measure, TaskResult
+from hatchery_jobs.evaluate.model import check_positions
+from hatchery_jobs.evaluate.tasks.base import Measure, TaskContext, TaskResult
 from hatchery_jobs.evaluate.tasks.token_blocks import Block, blocks
-from hatchery_jobs.readers import CorpusSplit
 from hatchery_jobs.runtime import DataError, SpecError
-
-Watch = Callable[[int, int, str], None]
-"""Called with done, total and unit; raises when the pod is asked to end."""
 
 DEFINITION: Final = {
     "perplexity": "exp(loss)",
@@ -33,22 +29,22 @@ DEFINITION: Final = {
     "prefix_token": None,
     "dtype": "float32",
 }
-"""What the numbers mean."""
+"""Definitions of the numbers, for results.json and the card."""
 
 
 @dataclass
 class Sums:
-    """What all blocks add up to."""
+    """Sums over all blocks."""
 
     nats: float = 0.0
     """Cross-entropy of all predicted tokens."""
     tokens: int = 0
     """Predicted tokens."""
     text_bytes: int = 0
-    """Bytes of text they stand for."""
+    """Bytes of text they cover."""
 
     def measures(self) -> list[Measure]:
-        """The numbers; the loss is infinite when a token had probability 0."""
+        """The measures; the loss is infinite when a token had probability 0."""
         loss = self.nats / self.tokens
         bits = self.nats / math.log(2)
         return [
@@ -59,59 +55,54 @@ class Sums:
 
 
 def exponential(loss: float) -> float:
-    """`exp`, infinite where it overflows."""
+    """`exp`, infinite on overflow."""
     try:
         return math.exp(loss)
     except OverflowError:
         return math.inf
 
 
-def run(task: PerplexityTask, field: str, loaded: Loaded, split: CorpusSplit, watch: Watch) -> TaskResult:
-    """Measures a model on the documents of a split.
-
-    Args:
-        task: what is asked.
-        field: path of the task in the spec, for messages.
-        loaded: model and tokenizer.
-        split: the documents.
-        watch: told after each batch.
+def run(task: PerplexityTask, context: TaskContext) -> TaskResult:
+    """Measures the model on the documents of a split.
 
     Raises:
-        SpecError: sequences are longer than the model can see.
-        DataError: there is no token to predict, or the model gives no numbers.
+        SpecError: sequences exceed the model's context length.
+        DataError: the split has no token to predict, or the loss is NaN.
     """
-    length = sequence_length(task, field, loaded.positions)
-    found = blocks(loaded.tokenizer, split.batches(), length, loaded.end_id)
-    sums = Sums()
+    loaded = context.loaded
+    length = sequence_length(task, context.field, loaded.positions)
+    split = context.open_corpus(task.corpus_ref.split)
     documents = split.documents
+    sequences = blocks(loaded.tokenizer, split.batches(), length, loaded.end_id)
+    sums = Sums()
     limit = None if task.max_batches < 0 else task.max_batches
-    for batch in islice(batched(found, task.batch_sequences), limit):
+    for batch in islice(batched(sequences, task.batch_sequences), limit):
         _add(sums, loaded.model, batch)
-        watch(batch[-1].documents, documents, "documents")
-    _check(sums, field)
+        context.progress(batch[-1].documents, documents, "documents")
+    _check(sums, context.field)
     definition = DEFINITION | {"sequence_length": length, "text_bytes": sums.text_bytes}
     return TaskResult(sums.measures(), definition)
 
 
 def sequence_length(task: PerplexityTask, field: str, positions: int | None) -> int:
-    """Tokens in a block.
+    """Tokens in a block: the task's setting, else the model's context length.
 
     Raises:
-        SpecError: the model cannot see so many, or nothing says how many.
+        SpecError: the setting exceeds the context length, or neither is known.
     """
-    field = f"{field}.perplexity.sequenceLength"
+    field = f"{field}.sequenceLength"
     if task.sequence_length is not None:
         check_positions(field, task.sequence_length, positions)
         return task.sequence_length
     if positions is None:
-        raise SpecError(Reason.INVALID_SPEC, f"{field}: the model has no longest sequence; set how many tokens to use")
+        raise SpecError(Reason.INVALID_SPEC, f"{field}: the model has no context length; set the tokens in a sequence")
     return positions
 
 
-def batched(found: Iterable[Block], size: int) -> Iterator[list[Block]]:
-    """Batches of blocks of equal length, so that no batch needs padding: a shorter block is one of its own."""
+def batched(sequences: Iterable[Block], size: int) -> Iterator[list[Block]]:
+    """Batches of blocks of equal length, which need no padding; a shorter block makes its own batch."""
     batch: list[Block] = []
-    for block in found:
+    for block in sequences:
         if batch and (len(batch) == size or len(block.ids) != len(batch[0].ids)):
             yield batch
             batch = []
@@ -136,22 +127,20 @@ def token_losses(model: Any, ids: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         tokens = torch.from_numpy(ids).to(model.device)
         logits = model(tokens, use_cache=False).logits
-        # A block at a time: over the whole batch this would need the memory of the logits twice more.
+        # one block at a time: over the whole batch this would take two more copies of the logits
         losses = [
             torch.nn.functional.cross_entropy(row[:-1], targets[1:], reduction="none")
             for row, targets in zip(logits, tokens, strict=True)
         ]
-        found: np.ndarray = torch.stack(losses).double().cpu().numpy()
-    return found
+        stacked: np.ndarray = torch.stack(losses).double().cpu().numpy()
+    return stacked
 
 
 def _check(sums: Sums, field: str) -> None:
     if not sums.tokens:
-        raise DataError(
-            Reason.NOT_ENOUGH_TEXT, f"{field}.perplexity: the split holds no token to predict; measure on more text"
-        )
+        raise DataError(Reason.NOT_ENOUGH_TEXT, f"{field}: the split has no token to predict; measure on more text")
     if math.isnan(sums.nats):
         raise DataError(
             Reason.NON_FINITE_LOSS,
-            f"{field}.perplexity: the model's loss is no number: its weights are broken; take an earlier checkpoint",
+            f"{field}: the loss is NaN because the weights are broken; use an earlier checkpoint",
         )

@@ -24,7 +24,7 @@ from hatchery_api.status import HubRevision
 from hatchery_jobs.hub import push_once
 from hatchery_jobs.pretrain.checkpoint.store import MANIFEST, OPTIMIZER, WEIGHTS
 from hatchery_jobs.pretrain.state import RunState
-from hatchery_jobs.runtime import JobError, RetryableError, link_file, log, redact
+from hatchery_jobs.runtime import JobError, RetryableError, link_file, log, redact, retry_delay
 
 FIRST_WAIT_SECONDS: Final = 5.0
 """Before the second attempt; doubled for each further one."""
@@ -73,8 +73,7 @@ def wait_seconds(failures: int, asked: float, chance: float) -> float:
         asked: Seconds the Hub asks for.
         chance: From 0 to 1, so that many runs do not come back at once.
     """
-    longest = min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** min(failures - 1, 32))
-    return max(asked, longest * (1 + chance) / 2)
+    return retry_delay(failures, FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS, retry_after=asked, jitter=chance)
 
 
 @dataclass(frozen=True)

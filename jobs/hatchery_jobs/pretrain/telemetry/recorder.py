@@ -16,11 +16,11 @@ from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
 from hatchery_jobs.pretrain.record import event_log as timeline
 from hatchery_jobs.pretrain.record.curve import CURVE, Curve
 from hatchery_jobs.pretrain.record.event_log import TIMELINE, Timeline
+from hatchery_jobs.pretrain.record.sample_log import SAMPLES, Sample, store_samples
 from hatchery_jobs.pretrain.state import RunState, Update, goodput
 from hatchery_jobs.pretrain.telemetry.metrics import RunMetrics
 from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_jobs.pretrain.telemetry.trackers import measured_numbers, open_trackers, update_numbers
-from hatchery_jobs.pretrain.training.generate import SAMPLES, Sample, store_samples
 from hatchery_jobs.runtime import RECORD, ProgressReporter, debug, log, serve_metrics, to_file
 
 DONE: Final = "done"

@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol
 
 from hatchery_api.contract import JobInput
 from hatchery_api.resources.pretrain import PretrainRunSpec, WandB
+from hatchery_jobs.pretrain.record.sample_log import Sample
 from hatchery_jobs.pretrain.state import RunState, Update, perplexity
 from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
-from hatchery_jobs.pretrain.training.generate import Sample
 from hatchery_jobs.runtime import log
 
 FLUSH_SECONDS: Final = 30

@@ -4,35 +4,14 @@ They never change what is learnt: chance comes from a generator of their own, an
 one prompt at a time, T tokens so far, V vocabulary.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 
-from hatchery_api.base import Record
-from hatchery_jobs.runtime import write_atomically
-
-SAMPLES: Final = "samples.jsonl"
-"""Name of the file in the model's folder: one line of JSON for each sample."""
-
-
-class Sample(Record):
-    """What the model wrote after a prompt."""
-
-    step: int
-    """Updates the model had learnt from."""
-    prompt: str
-    """The beginning, as the spec says it."""
-    text: str
-    """What the model added; of an encoder-decoder what it answered."""
-    tokens: int
-    """Tokens it wrote."""
-    ended: bool
-    """Whether it ended the text itself."""
+from hatchery_jobs.pretrain.record.sample_log import Sample
 
 
 def write_samples(
@@ -129,18 +108,3 @@ def _text(tokenizer: Any, before: list[int], written: list[int]) -> tuple[str, i
     own = written[:-1] if written and written[-1] == tokenizer.eos_token_id else written
     # decoded together with the prompt: some tokenizers drop the space in front of the first token
     return tokenizer.decode(before + own)[len(tokenizer.decode(before)) :], len(own)
-
-
-def store_samples(path: Path, samples: Sequence[Sample], before_step: int) -> None:
-    """Adds samples to the file, in which only those of steps before `before_step` stay."""
-    kept = [sample for sample in read_samples(path) if sample.step < before_step]
-    lines = (json.dumps(sample.wire(), ensure_ascii=False) + "\n" for sample in [*kept, *samples])
-    write_atomically(path, "".join(lines).encode())
-
-
-def read_samples(path: Path) -> list[Sample]:
-    """All samples of a run; none where it wrote none."""
-    if not path.exists():
-        return []
-    with path.open() as lines:
-        return [Sample.model_validate_json(line) for line in lines]

@@ -11,15 +11,12 @@ from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.checkpoint.publish import Publisher, is_wanted
 from hatchery_jobs.pretrain.checkpoint.snapshot import apply
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
-from hatchery_jobs.pretrain.data.loader import open_feed
-from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, target_tokens
-from hatchery_jobs.pretrain.data.vocabulary import Vocabulary, copy_tokenizer, load_vocabulary
+from hatchery_jobs.pretrain.data import TokenStore, Vocabulary, copy_tokenizer, load_vocabulary, open_loader
 from hatchery_jobs.pretrain.distributed.process_group import ProcessGroup, init_distributed
 from hatchery_jobs.pretrain.distributed.sharding import shard
-from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS, OUTBOX, Flag, WorkerSpec
-from hatchery_jobs.pretrain.model.config import ModelConfig
-from hatchery_jobs.pretrain.model.weights import model_shape
-from hatchery_jobs.pretrain.objectives.registry import build_objective
+from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS, OUTBOX, STREAMS, Flag, WorkerSpec
+from hatchery_jobs.pretrain.model import ModelConfig, model_config
+from hatchery_jobs.pretrain.objectives import build_objective, objective_info, row_tokens
 from hatchery_jobs.pretrain.record.event_log import TIMELINE, existed_seconds, read_timeline
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.pretrain.telemetry.hardware import this_device
@@ -46,7 +43,7 @@ def prepare(order: WorkerSpec) -> Trainer:
         if team.leads:
             order.halve_after_a_kill()
     vocabulary = load_vocabulary(order.tokenizer)
-    shape = model_shape(spec, vocabulary, order.weights)
+    shape = model_config(spec, vocabulary, order.weights)
     check_memory(shape.parameters, team.size if team.is_sharded else 1, team.device)
     model, forward, optimizer = _model(spec, team, shape, vocabulary, order.weights)
     checkpoints = Checkpoints(order.folder / CHECKPOINTS, spec.checkpoint.keep_last)
@@ -58,14 +55,22 @@ def prepare(order: WorkerSpec) -> Trainer:
         state = state.model_copy(update={"wall_seconds": max(state.wall_seconds, existed)})
     setup = _setup(spec, team, shape)
     recorder = Recorder(order, state, setup) if team.leads else NullRecorder()
-    feed, tokens_per_byte = open_feed(order, vocabulary, team)
+    store = TokenStore(order.tokens, row_tokens(spec))
+    source = open_loader(
+        order.job,
+        store,
+        vocabulary,
+        broadcast=team.told_by_lead,
+        scratch=order.signs,
+        milestones=order.folder / STREAMS if team.leads else None,
+    )
     log("training", rank=team.rank, workers=team.size, device=setup.device.name, step=state.step)
     return Trainer(
         team=team,
         order=order,
         spec=spec,
         setup=setup,
-        objective=build_objective(spec, vocabulary, feed, team.device, tokens_per_byte),
+        objective=build_objective(spec, vocabulary, source, team.device, store.tokens_per_byte),
         rows=team.told_by_lead(order.micro_batch()),
         model=model,
         forward=forward,
@@ -102,7 +107,7 @@ def _model(
 
 def _compiled(spec: PretrainRunSpec, team: ProcessGroup, model: Any) -> Any:
     """The model, compiled where it pays: on GPUs whose shapes never change; on CPUs it costs more than it brings."""
-    pads = learns_pairs(spec) and spec.data.dynamic_padding
+    pads = objective_info(spec).reads_pairs(spec) and spec.data.dynamic_padding
     has_compiler = any(shutil.which(program) for program in COMPILERS)
     wanted = spec.compile == "always" or (spec.compile == "auto" and team.device.type == "cuda" and not pads)
     log("compile", rank=team.rank, wanted=spec.compile, active=wanted and has_compiler, compiler=has_compiler)
@@ -116,7 +121,7 @@ def _setup(spec: PretrainRunSpec, team: ProcessGroup, shape: ModelConfig) -> Run
     return RunInfo(
         parameters=shape.parameters,
         tokens_per_step=spec.batch.sequences * spec.data.sequence_length,
-        flops_per_token=shape.flops_per_token(spec.data.sequence_length, target_tokens(spec)),
+        flops_per_token=shape.flops_per_token(spec.data.sequence_length, objective_info(spec).target_tokens(spec)),
         workers=team.size,
         device=this_device(team.device, spec.precision),
     )

@@ -21,13 +21,13 @@ from hatchery_jobs.pretrain.checkpoint.writer import CheckpointWriter
 from hatchery_jobs.pretrain.distributed.process_group import ProcessGroup
 from hatchery_jobs.pretrain.distributed.sharding import unsynced
 from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
-from hatchery_jobs.pretrain.objectives.base import Objective
-from hatchery_jobs.pretrain.objectives.fused_loss import LossModel
+from hatchery_jobs.pretrain.objectives import Objective
 from hatchery_jobs.pretrain.record.curve import CURVE
 from hatchery_jobs.pretrain.state import RunState, Update
 from hatchery_jobs.pretrain.telemetry.recorder import NullRecorder, Recorder
 from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_jobs.pretrain.training import guard
+from hatchery_jobs.pretrain.training.fused_loss import LossModel
 from hatchery_jobs.runtime import RetryableError, storage_errors
 
 CATCH_UP_SECONDS: Final = 120.0

@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.evaluate import EvalRunSpec
 from hatchery_api.status import InputRecord
-from hatchery_jobs.evaluate.model import Loaded
+from hatchery_jobs.evaluate.model import LoadedModel
 from hatchery_jobs.runtime.artifacts import open_draft
 from hatchery_jobs.runtime.context import Context
 from hatchery_jobs.runtime.progress import ProgressReporter
@@ -61,12 +61,12 @@ def tiny_model(vocabulary: int, *, seed: int = 0) -> Any:
 
 
 @pytest.fixture
-def loaded(tokenizer: Any) -> Loaded:
-    return Loaded(model=tiny_model(len(tokenizer)), tokenizer=tokenizer, parameters=1, positions=POSITIONS)
+def loaded(tokenizer: Any) -> LoadedModel:
+    return LoadedModel(model=tiny_model(len(tokenizer)), tokenizer=tokenizer, parameters=1, positions=POSITIONS)
 
 
 @pytest.fixture
-def model_folder(tmp_path: Path, loaded: Loaded) -> Path:
+def model_folder(tmp_path: Path, loaded: LoadedModel) -> Path:
     loaded.model.save_pretrained(tmp_path / "model")
     loaded.tokenizer.save_pretrained(tmp_path / "model")
     return tmp_path / "model"

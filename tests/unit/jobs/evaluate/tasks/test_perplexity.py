@@ -9,7 +9,8 @@ import torch
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import PerplexityTask
-from hatchery_jobs.evaluate.model import Loaded
+from hatchery_jobs.evaluate.model import LoadedModel
+from hatchery_jobs.evaluate.tasks.base import TaskContext
 from hatchery_jobs.evaluate.tasks.perplexity import exponential, run
 from hatchery_jobs.readers.corpus_artifact import CorpusSplit, open_split
 from hatchery_jobs.runtime.errors import DataError, Interrupted, SpecError
@@ -25,18 +26,18 @@ def texts(tmp_path: Path) -> CorpusSplit:
 
 
 def measured(
-    loaded: Loaded, texts: CorpusSplit, watch: Any = lambda *_: None, **fields: Any
+    loaded: LoadedModel, texts: CorpusSplit, watch: Any = lambda *_: None, **fields: Any
 ) -> dict[str, tuple[float, int]]:
     task = PerplexityTask.model_validate({"corpusRef": {"name": "c"}, "sequenceLength": 16, **fields})
-    found = run(task, "spec.tasks[2]", loaded, texts, watch)
+    found = run(task, TaskContext("spec.tasks[2].perplexity", loaded, lambda _split: texts, watch))
     return {m.metric: (m.value, m.n) for m in found.measures}
 
 
-def stream(loaded: Loaded) -> list[int]:
+def stream(loaded: LoadedModel) -> list[int]:
     return [i for text in DOCUMENTS for i in (*loaded.tokenizer(text)["input_ids"], loaded.end_id)]
 
 
-def slow_losses(loaded: Loaded, length: int) -> list[float]:
+def slow_losses(loaded: LoadedModel, length: int) -> list[float]:
     """-ln p of every predicted token, one forward pass each over nothing but the tokens before it."""
     ids = stream(loaded)
     losses = []
@@ -49,7 +50,7 @@ def slow_losses(loaded: Loaded, length: int) -> list[float]:
     return losses
 
 
-def test_a_uniform_model_has_the_size_of_the_vocabulary(loaded: Loaded, texts: CorpusSplit) -> None:
+def test_a_uniform_model_has_the_size_of_the_vocabulary(loaded: LoadedModel, texts: CorpusSplit) -> None:
     for parameter in loaded.model.parameters():
         parameter.data.zero_()
     found = measured(loaded, texts)
@@ -59,7 +60,7 @@ def test_a_uniform_model_has_the_size_of_the_vocabulary(loaded: Loaded, texts: C
 
 
 @pytest.mark.parametrize("length", [16, 40, 96])
-def test_every_predicted_token_counts_once(loaded: Loaded, texts: CorpusSplit, length: int) -> None:
+def test_every_predicted_token_counts_once(loaded: LoadedModel, texts: CorpusSplit, length: int) -> None:
     slow = slow_losses(loaded, length)
     found = measured(loaded, texts, sequenceLength=length)
     assert len(stream(loaded)) % length != 0
@@ -67,7 +68,7 @@ def test_every_predicted_token_counts_once(loaded: Loaded, texts: CorpusSplit, l
     assert found["perplexity"][0] == pytest.approx(math.exp(sum(slow) / len(slow)), rel=1e-5)
 
 
-def test_bits_per_byte_relates_to_loss_by_tokens_and_bytes(loaded: Loaded, texts: CorpusSplit) -> None:
+def test_bits_per_byte_relates_to_loss_by_tokens_and_bytes(loaded: LoadedModel, texts: CorpusSplit) -> None:
     found = measured(loaded, texts, sequenceLength=96)
     ids = stream(loaded)
     # Every end of a block of 96 tokens is inside ASCII text here, where a token's bytes are its characters.
@@ -79,31 +80,31 @@ def test_bits_per_byte_relates_to_loss_by_tokens_and_bytes(loaded: Loaded, texts
 
 
 @pytest.mark.parametrize("size", [1, 3, 8, 1000])
-def test_the_batch_does_not_change_the_result(loaded: Loaded, texts: CorpusSplit, size: int) -> None:
+def test_the_batch_does_not_change_the_result(loaded: LoadedModel, texts: CorpusSplit, size: int) -> None:
     one = measured(loaded, texts, batchSequences=1)
     assert measured(loaded, texts, batchSequences=size) == {
         name: (pytest.approx(value, rel=1e-6), n) for name, (value, n) in one.items()
     }
 
 
-def test_the_default_length_is_all_the_model_can_see(loaded: Loaded, texts: CorpusSplit) -> None:
+def test_the_default_length_is_all_the_model_can_see(loaded: LoadedModel, texts: CorpusSplit) -> None:
     assert measured(loaded, texts, sequenceLength=None) == measured(loaded, texts, sequenceLength=96)
 
 
-def test_batches_end_where_asked(loaded: Loaded, texts: CorpusSplit) -> None:
+def test_batches_end_where_asked(loaded: LoadedModel, texts: CorpusSplit) -> None:
     slow = slow_losses(loaded, 16)[:30]
     found = measured(loaded, texts, batchSequences=2, maxBatches=1)
     assert found["loss"] == (pytest.approx(sum(slow) / 30, rel=1e-6), 30)
 
 
-def test_progress_reaches_all_documents(loaded: Loaded, texts: CorpusSplit) -> None:
+def test_progress_reaches_all_documents(loaded: LoadedModel, texts: CorpusSplit) -> None:
     seen: list[tuple[int, int, str]] = []
     measured(loaded, texts, lambda *facts: seen.append(facts), batchSequences=2)
     assert seen[-1] == (4, 4, "documents")
     assert len(seen) > 2
 
 
-def test_overflow_is_infinite(loaded: Loaded, texts: CorpusSplit) -> None:
+def test_overflow_is_infinite(loaded: LoadedModel, texts: CorpusSplit) -> None:
     assert exponential(709.0) < math.inf == exponential(710.0)
     with torch.no_grad():
         loaded.model.transformer.ln_f.weight.mul_(1e6)
@@ -112,35 +113,35 @@ def test_overflow_is_infinite(loaded: Loaded, texts: CorpusSplit) -> None:
     assert 710 < found["loss"][0] < math.inf
 
 
-def test_a_broken_model_is_an_error(loaded: Loaded, texts: CorpusSplit) -> None:
+def test_a_broken_model_is_an_error(loaded: LoadedModel, texts: CorpusSplit) -> None:
     with torch.no_grad():
         loaded.model.transformer.ln_f.weight.fill_(math.nan)
-    with pytest.raises(DataError, match=r"spec\.tasks\[2\]\.perplexity: the model's loss is no number") as caught:
+    with pytest.raises(DataError, match=r"spec\.tasks\[2\]\.perplexity: the loss is NaN") as caught:
         measured(loaded, texts)
     assert caught.value.reason == Reason.NON_FINITE_LOSS
 
 
-def test_longer_sequences_than_the_model_can_see_are_refused(loaded: Loaded, texts: CorpusSplit) -> None:
-    with pytest.raises(SpecError, match=r"spec\.tasks\[2\]\.perplexity\.sequenceLength: 97 tokens.* see 96") as caught:
+def test_longer_sequences_than_the_model_can_see_are_refused(loaded: LoadedModel, texts: CorpusSplit) -> None:
+    with pytest.raises(SpecError, match=r"spec\.tasks\[2\]\.perplexity\.sequenceLength: 97 tokens.* of 96") as caught:
         measured(loaded, texts, sequenceLength=97)
     assert caught.value.reason == Reason.SEQUENCE_TOO_LONG
 
 
-def test_a_model_without_positions_needs_a_length(loaded: Loaded, texts: CorpusSplit) -> None:
-    endless = Loaded(loaded.model, loaded.tokenizer, 1, None)
+def test_a_model_without_positions_needs_a_length(loaded: LoadedModel, texts: CorpusSplit) -> None:
+    endless = LoadedModel(loaded.model, loaded.tokenizer, 1, None)
     assert measured(endless, texts) == measured(loaded, texts)
-    with pytest.raises(SpecError, match=r"sequenceLength: the model has no longest sequence"):
+    with pytest.raises(SpecError, match=r"sequenceLength: the model has no context length"):
         measured(endless, texts, sequenceLength=None)
 
 
-def test_nothing_to_predict_is_an_error(loaded: Loaded, texts: CorpusSplit, tmp_path: Path) -> None:
+def test_nothing_to_predict_is_an_error(loaded: LoadedModel, texts: CorpusSplit, tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": [""]}), tmp_path / "data/train-00000-of-00001.parquet")
     with pytest.raises(DataError, match="no token to predict") as caught:
         measured(loaded, open_split(tmp_path, "train"))
     assert caught.value.reason == Reason.NOT_ENOUGH_TEXT
 
 
-def test_the_watcher_can_end_it(loaded: Loaded, texts: CorpusSplit) -> None:
+def test_the_watcher_can_end_it(loaded: LoadedModel, texts: CorpusSplit) -> None:
     def watch(*_: object) -> None:
         raise Interrupted("now")
 

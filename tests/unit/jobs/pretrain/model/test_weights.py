@@ -76,5 +76,5 @@ def test_weights_on_the_hub_are_one_commit_without_code_or_pickles(tmp_path, mon
 
 
 def test_a_hub_that_is_away_is_asked_again_later(tmp_path):
-    with pytest.raises(RetryableError, match=r"spec\.model\.from\.hub: org/m at main.*it is tried again"):
+    with pytest.raises(RetryableError, match=r"spec\.model\.from\.hub: org/m at main.*retrying"):
         find_weights(context(tmp_path, {"hub": {"repo": "org/m"}}))

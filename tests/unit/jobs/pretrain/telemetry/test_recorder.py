@@ -12,13 +12,13 @@ from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
 from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.record.event_log import TIMELINE, read_timeline, restarts
+from hatchery_jobs.pretrain.record.sample_log import SAMPLES, Sample, read_samples
 from hatchery_jobs.pretrain.state import RunState, Times, Update, goodput
 from hatchery_jobs.pretrain.telemetry import metrics
 from hatchery_jobs.pretrain.telemetry import recorder as record
 from hatchery_jobs.pretrain.telemetry.hardware import Device
 from hatchery_jobs.pretrain.telemetry.recorder import NullRecorder, Recorder, keep_log, log_file
 from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
-from hatchery_jobs.pretrain.training.generate import SAMPLES, Sample, read_samples
 from hatchery_jobs.runtime import logs
 from hatchery_jobs.runtime.errors import RetryableError
 from hatchery_jobs.runtime.progress import REGISTRY

@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain import PretrainRunSpec
+from hatchery_jobs.pretrain.record.sample_log import Sample
 from hatchery_jobs.pretrain.state import RunState, Times, Update
 from hatchery_jobs.pretrain.telemetry import trackers as tracking
 from hatchery_jobs.pretrain.telemetry.hardware import Device
@@ -23,7 +24,6 @@ from hatchery_jobs.pretrain.telemetry.trackers import (
     open_trackers,
     update_numbers,
 )
-from hatchery_jobs.pretrain.training.generate import Sample
 
 SETUP = RunInfo(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("cpu", 1e6))
 UPDATE = Update(

@@ -13,7 +13,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from hatchery_jobs.pretrain.training.generate import Sample, _chosen, read_samples, store_samples, write_samples
+from hatchery_jobs.pretrain.record.sample_log import Sample, read_samples, store_samples
+from hatchery_jobs.pretrain.training.generate import _chosen, write_samples
 
 PROMPTS = ["def area(", "class A"]
 SETTINGS = {"max_tokens": 8, "temperature": 0.0, "seed": 1, "step": 5, "should_stop": lambda: False}

@@ -8,7 +8,7 @@ from tests.support.jobs.training_loop import train
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
-from hatchery_jobs.pretrain.data.feed import StoreFeed
+from hatchery_jobs.pretrain.data.loader import StoreSource
 from hatchery_jobs.pretrain.distributed.process_group import ProcessGroup
 from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS
 from hatchery_jobs.pretrain.objectives.causal import Causal
@@ -27,13 +27,13 @@ def one_thread():
 def read_positions(monkeypatch):
     """Positions of the run that were read, in order."""
     read = []
-    training = StoreFeed.training
+    training = StoreSource.training
 
     def recorded(self, first, count):
         read.extend(range(first, first + count))
         return training(self, first, count)
 
-    monkeypatch.setattr(StoreFeed, "training", recorded)
+    monkeypatch.setattr(StoreSource, "training", recorded)
     return read
 
 
