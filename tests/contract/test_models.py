@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 from pydantic import BaseModel
-from tests.support.guide import GUIDE, LEAST, examples
+from tests.support.jobs.guide import GUIDE, LEAST, examples
 from tests.support.jobs.objective_feeds import small_vocabulary
 
 from hatchery_api.base import Record
