@@ -90,8 +90,8 @@ def test_the_namespace_does_refuse_what_is_not_restricted(restricted, change) ->
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ({"env": [{"name": "HF_TOKEN", "value": "x"}]}, "not the user's to set"),
-        ({"env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]}, "not the user's to set"),
+        ({"env": [{"name": "HF_TOKEN", "value": "x"}]}, "this variable is reserved"),
+        ({"env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]}, "this variable is reserved"),
         ({"volumes": [{"name": "a", "mountPath": "/claims", "emptyDir": {}}]}, "mount elsewhere"),
         ({"serviceAccountName": "admin"}, "unknown field"),
     ],

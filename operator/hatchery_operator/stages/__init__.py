@@ -1,21 +1,19 @@
 """The stages of each kind: the artifacts each needs, the shape of its pods and their resources, from the spec.
 
-Pure: no I/O, no clock. A new kind adds a module here and its line in `STAGES`. `planning`, `manifests` and
+Pure: no I/O, no clock. A new kind adds a module here, named like its package in `KINDS`. `planning`, `manifests` and
 `controller` may import this package; it imports `domain` and the settings.
 """
 
+from importlib import import_module
 from typing import Final
 
+from hatchery_api.kinds import KINDS
 from hatchery_api.placement import RunSpec
 from hatchery_operator.domain.stage import Need, Stage
-from hatchery_operator.stages import corpus, evaluate, pretrain, tokenizer
 from hatchery_operator.stages.resources import misfit, pod_resources, processes
 
 STAGES: Final[dict[str, tuple[Stage, ...]]] = {
-    "CorpusBuild": corpus.STAGES,
-    "TokenizerBuild": tokenizer.STAGES,
-    "PretrainRun": pretrain.STAGES,
-    "EvalRun": evaluate.STAGES,
+    kind.kind: import_module(f"hatchery_operator.stages.{kind.package}").STAGES for kind in KINDS
 }
 """Stages of each kind, in order."""
 

@@ -176,7 +176,7 @@ REFUSED = [
     ({"env": [{"name": "CUDA_VISIBLE_DEVICES", "value": "0"}]}, "env.0.name", "choose another"),
     ({"env": [{"name": "A"}]}, "env.0", "exactly one of value, valueFrom"),
     ({"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]}, "fieldRef", "not permitted"),
-    ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "", "A is there twice"),
+    ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "", "A appears twice"),
     (
         {"volumes": [{"name": "a", "mountPath": "/mnt/a", "hostPath": {"path": "/"}}]},
         "volumes.0.hostPath",
@@ -190,9 +190,9 @@ REFUSED = [
     ({"labels": {"batch.kubernetes.io/job-name": "other"}}, "labels", "your own domain"),
     ({"labels": {"job-name": "other"}}, "labels", "your own domain"),
     ({"labels": {"hatchery.dev/uid": "other"}}, "labels", "your own domain"),
-    ({"labels": {"team": "not a value"}}, "labels", "is no label"),
-    ({"annotations": {"io.kubernetes.cri-o.Devices": "/dev/fuse"}}, "annotations", "these may"),
-    ({"annotations": {"cdi.k8s.io/gpus": "nvidia.com/gpu=all"}}, "annotations", "these may"),
+    ({"labels": {"team": "not a value"}}, "labels", "is not a valid label"),
+    ({"annotations": {"io.kubernetes.cri-o.Devices": "/dev/fuse"}}, "annotations", "allowed are"),
+    ({"annotations": {"cdi.k8s.io/gpus": "nvidia.com/gpu=all"}}, "annotations", "allowed are"),
     ({"serviceAccountName": "admin"}, "serviceAccountName", "not permitted"),
     ({"resourceClaims": [{"name": "gpu"}]}, "resourceClaims.0", "exactly one of resourceClaimName"),
 ]
