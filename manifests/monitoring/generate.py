@@ -12,7 +12,7 @@ from manifests.monitoring.evaluation import evaluation
 from manifests.monitoring.fleet import fleet
 from manifests.monitoring.run import run
 
-from hatchery_api.schema import generate as api
+from hatchery_api.schema import BANNER, dump_yaml, generate
 
 ALERTS: Final = Path(__file__).resolve().parents[2] / "charts/hatchery/alerts.yaml"
 """The rules, as `promtool` reads them."""
@@ -33,8 +33,8 @@ def generated_files() -> dict[str, str]:
         f"charts/hatchery/dashboards/{name}.json": json.dumps(make(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
         for name, make in DASHBOARDS.items()
     }
-    return {**dashboards, "manifests/monitoring/prometheusrule.yaml": api.BANNER + api.dump_yaml(rule)}
+    return {**dashboards, "manifests/monitoring/prometheusrule.yaml": BANNER + dump_yaml(rule)}
 
 
 if __name__ == "__main__":
-    sys.exit(api.main(generated_files()))
+    sys.exit(generate(generated_files()))

@@ -1,15 +1,11 @@
 """The status all four resources share."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from hatchery_api.base import Record, cel
 from hatchery_api.conditions import Condition
-from hatchery_api.resources.corpus import CorpusResult
-from hatchery_api.resources.evaluate import EvalResult
-from hatchery_api.resources.pretrain.result import PretrainResult
-from hatchery_api.resources.tokenizer import TokenizerResult
 
 
 class Artifact(Record):
@@ -84,6 +80,10 @@ class StageStatus(Record):
     """Pods of the newest Job that were lost to eviction, preemption or drain, the newest ones."""
 
 
+LOSSES: Final = ("loss", "train_loss")
+"""Names of the live number that is the training loss: of our own jobs, of transformers' callback."""
+
+
 class ProgressMetric(Record):
     """One live number."""
 
@@ -102,10 +102,20 @@ class ProgressStatus(Record):
     """Share done."""
     eta: Annotated[str, Field(max_length=32)] | None = None
     """Estimated time left, for people: `1h12m`."""
+    loss: Annotated[str, Field(max_length=32)] | None = None
+    """Training loss, rounded for `kubectl get`."""
     metrics: Annotated[list[ProgressMetric], Field(max_length=32)] = []
     """Live numbers."""
     updated_at: Annotated[str, Field(max_length=32)] | None = None
     """When the pod last reported, RFC 3339."""
+
+
+class Result(Record):
+    """What a finished run reports; each kind has its own."""
+
+    def rounded(self) -> dict[str, str]:
+        """The numbers that columns of `kubectl get` show, by name; a column cannot round."""
+        return {}
 
 
 class RunStatus(Record):
@@ -147,21 +157,8 @@ class RunStatus(Record):
     hub: HubRevision | None = None
     """What was pushed."""
 
+    display: Annotated[dict[str, str], Field(max_length=8)] = {}
+    """Main numbers of the result, rounded for `kubectl get`."""
+
     inputs: Annotated[list[InputRecord], Field(max_length=32)] = []
     """Inputs as they were used."""
-
-
-class CorpusBuildStatus(RunStatus, CorpusResult):
-    """Status of a CorpusBuild."""
-
-
-class TokenizerBuildStatus(RunStatus, TokenizerResult):
-    """Status of a TokenizerBuild."""
-
-
-class PretrainRunStatus(RunStatus, PretrainResult):
-    """Status of a PretrainRun."""
-
-
-class EvalRunStatus(RunStatus, EvalResult):
-    """Status of an EvalRun."""

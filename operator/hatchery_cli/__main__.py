@@ -2,7 +2,7 @@
 
 
 def main() -> None:
-    """Runs the command line and ends the process with its exit code."""
+    """Runs the command line and exits with its exit code."""
     from hatchery_cli.app import run
 
     run()

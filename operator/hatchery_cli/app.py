@@ -1,4 +1,4 @@
-"""The commands."""
+"""The commands and their options."""
 
 import json
 import sys
@@ -15,9 +15,9 @@ from rich.text import Text
 
 from hatchery_api import __version__
 from hatchery_api.base import parse_duration
-from hatchery_api.status import PretrainRunStatus
-from hatchery_cli import curve
+from hatchery_api.resources.pretrain import PretrainRunStatus
 from hatchery_cli.client import Cluster, KubeCluster
+from hatchery_cli.curve import hub_settings, read_from_hub
 from hatchery_cli.errors import CommandError, Exit
 from hatchery_cli.render import reasons_table, runs_table
 from hatchery_cli.summary import Curves, facts, summary
@@ -25,38 +25,38 @@ from hatchery_cli.views import RunView, chosen
 from hatchery_cli.watch import Watch
 
 PIPE_COLUMNS: Final = 160
-"""Width of tables where there is no terminal."""
+"""Width of tables when the output is not a terminal."""
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
-    help="Raise language models from raw text: start, watch and sum up runs. Also `kubectl hatchery`.",
+    help="Train language models from raw text: apply, watch and summarize runs. Also available as `kubectl hatchery`.",
 )
 
 
-class Form(StrEnum):
-    """Output of `-o`."""
+class Format(StrEnum):
+    """Output formats of `-o`."""
 
     TABLE = "table"
     JSON = "json"
     YAML = "yaml"
 
 
-Namespace = Annotated[str | None, typer.Option("-n", "--namespace", help="Namespace; default: the context's.")]
-Context = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
-Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="Path of a kubeconfig; default: KUBECONFIG.")]
-Output = Annotated[Form, typer.Option("-o", "--output", help="Form of the output.")]
+Namespace = Annotated[str | None, typer.Option("-n", "--namespace", help="Namespace (default: the context's).")]
+Context = Annotated[str | None, typer.Option("--context", help="Context in the kubeconfig.")]
+Kubeconfig = Annotated[str | None, typer.Option("--kubeconfig", help="Path of the kubeconfig (default: KUBECONFIG).")]
+Output = Annotated[Format, typer.Option("-o", "--output", help="Output format.")]
 Names = Annotated[list[str] | None, typer.Argument(help="NAME or KIND/NAME, for example pretrainrun/stdlib.")]
 
 
 def connect(context: str | None, kubeconfig: str | None) -> Cluster:
-    """Opens the cluster."""
+    """Connects to the cluster of a kubeconfig context."""
     return KubeCluster(context, kubeconfig)
 
 
 def console() -> Console:
-    """The terminal, or a wide page where there is none; colours follow NO_COLOR."""
+    """The terminal, or a page of `PIPE_COLUMNS` for a pipe; colours honour NO_COLOR."""
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=PIPE_COLUMNS)
 
 
@@ -64,7 +64,7 @@ def console() -> Console:
 def main(
     show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
-    """Raise language models from raw text: start, watch and sum up runs."""
+    """Train language models from raw text: apply, watch and summarize runs."""
     if show_version:
         typer.echo(f"hatchery {__version__}")
         raise typer.Exit
@@ -74,16 +74,16 @@ def main(
 def status(
     *,
     namespace: Namespace = None,
-    every: Annotated[bool, typer.Option("-A", "--all-namespaces", help="All namespaces.")] = False,
-    output: Output = Form.TABLE,
+    every: Annotated[bool, typer.Option("-A", "--all-namespaces", help="List runs of all namespaces.")] = False,
+    output: Output = Format.TABLE,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """All runs of the four kinds in one table."""
+    """List all runs in one table."""
     cluster = connect(context, kubeconfig)
     where = None if every else namespace or cluster.namespace
     resources = cluster.list(where)
-    if output != Form.TABLE:
+    if output != Format.TABLE:
         _dump({"items": resources}, output)
     elif not resources:
         typer.echo(f"no runs in {f'namespace {where}' if where else 'the cluster'}; start one: hatchery apply -f FILE")
@@ -99,23 +99,23 @@ def status(
 def watch(
     *,
     names: Names = None,
-    every: Annotated[bool, typer.Option("--all", help="All runs of the namespace.")] = False,
-    timeout: Annotated[str | None, typer.Option(help="Give up after, for example, 30m.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Watch all runs of the namespace.")] = False,
+    timeout: Annotated[str | None, typer.Option(help="Stop watching after this long, for example 30m.")] = None,
     namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Follow runs until all have ended: exit code 0 when all succeeded, 1 failed, 3 timeout, 130 interrupted."""
+    """Watch runs until all have finished. Exit code: 0 all succeeded, 1 one failed, 3 timeout, 130 interrupted."""
     if bool(names) == every:
-        raise CommandError("give the names of runs, or --all")
+        raise CommandError("name one or more runs, or pass --all")
     seconds = _seconds(timeout)
     cluster = connect(context, kubeconfig)
     where = namespace or cluster.namespace
     try:
         code = Watch(cluster, console(), where, names or (), seconds).run()
     except KeyboardInterrupt:
-        again = " ".join(names or ["--all"])
-        typer.echo(f"\ndetached; the runs go on. Follow them again: hatchery watch {again} -n {where}")
+        runs = " ".join(names or ["--all"])
+        typer.echo(f"\ndetached; the runs keep running. Reattach: hatchery watch {runs} -n {where}")
         code = Exit.DETACHED
     raise typer.Exit(code)
 
@@ -125,12 +125,12 @@ def summarize(
     *,
     names: Names = None,
     namespace: Namespace = None,
-    output: Output = Form.TABLE,
-    hub: Annotated[str | None, typer.Option("--hub-endpoint", help="Address of the Hub; default: HF_ENDPOINT.")] = None,
+    output: Output = Format.TABLE,
+    hub: Annotated[str | None, typer.Option("--hub-endpoint", help="URL of the Hub (default: HF_ENDPOINT).")] = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """What the runs brought: documents, tokenizer, loss, perplexity, continuations, and where all of it is."""
+    """Summarize results: documents, tokenizer, loss, perplexity, completions, and where the artifacts are."""
     cluster = connect(context, kubeconfig)
     where = namespace or cluster.namespace
     runs = chosen(map(RunView.of, cluster.list(where)), names or ())
@@ -140,37 +140,39 @@ def summarize(
     show_summary(runs, curves, output)
 
 
-def show_summary(runs: list[RunView], curves: Curves, output: Form = Form.TABLE) -> None:
+def show_summary(runs: list[RunView], curves: Curves, output: Format = Format.TABLE) -> None:
     """Prints the summary of runs."""
-    if output == Form.TABLE:
+    if output == Format.TABLE:
         console().print(summary(runs, curves))
     else:
         _dump(facts(runs, curves), output)
 
 
 def loss_curve(run: RunView, endpoint: str | None) -> list[tuple[float, float]] | str | None:
-    """The curve a run has pushed, or why it cannot be read; None for kinds that have none."""
+    """The curve that a run has pushed, or why it cannot be read; None for runs without a curve."""
     if not isinstance(run.status, PretrainRunStatus) or not run.succeeded:
         return None
     if run.status.hub is None:
-        return "not pushed to a Hub; it is metrics.jsonl in the artifact, and hatchery_train_loss in Prometheus"
-    default, token = curve.hub_settings()
+        return "not pushed to a Hub; see metrics.jsonl in the artifact, or hatchery_train_loss in Prometheus"
+    default, token = hub_settings()
     try:
-        return curve.read_from_hub(run.status.hub, endpoint or default, token)
+        return read_from_hub(run.status.hub, endpoint or default, token)
     except (OSError, ValueError, KeyError) as error:
-        return f"cannot be read from the Hub ({error}); give --hub-endpoint, and HF_TOKEN for a private repository"
+        return f"cannot be read from the Hub ({error}); pass --hub-endpoint, and set HF_TOKEN for a private repository"
 
 
 @app.command()
 def apply(
     *,
-    files: Annotated[list[Path], typer.Option("-f", "--filename", help="YAML file; - reads standard input.")],
+    files: Annotated[list[Path], typer.Option("-f", "--filename", help="YAML file, or - for standard input.")],
     namespace: Namespace = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the cluster check, change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Validate on the server without changing anything.")
+    ] = False,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Create or change runs (server-side apply); what the cluster refuses is quoted with its field."""
+    """Create or update runs by server-side apply; validation errors name the field."""
     resources = [(path, resource) for path in files for resource in _read(path)]
     cluster = connect(context, kubeconfig)
     where = namespace or cluster.namespace
@@ -185,7 +187,7 @@ def apply(
     if refusals:
         raise CommandError("\n".join(refusals), Exit.FAILED)
     if not dry_run:
-        typer.echo(f"follow them: hatchery watch --all -n {where}")
+        typer.echo(f"watch them: hatchery watch --all -n {where}")
 
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:
@@ -211,15 +213,15 @@ def _seconds(duration: str | None) -> float | None:
         raise CommandError(f"--timeout: {error}") from error
 
 
-def _dump(value: object, form: Form) -> None:
-    if form == Form.JSON:
+def _dump(value: object, form: Format) -> None:
+    if form == Format.JSON:
         typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
     else:
         typer.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), nl=False)
 
 
 def run() -> None:
-    """Runs the command line; ends the process with the command's exit code."""
+    """Runs the command line and exits with the command's exit code."""
     try:
         app()
     except CommandError as error:

@@ -1,11 +1,15 @@
-"""The cluster, through the user's kubeconfig. The Kubernetes client is imported late: it takes more than a second."""
+"""The cluster behind the user's kubeconfig.
+
+The Kubernetes client takes more than a second to import, so each function that needs it imports it.
+"""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hatchery_api.base import GROUP, VERSION
+from hatchery_api.format import counted
 from hatchery_api.kinds import KINDS, Kind
 from hatchery_cli.errors import CommandError, Exit
 
@@ -13,10 +17,10 @@ if TYPE_CHECKING:
     from kubernetes.client import ApiClient
 
 PAGE_OBJECTS: Final = 500
-"""Objects fetched in one request."""
+"""Objects per list request."""
 
 FIELD_MANAGER: Final = "hatchery-cli"
-"""Owner of the fields that `hatchery apply` sets."""
+"""Field manager of `hatchery apply`."""
 
 MISSING: Final = 404
 CONFLICT: Final = 409
@@ -25,17 +29,17 @@ Resource = dict[str, Any]
 
 
 class Cluster(Protocol):
-    """What the commands need of a cluster."""
+    """What the commands need from a cluster."""
 
     namespace: str
-    """The context's namespace."""
+    """Namespace of the kubeconfig context."""
 
     def list(self, namespace: str | None) -> list[Resource]:
-        """All resources of the four kinds in a namespace, or in all with None."""
+        """All runs of a namespace, or of all namespaces with None."""
         ...
 
     def apply(self, resource: Resource, namespace: str, *, dry_run: bool) -> Resource:
-        """Creates or changes an object; gives it as the cluster has it."""
+        """Creates or updates an object and returns the stored one."""
         ...
 
 
@@ -43,7 +47,7 @@ class KubeCluster:
     """A cluster reached with a kubeconfig."""
 
     def __init__(self, context: str | None = None, kubeconfig: str | None = None) -> None:
-        """Reads the configuration; no request is made."""
+        """Reads the kubeconfig without sending a request."""
         from kubernetes import client, config
         from kubernetes.config.config_exception import ConfigException
 
@@ -54,12 +58,12 @@ class KubeCluster:
             self.namespace: str = named["context"].get("namespace") or "default"
         except (ConfigException, OSError) as error:
             raise CommandError(
-                f"no usable kubeconfig: {error}; set KUBECONFIG or give --kubeconfig and --context"
+                f"no usable kubeconfig: {error}; set KUBECONFIG or pass --kubeconfig and --context"
             ) from error
         self._custom = client.CustomObjectsApi(self._api)
 
     def list(self, namespace: str | None) -> list[Resource]:
-        """All resources of the four kinds in a namespace, or in all with None."""
+        """All runs of a namespace, or of all namespaces with None."""
         return [resource for kind in KINDS for resource in self._list(kind, namespace)]
 
     def _list(self, kind: Kind, namespace: str | None) -> Iterator[Resource]:
@@ -67,7 +71,7 @@ class KubeCluster:
         while True:
             with explained(f"list {kind.plural}"):
                 page = self._page(kind, namespace, token)
-            # the items of a list carry no kind
+            # items of a list have no kind
             yield from ({**item, "kind": kind.kind} for item in page["items"])
             token = page["metadata"].get("continue")
             if not token:
@@ -84,7 +88,7 @@ class KubeCluster:
         return page
 
     def apply(self, resource: Resource, namespace: str, *, dry_run: bool) -> Resource:
-        """Creates or changes an object by server-side apply; gives it as the cluster has it."""
+        """Creates or updates an object by server-side apply and returns the stored one."""
         from kubernetes.dynamic import DynamicClient
         from kubernetes.dynamic.exceptions import ResourceNotFoundError
 
@@ -95,7 +99,7 @@ class KubeCluster:
                 api = dynamic.resources.get(api_version=resource["apiVersion"], kind=resource["kind"])
             except ResourceNotFoundError as error:
                 raise CommandError(
-                    f"{name}: the cluster knows no kind of {resource['apiVersion']} with that name; "
+                    f"{name}: the cluster does not serve {resource['kind']} of {resource['apiVersion']}; "
                     "is the chart installed?",
                     Exit.FAILED,
                 ) from error
@@ -109,7 +113,7 @@ class KubeCluster:
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turns errors of the client into messages for people."""
+    """Turns exceptions of the client into command errors that say what was attempted."""
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError
 
@@ -118,11 +122,11 @@ def explained(what: str) -> Iterator[None]:
     except ApiException as error:
         raise CommandError(f"{what}: {api_message(error.status or 0, error.body)}", Exit.FAILED) from error
     except HTTPError as error:
-        raise CommandError(f"{what}: the cluster does not answer: {error}", Exit.FAILED) from error
+        raise CommandError(f"{what}: the cluster is unreachable: {error}", Exit.FAILED) from error
 
 
 def api_message(code: int, body: str | bytes | None) -> str:
-    """The API server's refusal: one line for each field that is wrong, and what to do about frequent codes."""
+    """The API server's error: one line per invalid field, and a remedy for frequent codes."""
     try:
         status: Mapping[str, Any] = json.loads(body or "{}")
     except ValueError:
@@ -131,13 +135,7 @@ def api_message(code: int, body: str | bytes | None) -> str:
     lines = [f"{cause['field']}: {cause['message']}" for cause in causes if cause.get("field")]
     message = status.get("message") or f"HTTP status {code}"
     if code == CONFLICT:
-        return f"{message}; another tool owns these fields: change them there, or delete and apply again"
+        return f"{message}; another field manager owns these fields; change them there, or delete and apply again"
     if code == MISSING and not causes:
         return f"{message}; is the chart installed, and does the namespace exist?"
-    return (
-        "\n  ".join([f"{len(lines)} fields are wrong:" if len(lines) > 1 else "refused:", *lines]) if lines else message
-    )
-
-
-Connect = Callable[[], Cluster]
-"""Opens the cluster, late."""
+    return "\n  ".join([f"{counted(len(lines), 'invalid field')}:", *lines]) if lines else message

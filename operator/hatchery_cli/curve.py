@@ -1,4 +1,4 @@
-"""The loss curve of a run: read from the Hub, drawn with block characters."""
+"""The loss curve of a run: read from the Hub, plotted with block characters."""
 
 import json
 import os
@@ -8,16 +8,17 @@ import urllib.request
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from hatchery_api.format import significant
 from hatchery_api.status import HubRevision
 
 CURVE_FILE: Final = "metrics.jsonl"
-"""The curve in the folder of a model."""
+"""File of the curve in a model's folder."""
 
 CURVE_LIMIT_BYTES: Final = 256 * 1024 * 1024
-"""Largest curve that is read: millions of steps."""
+"""Most bytes read of a curve, enough for millions of steps."""
 
 TIMEOUT_SECONDS: Final = 10.0
-"""Longest wait for the Hub."""
+"""Timeout of the request to the Hub."""
 
 COLUMNS: Final = 60
 """Width of a plot."""
@@ -33,17 +34,17 @@ def read_from_hub(hub: HubRevision, endpoint: str | None, token: str | None) -> 
 
     Args:
         hub: what was pushed.
-        endpoint: address of the Hub as this machine reaches it; default: the one in the status.
+        endpoint: URL of the Hub as this machine reaches it; default: that of the status.
         token: for private repositories.
 
     Raises:
-        OSError: the Hub cannot be reached or refuses.
-        ValueError: the file is no curve.
+        OSError: the Hub is unreachable or rejects the request.
+        ValueError: the file is not a curve.
     """
     root = endpoint or "{0.scheme}://{0.netloc}".format(urllib.parse.urlsplit(hub.url))
     url = f"{root.rstrip('/')}/{hub.repo}/resolve/{hub.revision}/{CURVE_FILE}"
     if not url.startswith(("http://", "https://")):
-        raise ValueError(f"{url} is no http(s) address")
+        raise ValueError(f"{url} is not an http(s) URL")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - checked above
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 - the same
@@ -51,20 +52,20 @@ def read_from_hub(hub: HubRevision, endpoint: str | None, token: str | None) -> 
 
 
 def parse(lines: Iterable[str]) -> list[tuple[float, float]]:
-    """Training loss by step; lines with other measurements are left out."""
+    """Training loss by step; lines without a training loss are skipped."""
     rows = (json.loads(line) for line in lines)
     return [(float(row["step"]), float(row["loss"])) for row in rows if "loss" in row]
 
 
 def hub_settings() -> tuple[str | None, str | None]:
-    """Endpoint and token from the environment variables the Hub's own client reads."""
+    """Endpoint and token from the environment variables of the Hub's own client."""
     return os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN")
 
 
 def plot(points: Points, rows: int = 8, columns: int = COLUMNS) -> str:
-    """The points as columns of block characters, the largest and the smallest value beside them.
+    """The points as columns of block characters, labelled with the largest and the smallest value.
 
-    A column shows the mean of its points, so that noise does not hide the course.
+    A column shows the mean of its points, so that noise does not hide the trend.
     """
     finite = [(x, y) for x, y in points if abs(y) < float("inf")]
     if not finite:
@@ -73,7 +74,7 @@ def plot(points: Points, rows: int = 8, columns: int = COLUMNS) -> str:
     low, high = min(means), max(means)
     span = (high - low) or 1.0
     heights = [1 + round((mean - low) / span * (rows * 8 - 1)) for mean in means]
-    labels = {0: f"{low:.3f}"} | {rows - 1: f"{high:.3f}"}
+    labels = {0: significant(low)} | {rows - 1: significant(high)}
     margin = max(map(len, labels.values()))
     lines = []
     for row in range(rows - 1, -1, -1):

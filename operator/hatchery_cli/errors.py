@@ -1,4 +1,4 @@
-"""How a command ends."""
+"""Exit codes, and the error that ends a command."""
 
 from enum import IntEnum
 
@@ -7,21 +7,21 @@ class Exit(IntEnum):
     """Exit codes; scripts may rely on them."""
 
     OK = 0
-    """Everything asked for is there."""
+    """The command succeeded."""
     FAILED = 1
-    """A run failed, or the cluster refused."""
+    """A run failed, or the cluster rejected the request."""
     USAGE = 2
-    """The command cannot be understood or names something that is not there."""
+    """The command line is invalid, or names something that does not exist."""
     TIMEOUT = 3
-    """It took longer than `--timeout`; the runs go on."""
+    """`--timeout` expired; the runs keep running."""
     DETACHED = 130
-    """Interrupted by the user; the runs go on."""
+    """Interrupted by the user; the runs keep running."""
 
 
 class CommandError(Exception):
-    """Ends the command with a message for people and an exit code."""
+    """Ends the command with a message and an exit code."""
 
     def __init__(self, message: str, code: Exit = Exit.USAGE) -> None:
-        """What went wrong, where, and what to do."""
+        """The message says what is wrong, where, and what to do."""
         super().__init__(message)
         self.code = code

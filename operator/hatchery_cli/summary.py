@@ -1,27 +1,33 @@
-"""What runs brought: funnel, tokenizer, loss, perplexity before and after, continuations, and where all of it is."""
+"""Results of runs: funnel, tokenizer, loss, perplexity, completions, and where the artifacts are."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
-from hatchery_api.resources.tokenizer import TokenizerMetrics
-from hatchery_api.status import CorpusBuildStatus, EvalRunStatus, PretrainRunStatus, TokenizerBuildStatus
+from hatchery_api.format import counted, duration_text, shortened, significant, size_text
+from hatchery_api.resources.corpus import CorpusBuildStatus
+from hatchery_api.resources.evaluate import EvalRunStatus, EvalSample
+from hatchery_api.resources.pretrain import PretrainRunStatus
+from hatchery_api.resources.tokenizer import TokenizerBuildStatus, TokenizerMetrics
 from hatchery_cli.curve import Points, plot
-from hatchery_cli.render import clean, duration_text, failure_card, table
+from hatchery_cli.render import clean, failure_card, table
 from hatchery_cli.views import NOTHING, RunView
+
+SAMPLE_CHARS: Final = 240
+"""Most characters shown of a prompt or completion."""
 
 Curves = Mapping[str, Points | str]
 """Loss curve by the label of a run, or why there is none."""
 
-_KIB: Final = 1024
-
 
 def summary(runs: Sequence[RunView], curves: Curves) -> Group:
-    """Everything about some runs."""
+    """The results of runs, in their order."""
     parts: list[RenderableType] = []
     for run in runs:
         parts += [Text(), Text(f"{run.kind.kind} {run.name}", style="bold cyan"), Text(_outcome(run))]
@@ -32,7 +38,7 @@ def summary(runs: Sequence[RunView], curves: Curves) -> Group:
 
 
 def facts(runs: Sequence[RunView], curves: Curves) -> list[dict[str, Any]]:
-    """The same for programs."""
+    """The same as data, in full precision."""
     return [
         {
             "kind": run.kind.kind,
@@ -52,7 +58,7 @@ def _listed(curve: Points | str | None) -> list[list[float]] | None:
 
 
 def perplexity_ratio(run: RunView) -> float | None:
-    """How many times better than the untrained model."""
+    """Perplexity before training over perplexity after it."""
     status = run.status
     if not isinstance(status, PretrainRunStatus) or not status.perplexity or not status.initial_perplexity:
         return None
@@ -60,24 +66,26 @@ def perplexity_ratio(run: RunView) -> float | None:
 
 
 def _outcome(run: RunView) -> str:
-    status, took = run.status, ""
+    status, parts = run.status, [run.state]
     if status.start_time and status.completion_time:
-        seconds = datetime.fromisoformat(status.completion_time) - datetime.fromisoformat(status.start_time)
-        took = f" in {duration_text(seconds.total_seconds())}"
-    attempts = f", {status.attempts} Jobs, {status.failures} failures, {status.disruptions} disruptions"
-    return f"{run.state}{took}{attempts if status.attempts else ''}"
+        took = datetime.fromisoformat(status.completion_time) - datetime.fromisoformat(status.start_time)
+        parts = [f"{run.state} in {duration_text(took.total_seconds())}"]
+    if status.attempts:
+        counts = ((status.attempts, "Job"), (status.failures, "failure"), (status.disruptions, "disruption"))
+        parts += [counted(count, thing) for count, thing in counts]
+    return ", ".join(parts)
 
 
 def _details(run: RunView, curves: Curves) -> Iterator[RenderableType]:
-    status = run.status
-    if isinstance(status, CorpusBuildStatus):
-        yield from _corpus(status)
-    elif isinstance(status, TokenizerBuildStatus):
-        yield from _tokenizer(status)
-    elif isinstance(status, PretrainRunStatus):
-        yield from _pretrain(run, status, curves.get(run.label))
-    elif isinstance(status, EvalRunStatus):
-        yield from _evaluation(status)
+    match run.status:
+        case CorpusBuildStatus() as status:
+            yield from _corpus(status)
+        case TokenizerBuildStatus() as status:
+            yield from _tokenizer(status)
+        case PretrainRunStatus() as status:
+            yield from _pretrain(status, perplexity_ratio(run), curves.get(run.label))
+        case EvalRunStatus() as status:
+            yield from _evaluation(status)
 
 
 def _corpus(status: CorpusBuildStatus) -> Iterator[RenderableType]:
@@ -90,56 +98,56 @@ def _corpus(status: CorpusBuildStatus) -> Iterator[RenderableType]:
         yield funnel
     if found := status.duplicates:
         yield Text(
-            f"duplicates: {found.exact:,} identical, {found.near:,} near, in {found.clusters:,} clusters, "
-            f"the largest of {found.largest:,}"
+            f"duplicates: {found.exact:,} exact, {found.near:,} near in {counted(found.clusters, 'cluster')}, "
+            f"largest cluster {counted(found.largest, 'document')}"
         )
     for name, split in status.splits.items():
-        yield Text(f"split {name}: {split.rows:,} documents, {size_text(split.bytes)}, {split.shards} files")
+        documents, files = counted(split.rows, "document"), counted(split.shards, "file")
+        yield Text(f"split {name}: {documents}, {size_text(split.bytes)}, {files}")
     if status.quarantined:
-        yield Text(f"set aside as unreadable: {status.quarantined:,}", style="yellow")
+        rows = counted(status.quarantined, "unreadable file or row", "unreadable files or rows")
+        yield Text(f"quarantined: {rows}", style="yellow")
 
 
 def _tokenizer(status: TokenizerBuildStatus) -> Iterator[RenderableType]:
     if status.vocab_size:
-        yield Text(f"{status.vocab_size:,} tokens, trained on {status.documents or 0:,} documents")
+        documents = counted(status.documents or 0, "document")
+        yield Text(f"vocabulary of {status.vocab_size:,} tokens, trained on {documents}")
     if status.metrics:
         measures = table("MEASURE", "VALUE", "MEANING", right=("VALUE",))
         for name, about in TokenizerMetrics.model_fields.items():
-            measures.add_row(about.alias, f"{getattr(status.metrics, name):.4f}", about.description)
+            measures.add_row(about.alias, significant(getattr(status.metrics, name)), about.description)
         yield measures
     if status.missing_keywords is not None:
         listed = ", ".join(status.missing_keywords) or "none"
-        yield Text(f"keywords that are no single token: {clean(listed)}")
+        yield Text(f"keywords split into several tokens: {clean(listed)}")
 
 
-def _pretrain(run: RunView, status: PretrainRunStatus, curve: Points | str | None) -> Iterator[RenderableType]:
+def _pretrain(status: PretrainRunStatus, ratio: float | None, curve: Points | str | None) -> Iterator[RenderableType]:
     loss = status.loss
     shown: list[tuple[str, float | None, Callable[[Any], str]]] = [
-        ("parameters", status.parameters, "{:,}".format),
-        ("steps", status.step, "{:,}".format),
-        ("tokens", status.tokens, "{:,}".format),
-        ("tokens/s", status.tokens_per_second, "{:,.0f}".format),
+        ("parameters", status.parameters, significant),
+        ("steps", status.step, significant),
+        ("tokens", status.tokens, significant),
+        ("tokens/s", status.tokens_per_second, significant),
         ("MFU", status.mfu, "{:.1%}".format),
         ("goodput", status.goodput, "{:.1%}".format),
-        ("loss before", loss.initial if loss else None, "{:.3f}".format),
-        ("loss after", loss.eval if loss else None, "{:.3f}".format),
-        ("bits per byte", status.bits_per_byte, "{:.3f}".format),
+        ("initial loss", loss.initial if loss else None, significant),
+        ("validation loss", loss.eval if loss else None, significant),
+        ("bits per byte", status.bits_per_byte, significant),
     ]
     yield Text("  ".join(f"{name} {form(value)}" for name, value, form in shown if value is not None))
-    ratio = perplexity_ratio(run)
-    if ratio is not None:
+    if ratio is not None and status.initial_perplexity and status.perplexity:
+        before, after = significant(status.initial_perplexity), significant(status.perplexity)
         yield Text(
-            f"perplexity {status.initial_perplexity:,.1f} untrained, {status.perplexity:,.1f} trained: "
-            f"{ratio:,.1f} times better",
-            style="bold",
+            f"perplexity {before} before training, {after} after: {significant(ratio)} times lower", style="bold"
         )
     if status.resumed_from:
-        yield Text(f"resumed at steps {', '.join(map(str, status.resumed_from))}")
+        steps = "step" if len(status.resumed_from) == 1 else "steps"
+        yield Text(f"resumed at {steps} {', '.join(f'{step:,}' for step in status.resumed_from)}")
     if status.skipped or status.rollbacks:
-        text = (
-            f"left out by the guard: {status.skipped or 0:,} batches; returns to a checkpoint: {status.rollbacks or 0}"
-        )
-        yield Text(text, style="yellow")
+        skipped = counted(status.skipped or 0, "batch", "batches")
+        yield Text(f"guard: {skipped} skipped, {counted(status.rollbacks or 0, 'rollback')}", style="yellow")
     if isinstance(curve, str):
         yield Text(f"loss curve: {clean(curve)}", style="dim")
     elif curve:
@@ -149,21 +157,43 @@ def _pretrain(run: RunView, status: PretrainRunStatus, curve: Points | str | Non
 def _evaluation(status: EvalRunStatus) -> Iterator[RenderableType]:
     if status.results:
         results = table("TASK", "METRIC", "VALUE", "N", right=("VALUE", "N"))
-        for one in status.results:
-            results.add_row(one.task, one.metric, one.value, f"{one.n:,}")
+        tasks = list(dict.fromkeys(measure.task for measure in status.results))  # the status ranks, people group
+        for task in tasks:
+            for row, measure in enumerate(m for m in status.results if m.task == task):
+                results.add_row("" if row else task, measure.metric, _rounded(measure.value), f"{measure.n:,}")
         yield results
-    for sample in status.samples:
-        text = Text(f"{sample.task}: ", style="dim")
-        text.append(clean(sample.prompt), style="default not dim")
-        text.append(clean(sample.completion), style="green not dim")
-        yield text
+    for task, samples in groupby(status.samples, key=lambda sample: sample.task):
+        yield Text(f"samples of {task}", style="bold")
+        yield _samples(samples)
+
+
+def _rounded(value: str) -> str:
+    try:
+        return significant(float(value))
+    except ValueError:
+        return clean(value)
+
+
+def _samples(samples: Iterator[EvalSample]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for sample in samples:
+        grid.add_row("prompt", Text(_visible(sample.prompt)))
+        grid.add_row("completion", Text(_visible(sample.completion), style="green"))
+    return grid
+
+
+def _visible(text: str) -> str:
+    """A text cut between words, with a mark at the end of each line."""
+    return clean(shortened(text, SAMPLE_CHARS)).replace("\n", "⏎\n").removesuffix("\n")
 
 
 def _artifacts(runs: Sequence[RunView]) -> Iterator[RenderableType]:
     made = [run for run in runs if run.status.artifact or run.status.hub]
     if not made:
         return
-    yield Text("\nWhere everything is", style="bold cyan")
+    yield Text("\nArtifacts", style="bold cyan")
     for run in made:
         yield Text(run.label, style="bold")
         if artifact := run.status.artifact:
@@ -184,13 +214,3 @@ def _commands(runs: Sequence[RunView]) -> Iterator[RenderableType]:
         f"  kubectl -n {namespace} logs -l hatchery.dev/name={last.name} --tail=50\n"
         f"  kubectl -n {namespace} get hatchery -o wide"
     )
-
-
-def size_text(count: int) -> str:
-    """A size for people."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < _KIB:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= _KIB
-    return f"{size:.1f} TiB"

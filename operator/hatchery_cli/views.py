@@ -1,4 +1,4 @@
-"""The four kinds as a person looks at them: one view for all, made from the API's objects; pure."""
+"""One view of a run for all kinds, made from the API's objects; pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from typing import Any, Final
 
 from hatchery_api.conditions import Condition, ConditionType, Reason, find_condition
 from hatchery_api.kinds import KINDS, Kind
-from hatchery_api.status import RunStatus
+from hatchery_api.status import LOSSES, RunStatus
 from hatchery_cli.errors import CommandError
 
 NOTHING: Final = "-"
-"""Shown where there is no value (yet)."""
+"""Shown for a value that is absent."""
 
 _ORDER: Final = {k.kind: n for n, k in enumerate(KINDS)}
 _ON_HOLD: Final = frozenset({Reason.WAITING, Reason.QUEUED, Reason.SUSPENDED})
@@ -19,7 +19,7 @@ _ALIASES: Final = {a.lower(): k for k in KINDS for a in (k.kind, k.plural, k.sho
 
 @dataclass(frozen=True)
 class RunView:
-    """One resource, as the status tells it."""
+    """A run as its status describes it."""
 
     kind: Kind
     namespace: str
@@ -30,7 +30,7 @@ class RunView:
 
     @classmethod
     def of(cls, resource: Mapping[str, Any]) -> "RunView":
-        """The view of an object of the API; one that the operator has not seen yet has an empty status."""
+        """The view of an API object; before the first reconcile its status is empty."""
         kind = next(k for k in KINDS if k.kind == resource["kind"])
         metadata = resource["metadata"]
         return cls(
@@ -44,7 +44,7 @@ class RunView:
 
     @property
     def label(self) -> str:
-        """`kind/name`, as kubectl takes it."""
+        """`kind/name`, as kubectl accepts it."""
         return f"{self.kind.singular}/{self.name}"
 
     @property
@@ -54,13 +54,13 @@ class RunView:
 
     @property
     def state(self) -> str:
-        """What the run does now, in one word."""
+        """The reason of the Succeeded condition: what the run does now."""
         return self.verdict.reason if self.verdict else NOTHING
 
     @property
     def message(self) -> str:
-        """The operator's sentence about the state."""
-        return self.verdict.message if self.verdict else "the operator has not looked at it yet"
+        """The message of the Succeeded condition."""
+        return self.verdict.message if self.verdict else "not reconciled yet; is the operator running?"
 
     @property
     def succeeded(self) -> bool:
@@ -69,23 +69,23 @@ class RunView:
 
     @property
     def failed(self) -> bool:
-        """Whether the artifact never will be ready."""
+        """Whether the run failed for good."""
         return self.verdict is not None and self.verdict.status == "False"
 
     @property
     def is_blocked(self) -> bool:
-        """Whether it waits for a run that has failed: nothing happens until somebody acts."""
+        """Whether it waits for a run that has failed; only the user can resolve that."""
         problem = self.problem
         return problem is not None and problem.reason == Reason.REFERENCE_FAILED
 
     @property
     def is_settled(self) -> bool:
-        """Whether watching it longer shows nothing new."""
+        """Whether nothing changes any more without the user."""
         return self.succeeded or self.failed or self.is_blocked
 
     @property
     def problem(self) -> Condition | None:
-        """What is wrong now: a failure, or something that may heal."""
+        """What is wrong now: the failure, or a condition that may recover."""
         if self.failed:
             return self.verdict
         return self._true(ConditionType.DEGRADED) or self._true(ConditionType.STALLED)
@@ -96,32 +96,32 @@ class RunView:
 
     @property
     def is_stalled(self) -> bool:
-        """Whether it runs and reports nothing new."""
+        """Whether it runs without reporting progress."""
         return self._true(ConditionType.STALLED) is not None
 
     @property
     def why(self) -> str:
-        """In a line why it does not do what it should, or not yet; empty for a run that does."""
+        """One line about why it makes no progress; empty for a run that does."""
         if self.problem:
             return first_line(self.problem.message)
         return first_line(self.message) if self.state in _ON_HOLD else ""
 
     @property
     def progress(self) -> str:
-        """How far the current stage is."""
+        """Progress of the current stage."""
         progress = self.status.progress
         return (progress.text if progress else "") or NOTHING
 
     @property
     def loss(self) -> float | None:
-        """Training loss of the last report, or of the end."""
-        live = self.live("loss") or self.live("train_loss")
+        """Training loss: live, else final."""
+        live = next((value for name in LOSSES if (value := self.live(name))), None)
         final = getattr(self.status, "loss", None)
         return _number(live) if live else getattr(final, "train", None)
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Speed of training."""
+        """Training throughput: final, else live."""
         final: float | None = getattr(self.status, "tokens_per_second", None)
         return final if final is not None else _number(self.live("tokens_per_second"))
 
@@ -132,13 +132,13 @@ class RunView:
         return (progress.eta if progress else None) or NOTHING
 
     def live(self, name: str) -> str | None:
-        """One live number, as the pod wrote it."""
+        """A live metric as the pod reported it."""
         metrics = self.status.progress.metrics if self.status.progress else []
         return next((m.value for m in metrics if m.name == name), None)
 
 
 def first_line(message: str) -> str:
-    """The sentence of a message; below it there may be the last lines of a log."""
+    """The sentence of a message; lines of a log may follow it."""
     return message.partition("\n")[0]
 
 
@@ -150,12 +150,12 @@ def _number(text: str | None) -> float | None:
 
 
 def in_order(runs: Iterable[RunView]) -> list[RunView]:
-    """Runs by namespace, then along the pipeline."""
+    """Runs by namespace, then in the order of the pipeline."""
     return sorted(runs, key=lambda run: (run.namespace, _ORDER[run.kind.kind], run.created, run.name))
 
 
 def chosen(runs: Iterable[RunView], names: Iterable[str]) -> list[RunView]:
-    """The runs with some names: `name` for all kinds that have it, `kind/name` for one; without names, all.
+    """The runs that match any of some names, `name` or `kind/name`; all runs without names.
 
     Raises:
         CommandError: a name matches nothing.
@@ -172,9 +172,9 @@ def _matching(known: list[RunView], wanted: str) -> list[RunView]:
     kind = _ALIASES.get(prefix.lower())
     if prefix and kind is None:
         kinds = ", ".join(k.singular for k in KINDS)
-        raise CommandError(f"{wanted}: {prefix} is no kind of ours; write one of {kinds}, or the name alone")
+        raise CommandError(f"{wanted}: unknown kind {prefix}; use one of {kinds}, or the name alone")
     found = [run for run in known if run.name == name and kind in (None, run.kind)]
     if not found:
-        there = ", ".join(run.label for run in known) or "no runs at all"
-        raise CommandError(f"{wanted}: no such run in this namespace; there is {there}")
+        existing = ", ".join(run.label for run in known) or "none"
+        raise CommandError(f"{wanted}: no such run in this namespace; existing runs: {existing}")
     return found

@@ -1,7 +1,7 @@
-"""Watches runs until all have ended: a live table on a terminal, a line for each change elsewhere."""
+"""Watches runs until all have finished: a live table on a terminal, one line per change elsewhere."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -10,25 +10,29 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from hatchery_api.format import duration_text
 from hatchery_cli.client import Cluster
-from hatchery_cli.curve import plot
+from hatchery_cli.curve import Points, plot
 from hatchery_cli.errors import CommandError, Exit
-from hatchery_cli.render import clean, duration_text, failure_card, run_line, runs_table
+from hatchery_cli.render import clean, failure_card, run_line, runs_table
 from hatchery_cli.views import RunView, chosen, first_line
 
 POLL_SECONDS: Final = 2.0
-"""Time between two looks; live progress in the status changes every ten seconds at most."""
+"""Polling interval; the operator updates live progress every ten seconds at most."""
 
 PATIENCE_SECONDS: Final = 60.0
-"""Longest time the cluster may not answer: an API server that restarts does not end a watch of hours."""
+"""How long the API server may be unreachable; a restart does not end a watch of hours."""
 
 QUIET_SECONDS: Final = 30.0
-"""Longest silence about a working run where there is no terminal."""
+"""Longest time between two lines about a running run, without a terminal."""
+
+Losses = Mapping[str, Points]
+"""Loss by step, by the label of the run."""
 
 
 @dataclass
 class Watch:
-    """One call of `hatchery watch`."""
+    """One invocation of `hatchery watch`."""
 
     cluster: Cluster
     console: Console
@@ -38,31 +42,31 @@ class Watch:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     losses: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    """Loss by step of each run, as far as it was seen."""
+    """Loss by step of each run, as observed so far."""
     answered: float = field(init=False, default=0.0)
-    """When the cluster last answered."""
+    """When the API server last answered."""
 
     def run(self) -> Exit:
-        """Shows the runs until all have ended; gives how the command ends."""
-        runs = self._look()
+        """Shows the runs until all have finished; returns the exit code."""
+        runs = self._poll()
         began = self.answered = self.monotonic()
         if not runs:
             raise CommandError(f"no runs in namespace {self.namespace}; start one: hatchery apply -f FILE")
-        shower = _Table(self) if self.console.is_terminal else _Lines(self)
-        with shower:
-            shower.show(runs)
+        display = _Table(self) if self.console.is_terminal else _Lines(self)
+        with display:
+            display.show(runs)
             while not all(run.is_settled for run in runs):
                 if self.timeout_seconds is not None and self.monotonic() - began > self.timeout_seconds:
                     return self._timed_out(runs)
                 self.sleep(POLL_SECONDS)
-                runs = self._look_patiently(runs)
-                shower.show(runs)
+                runs = self._poll_patiently(runs)
+                display.show(runs)
         return self._ended(runs)
 
-    def _look_patiently(self, before: list[RunView]) -> list[RunView]:
-        """The runs as they are, or as they were last seen while the cluster does not answer."""
+    def _poll_patiently(self, before: list[RunView]) -> list[RunView]:
+        """The current runs, or the last known ones while the API server is unreachable."""
         try:
-            runs = self._look()
+            runs = self._poll()
         except CommandError as error:
             if error.code != Exit.FAILED or self.monotonic() - self.answered > PATIENCE_SECONDS:
                 raise
@@ -70,10 +74,10 @@ class Watch:
         self.answered = self.monotonic()
         gone = {run.label for run in before} - {run.label for run in runs}
         if gone:
-            raise CommandError(f"deleted while it was watched: {', '.join(sorted(gone))}", Exit.FAILED)
+            raise CommandError(f"deleted while being watched: {', '.join(sorted(gone))}", Exit.FAILED)
         return runs
 
-    def _look(self) -> list[RunView]:
+    def _poll(self) -> list[RunView]:
         runs = chosen(map(RunView.of, self.cluster.list(self.namespace)), self.names)
         for run in runs:
             step = run.live("done") if run.status.current_stage == "train" else None
@@ -88,18 +92,31 @@ class Watch:
             if run.failed:
                 self.console.print(failure_card(run))
             elif run.is_blocked and run.problem:
-                self.console.print(Text(f"{run.label} waits in vain: {clean(run.problem.message)}", style="yellow"))
+                self.console.print(Text(f"{run.label} is blocked: {clean(run.problem.message)}", style="yellow"))
         return Exit.OK if all(run.succeeded for run in runs) else Exit.FAILED
 
     def _timed_out(self, runs: Sequence[RunView]) -> Exit:
-        going = ", ".join(run.label for run in runs if not run.is_settled)
+        unfinished = ", ".join(run.label for run in runs if not run.is_settled)
         waited = duration_text(self.timeout_seconds or 0)
-        self.console.print(f"not ended after {waited}: {going}; they go on", style="yellow", markup=False)
+        self.console.print(f"timed out after {waited}; still running: {unfinished}", style="yellow", markup=False)
         return Exit.TIMEOUT
 
 
+def live_view(runs: Sequence[RunView], losses: Losses, now: datetime) -> Group:
+    """What a terminal shows: the table, the loss curves, and a line for each run that has not succeeded."""
+    parts: list[RenderableType] = [runs_table(runs, now)]
+    for run in runs:
+        points = losses.get(run.label, ())
+        if len(points) > 1:
+            parts.append(Text(f"loss of {run.label}\n{plot(points, rows=5)}"))
+        if run.message and not run.succeeded:
+            message = clean(run.why or first_line(run.message))
+            parts.append(Text(f"{run.label}: {message}", style="dim", overflow="ellipsis", no_wrap=True))
+    return Group(*parts)
+
+
 class _Table:
-    """A table that is redrawn in place."""
+    """A table redrawn in place."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
@@ -112,27 +129,16 @@ class _Table:
         self._live.stop()
 
     def show(self, runs: Sequence[RunView]) -> None:
-        """Draws the present state."""
-        self._live.update(Group(*self._parts(runs)), refresh=True)
-
-    def _parts(self, runs: Sequence[RunView]) -> list[RenderableType]:
-        parts: list[RenderableType] = [runs_table(runs, datetime.now(UTC))]
-        for run in runs:
-            points = self._watch.losses.get(run.label, [])
-            if len(points) > 1:
-                parts.append(Text(f"loss of {run.label}\n{plot(points, rows=5)}"))
-            if run.message and not run.succeeded:
-                said = clean(run.why or first_line(run.message))
-                parts.append(Text(f"{run.label}: {said}", style="dim", overflow="ellipsis", no_wrap=True))
-        return parts
+        """Redraws the table."""
+        self._live.update(live_view(runs, self._watch.losses, datetime.now(UTC)), refresh=True)
 
 
 class _Lines:
-    """A line when stage or state of a run changes, or when it was silent for long."""
+    """A line when a run changes stage or state, and every `QUIET_SECONDS` while it makes progress."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
-        self._said: dict[str, tuple[float, tuple[str | None, str], str]] = {}
+        self._printed: dict[str, tuple[float, tuple[str | None, str], str]] = {}
 
     def __enter__(self) -> None:
         pass
@@ -141,13 +147,13 @@ class _Lines:
         pass
 
     def show(self, runs: Sequence[RunView]) -> None:
-        """Prints what is new."""
+        """Prints a line for each run with news."""
         now = self._watch.monotonic()
         for run in runs:
-            since, state, text = self._said.get(run.label, (float("-inf"), None, ""))
+            since, state, text = self._printed.get(run.label, (float("-inf"), None, ""))
             current, line = (run.status.current_stage, run.state), run_line(run)
             if current != state or (line != text and now - since >= QUIET_SECONDS):
-                self._said[run.label] = (now, current, line)
+                self._printed[run.label] = (now, current, line)
                 self._watch.console.print(
                     f"{datetime.now(UTC):%H:%M:%S}  {line}", markup=False, highlight=False, soft_wrap=True
                 )

@@ -17,16 +17,12 @@ from uuid import uuid4
 import kopf
 
 from hatchery_operator.controller import handlers
+from hatchery_operator.controller.observe import referenced_keys
 from hatchery_operator.controller.reconciler import Reconciler
-from hatchery_operator.domain.objects import Key
+from hatchery_operator.domain import Key, device_count
 from hatchery_operator.errors import ApiError
-from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import Cluster, kubeconfig_from_environment
-from hatchery_operator.kube.crd_check import Definitions
-from hatchery_operator.kube.leader_election import Elector
-from hatchery_operator.kube.resync import Resync
-from hatchery_operator.kube.workqueue import WorkQueue
-from hatchery_operator.progress.service import ProgressService
+from hatchery_operator.kube import Cache, Cluster, CrdCheck, Elector, Resync, WorkQueue, kubeconfig_from_environment
+from hatchery_operator.progress import ProgressService
 from hatchery_operator.settings import (
     Settings,
     SettingsError,
@@ -35,9 +31,7 @@ from hatchery_operator.settings import (
     replica_name,
     settings_path,
 )
-from hatchery_operator.telemetry.health import Pulse, beat, health_app, metrics_app, serve
-from hatchery_operator.telemetry.logs import configure_logs
-from hatchery_operator.telemetry.metrics import Metrics
+from hatchery_operator.telemetry import Metrics, Pulse, beat, configure_logs, health_app, metrics_app, serve
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -51,14 +45,14 @@ class Operator:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metrics = Metrics()
-        self._cache = Cache()
+        self._cache = Cache(referenced_keys)
         self._cluster = Cluster(kubeconfig_from_environment(), time.monotonic, self._answered)
         self._elector = _elector(self._cluster, settings)
         self._cluster.guard = self._elector.guard
         self._progress = (
             ProgressService(self._cluster, self._cache, settings) if settings.progress.service_url else None
         )
-        self._definitions = Definitions(self._cluster, self._metrics)
+        self._crd_check = CrdCheck(self._cluster, self._metrics.crd_outdated)
         self._queue: WorkQueue[Key] | None = None
         self._watching = asyncio.Event()
         self._pulse = Pulse(lambda: self._cluster.last_success, self._stuck_seconds, last_beat=time.monotonic())
@@ -66,9 +60,8 @@ class Operator:
             self._cluster,
             self._cache,
             namespaces=list(settings.namespaces),
-            metrics=self._metrics,
-            definitions=self._definitions,
-            pulse=self._pulse,
+            check_crds=self._crd_check.check,
+            report=self._resynced,
             wake=self._wake,
         )
         self._watch_metrics()
@@ -76,7 +69,7 @@ class Operator:
     def _watch_metrics(self) -> None:
         metrics, pulse = self._metrics, self._pulse
         # a replica that stands by knows the resources too, but a sum over replicas must count each once
-        metrics.watch_runs(lambda: self._cache.runs() if self._elector.is_leading else ())
+        metrics.watch_runs(lambda: self._cache.runs() if self._elector.is_leading else (), device_count)
         metrics.watch(
             "hatchery_leader", "1 on the replica that acts, 0 on one that stands by.", lambda: self._elector.is_leading
         )
@@ -89,7 +82,11 @@ class Operator:
     def _answered(self, verb: str, code: int) -> None:
         self._metrics.answered(verb, code)
         if code == HTTPStatus.UNAUTHORIZED:
-            self._pulse.last_refusal = time.monotonic()
+            self._pulse.last_rejection = time.monotonic()
+
+    def _resynced(self, missed: list[str]) -> None:
+        self._metrics.resynced(missed)
+        self._pulse.resynced(len(missed))
 
     def _oldest_seconds(self) -> float:
         return self._queue.oldest_seconds if self._queue else 0.0
@@ -128,6 +125,7 @@ class Operator:
                 await asyncio.sleep(max(LOAD_RETRY_SECONDS, error.retry_after_seconds or 0.0))
             else:
                 break
+        self._pulse.is_loaded = True
         LOG.info("loaded", extra={"objects": len(self._cache)})
 
     async def _lead(self) -> None:
@@ -138,7 +136,7 @@ class Operator:
             self._cache,
             self._settings,
             metrics=self._metrics,
-            definitions=self._definitions,
+            crd_check=self._crd_check,
             now=lambda: datetime.now(UTC),
             wake=self._wake,
             ca_bundle=bundle,
@@ -155,7 +153,7 @@ class Operator:
         registry = kopf.OperatorRegistry()
         handlers.register(registry, self._cache, self._wake, self._cluster.credentials, self._metrics.heard)
         settings = kopf.OperatorSettings()
-        namespaces = [name for name in self._settings.namespaces if name not in self._resync.refused]
+        namespaces = [name for name in self._settings.namespaces if name not in self._resync.forbidden]
         settings.scanning.disabled = bool(self._settings.namespaces)
         await kopf.operator(
             registry=registry,

@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, create_model, model_validator
 
 from hatchery_api import __version__
 from hatchery_api.base import Model, ResourceName, Url
+from hatchery_api.kinds import KINDS
 from hatchery_api.placement import Resources
 
 DEFAULT_PATH: Final = Path("/etc/hatchery/settings.yaml")
-"""Where manifests and chart mount the file."""
+"""Where the manifests and the chart mount the file."""
 
 PATH_VARIABLE: Final = "HATCHERY_SETTINGS"
 """Environment variable that names another file."""
 
 NAMESPACE_PATH: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-"""Where a pod finds the namespace it is in."""
+"""Where a pod finds its own namespace."""
 
 
 def _checked_cidr(text: str) -> str:
@@ -43,38 +44,38 @@ PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 
 
 class SettingsError(ValueError):
-    """The settings file is missing, no YAML, or wrong; the message names file and field."""
+    """The settings file is missing, not YAML, or invalid; the message names file and field."""
 
 
 class Progress(Model):
     """Live progress, which pods post to the operator over TLS."""
 
     port: Port = 8443
-    """Port that takes progress reports."""
+    """Port that accepts progress reports."""
 
     service_url: Url | None = None
-    """`https://` URL under which pods reach that port, mostly the operator's Service; absent turns live progress off.
+    """`https://` URL at which pods reach that port, usually the operator's Service; unset disables live progress.
     Results do not depend on it."""
 
     certificate: Annotated[str, Field(max_length=4096)] | None = None
-    """Folder with `tls.crt`, `tls.key` and `ca.crt`, a mounted Secret for example, valid for the host of that URL; it
-    is read again when it changes. Absent, each replica makes a certificate of its own in memory."""
+    """Folder with `tls.crt`, `tls.key` and `ca.crt`, such as a mounted Secret, valid for the host of that URL; reloaded
+    when it changes. If unset, each replica generates its own certificate in memory."""
 
 
 class LeaderElection(Model):
-    """Of several replicas one works; another takes over when it is silent for `leaseSeconds`."""
+    """One replica leads. A standby takes over when the leader has not renewed its Lease for `leaseSeconds`."""
 
     enabled: bool = True
-    """False only to debug a single process; two that work at once get into each other's way."""
+    """Disable only to debug a single process; two leaders would interfere with each other."""
 
     lease_seconds: Annotated[int, Field(ge=3, le=300)] = 12
-    """Silence after which another replica takes over."""
+    """Seconds without renewal after which another replica takes over."""
 
     renew_deadline_seconds: Annotated[int, Field(ge=2, le=240)] = 8
-    """Time after its last renewal from which on the leader writes nothing any more."""
+    """Seconds since its last renewal after which the leader stops writing."""
 
     retry_seconds: Annotated[int, Field(ge=1, le=60)] = 2
-    """Time between two attempts to renew or to take the lease."""
+    """Seconds between two attempts to renew or acquire the Lease."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -86,98 +87,89 @@ class LeaderElection(Model):
 
 
 class NetworkPolicySettings(Model):
-    """Who may connect to the pods of runs, and where they may connect to."""
+    """Ingress and egress of the runs' pods."""
 
     enabled: bool = True
-    """Whether the operator makes NetworkPolicies. Pods that run already stay as they are."""
+    """Whether the operator creates NetworkPolicies. Running pods are not affected."""
 
     egress_ports: Annotated[list[Port], Field(max_length=64)] = [80, 443]
-    """TCP ports the pods may connect to, anywhere, beside DNS, the operator's and that in `hubEndpoint`. What is behind
-    a Service counts with the port of its pods."""
+    """TCP ports to which pods may connect at any address, in addition to DNS, the operator's port and the port in
+    `hubEndpoint`. For a Service, the port of its pods counts."""
 
     blocked_cidrs: Annotated[list[Cidr], Field(max_length=64)] = ["169.254.0.0/16"]
-    """Addresses outside the cluster that no pod may connect to; by default those where clouds hand out credentials of
-    the node. Where pods get their own credentials there, as with workload identity, leave it empty."""
+    """Addresses outside the cluster to which no pod may connect; by default those of the clouds' metadata services,
+    which hand out the node's credentials. Leave it empty where pods obtain their own credentials there, as with
+    workload identity."""
 
 
-class StageResources(Model):
-    """What a stage's pods ask for when `spec.placement.resources` of the resource is silent."""
+class _StageResources(Model):
+    def of(self, stage: str) -> Resources:
+        """Default resources of a stage; no two kinds share the name of one."""
+        resources: Resources = getattr(self, _STAGES[stage].setting)
+        return resources
 
-    corpus: Resources = Resources(requests={"cpu": "500m", "memory": "2Gi"})
-    """CorpusBuild."""
 
-    tokenizer: Resources = Resources(requests={"cpu": "500m", "memory": "2Gi"})
-    """TokenizerBuild."""
-
-    encode: Resources = Resources(requests={"cpu": "500m", "memory": "1Gi"})
-    """PretrainRun while it encodes the corpus."""
-
-    pretrain: Resources = Resources(requests={"cpu": "500m", "memory": "2Gi"})
-    """PretrainRun while it trains, each node."""
-
-    evaluate: Resources = Resources(requests={"cpu": "500m", "memory": "2Gi"})
-    """EvalRun."""
-
-    def of(self, kind: str, stage: str) -> Resources:
-        """Resources of one stage of a kind."""
-        by_stage = {
-            ("CorpusBuild", "build"): self.corpus,
-            ("TokenizerBuild", "vocabulary"): self.tokenizer,
-            ("PretrainRun", "encode"): self.encode,
-            ("PretrainRun", "train"): self.pretrain,
-            ("EvalRun", "evaluate"): self.evaluate,
-        }
-        return by_stage[kind, stage]
+_STAGES: Final = {job.name: job for kind in KINDS for job in kind.jobs}
+_by_stage: dict[str, Any] = {
+    job.setting: (Resources, Field(default=job.resources, description=job.about)) for job in _STAGES.values()
+}
+StageResources = create_model(
+    "StageResources",
+    __base__=_StageResources,
+    __doc__="Default resources of each stage's pods, where a resource does not set `spec.placement.resources`.",
+    **_by_stage,
+)
+"""One field for each stage in `KINDS`."""
 
 
 class Tuning(Model):
-    """Settings that depend on nothing around the operator's pod."""
+    """Settings that do not depend on where the operator runs."""
 
     claim_name: ResourceName = "hatchery"
-    """PersistentVolumeClaim in the namespace of the resource; used where a resource sets no `spec.storage`."""
+    """PersistentVolumeClaim in the resource's namespace, for resources without `spec.storage`."""
 
     hub_endpoint: Url = "https://huggingface.co"
-    """Hub where a resource sets no endpoint of its own."""
+    """Hub for resources that set no endpoint."""
 
     workers: Annotated[int, Field(ge=1, le=256)] = 16
-    """Resources that are reconciled at the same time."""
+    """Maximum number of resources reconciled concurrently."""
 
     resync_seconds: Annotated[int, Field(ge=10, le=86_400)] = 300
-    """Every resource is looked at again after so many seconds, whatever was or was not seen to happen."""
+    """Interval, in seconds, at which every resource is reconciled, whether or not an event arrived."""
 
     stalled_seconds: Annotated[int, Field(ge=60, le=604_800)] = 1800
-    """A run whose pods have reported progress, and then nothing for so many seconds, gets the condition Stalled."""
+    """Seconds without progress reports after which a run that has reported before gets the condition Stalled."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe log lines that are written."""
+    """Minimum severity of log lines."""
 
     leader_election: LeaderElection = LeaderElection()
-    """Of several replicas one works; another takes over when it is silent for `leaseSeconds`."""
+    """One replica leads. A standby takes over when the leader has not renewed its Lease for `leaseSeconds`."""
 
     network_policies: NetworkPolicySettings = NetworkPolicySettings()
-    """Who may connect to the pods of runs, and where they may connect to."""
+    """Ingress and egress of the runs' pods."""
 
     stage_resources: StageResources = StageResources()
-    """What a stage's pods ask for when `spec.placement.resources` of the resource is silent."""
+    """Default resources of each stage's pods, where a resource does not set `spec.placement.resources`."""
 
 
 class Settings(Tuning):
-    """All settings; a field that is absent has its default, a field that does not exist is an error."""
+    """All settings; an absent field has its default, an unknown field is an error."""
 
     namespaces: Annotated[list[ResourceName], Field(max_length=256)] = []
     """Namespaces the operator serves; empty for all."""
 
     operator_name: ResourceName = "hatchery-operator"
-    """Name of what the replicas share in the operator's own namespace: the Lease, and the certificates' ConfigMap."""
+    """Name of the objects the replicas share in the operator's namespace: the Lease and the certificates' ConfigMap."""
 
     operator_namespace: ResourceName | None = None
-    """The operator's own namespace; absent for that of its pod."""
+    """The operator's own namespace; by default that of its pod."""
 
     jobs_image: Image = f"hatchery/jobs:{__version__}"
-    """Image of the pods where a resource sets no `spec.image`."""
+    """Image of the pods of resources without `spec.image`."""
 
     image_pull_policy: PullPolicy = "IfNotPresent"
-    """When nodes pull the pods' image."""
+    """Pull policy of the pods' image."""
 
     metrics_port: Port = 8080
     """Port of `/metrics`."""
@@ -193,7 +185,7 @@ def own_namespace(settings: Settings, mounted: Path = NAMESPACE_PATH) -> str:
     """The operator's own namespace.
 
     Raises:
-        SettingsError: the settings do not name it, and there is no pod to ask.
+        SettingsError: the settings do not name it, and the process is not in a pod.
     """
     if settings.operator_namespace:
         return settings.operator_namespace
@@ -211,15 +203,15 @@ def replica_name(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def settings_path(argument: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """The settings file: the `--config` argument, else the environment's, else where it is mounted."""
+    """The settings file: the `--config` argument, else the environment variable, else the mounted file."""
     return Path(argument or environ.get(PATH_VARIABLE) or DEFAULT_PATH)
 
 
 def load_settings(path: Path) -> Settings:
-    """Settings from a YAML file; an empty file means all defaults.
+    """Settings from a YAML file; an empty file yields the defaults.
 
     Raises:
-        SettingsError: the file is missing, no YAML, or wrong.
+        SettingsError: the file is missing, not YAML, or invalid.
     """
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -228,7 +220,7 @@ def load_settings(path: Path) -> Settings:
             f"{path}: cannot be read ({error.strerror}); pass --config or set {PATH_VARIABLE} to the settings file"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: is no YAML: {error}") from error
+        raise SettingsError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(data, dict | None):
         raise SettingsError(f"{path}: must be a map of settings, not a {type(data).__name__}")
     try:
@@ -241,5 +233,5 @@ def _sentence(path: Path, problem: Mapping[str, Any]) -> str:
     """One problem as `file: field: what is wrong`."""
     field = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"{path}: {field}: there is no such setting; check the spelling or remove it"
+        return f"{path}: {field}: unknown setting; check the spelling or remove it"
     return f"{path}: {field}: {problem['msg']}, got {problem['input']!r}"

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 import yaml
 from tests.cluster.control_plane import ADMIN, LOOPBACK, ControlPlane
-from tests.support.operator_process import OperatorProcess, install
+from tests.support.operator.process import OperatorProcess, install
 
 ROOT = Path(__file__).resolve().parents[2]
 

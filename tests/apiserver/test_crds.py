@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tests.support.guide import examples
+from tests.support.jobs.guide import examples
 
 from hatchery_api.kinds import BY_KIND, KINDS
 from hatchery_api.placement import MUTABLE_FIELDS
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUP_PATH = "/apis/hatchery.dev/v1alpha1/namespaces/default"

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from tests.support.fault_proxy import FaultProxy
-from tests.support.faults import Call, Fault, lose_answer, lose_request, refuse
-from tests.support.operator_process import OperatorProcess, Team, install
+from tests.support.kube.fault_proxy import FaultProxy
+from tests.support.kube.faults import Call, Fault, lose_answer, lose_request, refuse
+from tests.support.operator.process import OperatorProcess, Team, install
 
 pytestmark = pytest.mark.apiserver
 

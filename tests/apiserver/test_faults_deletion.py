@@ -9,14 +9,14 @@ import pytest
 import yaml
 from tests.apiserver.conftest import ROOT, Api
 from tests.cluster.control_plane import ControlPlane
-from tests.support.kubelet import JobRecord
-from tests.support.operator_builders import artifact
-from tests.support.operator_process import OperatorProcess, Team, install
-from tests.support.pipelines import PIPELINE
+from tests.support.kube.kubelet import JobRecord
+from tests.support.operator.builders import artifact
+from tests.support.operator.pipelines import PIPELINE
+from tests.support.operator.process import OperatorProcess, Team, install
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import Report
-from hatchery_operator.domain.labels import UID_LABEL
+from hatchery_operator.domain import UID_LABEL
 
 pytestmark = pytest.mark.apiserver
 

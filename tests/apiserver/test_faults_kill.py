@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.fault_proxy import FaultProxy
-from tests.support.faults import is_write, lose_answer, lose_request
-from tests.support.forked_operator import ForkedOperator
-from tests.support.kubelet import JobRecord
-from tests.support.operator_process import Team, install
-from tests.support.pipelines import SCRIPTS, Pipeline
+from tests.support.kube.fault_proxy import FaultProxy
+from tests.support.kube.faults import is_write, lose_answer, lose_request
+from tests.support.kube.kubelet import JobRecord
+from tests.support.operator.forked_process import ForkedOperator
+from tests.support.operator.pipelines import SCRIPTS, Pipeline
+from tests.support.operator.process import Team, install
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.long]
 

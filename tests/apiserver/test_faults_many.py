@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.kubelet import JobRecord
-from tests.support.operator_process import OperatorProcess, Team, install
+from tests.support.kube.kubelet import JobRecord
+from tests.support.operator.process import OperatorProcess, Team, install
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.long]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.control_plane import ControlPlane
-from tests.support.kubelet import JobRecord
-from tests.support.operator_process import OperatorProcess, Team, install
-from tests.support.pipelines import PIPELINE, SCRIPTS, Pipeline
+from tests.support.kube.kubelet import JobRecord
+from tests.support.operator.pipelines import PIPELINE, SCRIPTS, Pipeline
+from tests.support.operator.process import OperatorProcess, Team, install
 
 pytestmark = [pytest.mark.apiserver, pytest.mark.long]
 

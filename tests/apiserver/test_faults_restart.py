@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.fault_proxy import FaultProxy
-from tests.support.kubelet import JobRecord
-from tests.support.operator_process import OperatorProcess, Team, install
-from tests.support.pipelines import DISK, EMPTY
+from tests.support.kube.fault_proxy import FaultProxy
+from tests.support.kube.kubelet import JobRecord
+from tests.support.operator.pipelines import DISK, EMPTY
+from tests.support.operator.process import OperatorProcess, Team, install
 
 pytestmark = pytest.mark.apiserver
 

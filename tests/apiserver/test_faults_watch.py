@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.fault_proxy import FaultProxy
-from tests.support.faults import Fault, is_any, is_watch, refuse, stream_error
-from tests.support.operator_process import OperatorProcess, Team, install
+from tests.support.kube.fault_proxy import FaultProxy
+from tests.support.kube.faults import Fault, is_any, is_watch, refuse, stream_error
+from tests.support.operator.process import OperatorProcess, Team, install
 
 pytestmark = pytest.mark.apiserver
 

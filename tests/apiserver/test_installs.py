@@ -10,7 +10,7 @@ import yaml
 from tests.cluster.errors import ClusterError
 from tests.cluster.layout import Layout
 from tests.cluster.tools import ensure_tools
-from tests.support.prometheus_operator import definitions
+from tests.support.kube.prometheus_operator import definitions
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "hatchery-system"

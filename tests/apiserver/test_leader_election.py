@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.cluster.console import wait_for
 from tests.cluster.control_plane import ControlPlane
-from tests.support.operator_process import SYSTEM, OperatorProcess, Team, install
+from tests.support.operator.process import SYSTEM, OperatorProcess, Team, install
 
 pytestmark = pytest.mark.apiserver
 
@@ -121,7 +121,7 @@ def test_a_frozen_leader_writes_nothing_after_the_other_has_taken_over(control_p
     team.wait("the first one knows", lambda: not leads(a))
     for number in range(60):
         team.wait_job(f"busy{number}-build-a1")
-    team.wait("the first one stands by", lambda: any("leads no longer" in line["message"] for line in a.log()))
+    team.wait("the first one stands by", lambda: any("lost the lease" in line["message"] for line in a.log()))
     for number in range(10):
         team.apply("CorpusBuild", f"last{number}")
     for number in range(10):
@@ -192,4 +192,4 @@ def test_a_replica_without_credentials_or_with_a_blocked_loop_is_not_alive(contr
             timeout_seconds=LIVENESS_SECONDS,
         )
     code, text = spare.get(spare.health, "/healthz")
-    assert code == 0 or "refuses our credentials" in text
+    assert code == 0 or "rejected the operator's credentials" in text

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.control_plane import ControlPlane
-from tests.support.operator_process import OperatorProcess, Team, install
+from tests.support.operator.process import OperatorProcess, Team, install
 
 pytestmark = pytest.mark.apiserver
 

@@ -5,8 +5,8 @@ import json
 from typing import Any
 
 import pytest
-from tests.support.operator_builders import artifact
-from tests.support.operator_process import OperatorProcess, Team
+from tests.support.operator.builders import artifact
+from tests.support.operator.process import OperatorProcess, Team
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import Report

@@ -11,10 +11,10 @@ import pytest
 from tests.cluster.console import wait_for
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterError
-from tests.support.operator_process import SYSTEM, OperatorProcess, Team, install
-from tests.support.permissions import account_user, beyond, granted, unused, usage
+from tests.support.kube.permissions import account_user, beyond, granted, unused, usage
+from tests.support.operator.process import SYSTEM, OperatorProcess, Team, install
 
-from hatchery_operator.domain.labels import AUDIENCE
+from hatchery_operator.domain import AUDIENCE
 
 pytestmark = pytest.mark.apiserver
 

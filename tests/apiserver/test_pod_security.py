@@ -5,16 +5,15 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from tests.support.operator_builders import SPECS, manifest
-from tests.support.operator_process import Team
-from tests.support.pod_override_strategies import GOOD_PLACEMENTS
+from tests.support.operator.builders import SPECS, manifest
+from tests.support.operator.pod_overrides import GOOD_PLACEMENTS
+from tests.support.operator.process import Team
 
 from hatchery_api.kinds import BY_KIND, KINDS
-from hatchery_operator.domain.objects import parse_run
-from hatchery_operator.manifests.attempt import Attempt
-from hatchery_operator.manifests.job import manifests
+from hatchery_operator.domain import parse_run
+from hatchery_operator.manifests import Attempt, manifests
 from hatchery_operator.settings import Progress, Settings
-from hatchery_operator.stages.registry import STAGES
+from hatchery_operator.stages import STAGES
 
 pytestmark = pytest.mark.apiserver
 

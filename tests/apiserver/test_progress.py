@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 from tests.cluster.control_plane import ControlPlane
-from tests.support.operator_process import ACCOUNT, SYSTEM, OperatorProcess, Team, install
-from tests.support.permissions import account_user
+from tests.support.kube.permissions import account_user
+from tests.support.operator.process import ACCOUNT, SYSTEM, OperatorProcess, Team, install
 
-from hatchery_operator.domain.labels import AUDIENCE
+from hatchery_operator.domain import AUDIENCE
 
 pytestmark = pytest.mark.apiserver
 

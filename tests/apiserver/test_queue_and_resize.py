@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from tests.support.operator_process import Object, Team
+from tests.support.operator.process import Object, Team
 
 pytestmark = pytest.mark.apiserver
 

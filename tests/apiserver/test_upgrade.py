@@ -13,8 +13,8 @@ from tests.apiserver.conftest import Api
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.layout import REPOSITORY, Layout
 from tests.cluster.tools import ensure_tools
-from tests.support.operator_process import SYSTEM, OperatorProcess, Team
-from tests.support.releases import Release, unpack
+from tests.support.kube.releases import Release, unpack
+from tests.support.operator.process import SYSTEM, OperatorProcess, Team
 
 pytestmark = pytest.mark.apiserver
 

@@ -25,17 +25,16 @@ import datasets
 import numpy as np
 from tests.bench.bars import bar, print_machine
 from tests.bench.library import EOS, inputs, learn_merges, sources
-from tests.support.tokens import write_store
+from tests.support.jobs.tokens import write_store
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data.feed import StoreFeed
-from hatchery_jobs.pretrain.data.index import INDEX, CorpusIndex, Shard, TokenIndex, summed
-from hatchery_jobs.pretrain.data.token_store import TokenStore
+from hatchery_jobs.pretrain.data.token_store import INDEX, CorpusIndex, Shard, TokenIndex, TokenStore, summed
 from hatchery_jobs.runtime import Context, ProgressReporter
 
 ROUNDS, LENGTH, VOCAB = 5, 128, 8192

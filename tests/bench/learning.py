@@ -20,12 +20,12 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from tests.bench.bars import bar, print_machine
 from tests.bench.library import inputs, learn_merges, sources, split
 from tests.bench.pretrain_contestants import library_gpt2, trainer_settings
-from tests.support.training_loop import train
+from tests.support.jobs.training_loop import train
 from tokenizers import Tokenizer
 from transformers import Trainer
 
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.resources.tokenizer import PreTokenizer, TokenizerBlocks
 from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain import encode

@@ -9,13 +9,12 @@ import yaml
 from tests.bench.operator_load import MERGE_PATCH, Request
 from tests.cluster.control_plane import ControlPlane, Ports
 from tests.cluster.layout import REPOSITORY
-from tests.support import operator_process
-from tests.support.operator_builders import SPECS
-from tests.support.operator_process import OperatorProcess
+from tests.support.operator.builders import SPECS
+from tests.support.operator.process import ACCOUNT, SYSTEM, OperatorProcess, install
 
 from hatchery_api.base import API_VERSION
 from hatchery_api.kinds import BY_KIND
-from hatchery_operator.domain.objects import rfc3339
+from hatchery_operator.domain import rfc3339
 
 NAMESPACE = "bench"
 """Where all objects are."""
@@ -64,15 +63,15 @@ class Hatchery:
     """Ours: a CorpusBuild becomes one Job."""
 
     name = "hatchery"
-    user = f"system:serviceaccount:{operator_process.SYSTEM}:{operator_process.ACCOUNT}"
+    user = f"system:serviceaccount:{SYSTEM}:{ACCOUNT}"
     resource = BY_KIND["CorpusBuild"].plural
     children = {"jobs": f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"}
 
     def __init__(self, plane: ControlPlane, folder: Path) -> None:
         crds = sorted((REPOSITORY / "manifests/crds").glob("*.yaml"))
         plane.apply([yaml.safe_load(path.read_text(encoding="utf-8")) for path in crds])
-        operator_process.install(plane)
-        url = f"https://{operator_process.ACCOUNT}.{operator_process.SYSTEM}.svc:8443"
+        install(plane)
+        url = f"https://{ACCOUNT}.{SYSTEM}.svc:8443"
         progress = {"port": Ports.free().api, "serviceUrl": url}
         self._process = OperatorProcess(
             plane, folder, resyncSeconds=RESYNC_SECONDS, progress=progress, leaderElection={"enabled": True}

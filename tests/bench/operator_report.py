@@ -99,7 +99,7 @@ def machine(load_average: float) -> str:
     system = platform.freedesktop_os_release()["PRETTY_NAME"]
     return (
         f"{os.cpu_count()} {platform.machine()} cores ({_cpu_model()}), {memory_gib:.0f} GiB, {system}, "
-        f"{platform.system()} {platform.release()}, load average {load_average:.1f} at the start. "
+        f"{platform.system()} {platform.release()}, load average {load_average:.1f} at the start.\n"
         f"Python {platform.python_version()}, Kubernetes {KUBERNETES}, {TRAINING_OPERATOR.name} {TRAINING_OPERATOR.tool.version}."
     )
 
@@ -110,12 +110,13 @@ def _cpu_model() -> str:
 
 
 METHOD = f"""\
-One etcd and kube-apiserver, no controllers, no kubelet; one operator at a time, each under its own account and role, each as it is \
-shipped (the peer with one thread a kind and client-go's 20 requests a second, which is what bounds it; without its admission webhook). \
-What was compared: a CorpusBuild of ours (one Job, with what it needs) against a PyTorchJob with one master (a pod and a Service). \
-Every figure about writes is from the API server's audit log: one clock and one way of counting for both. Then the Jobs and pods are \
-reported as running at 1,000 objects, and the settled operator is watched for {IDLE_SECONDS:.0f} s and given {SINGLES} single objects; \
-ours is then restarted, and given {NEW_OBJECTS} new objects without and with {HOT_UPDATES_PER_SECOND:.0f} updates a second of another."""
+One etcd and kube-apiserver, no controllers, no kubelet. One operator at a time, each under its own account and role and
+as shipped. The peer has one thread per kind, no admission webhook, and client-go's limit of 20 requests per second,
+which bounds it. Compared: a CorpusBuild (one Job, with what it needs) and a PyTorchJob with one master (a pod and a
+Service). All figures about writes are from the API server's audit log, so both share one clock and one way of counting.
+Then the Jobs and pods of 1,000 objects are reported as running, and the settled operator is observed for {IDLE_SECONDS:.0f} s and given
+{SINGLES} single objects. Hatchery's operator is then restarted and given {NEW_OBJECTS} new objects, without and with {HOT_UPDATES_PER_SECOND:.0f} updates per
+second of another object."""
 
 
 def section(measured: Mapping[str, Sizes], bars: Sequence[str], load_average: float) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.bench.bars import bar, print_machine
 from tests.bench.pretrain_contestants import LENGTH, ROWS, WARM_STEPS, made_up_tokens, work_order, write_inputs
 from tests.bench.turns import Contestant
-from tests.support.training_loop import started
+from tests.support.jobs.training_loop import started
 
 from hatchery_jobs.pretrain.launcher.launcher import worker_environment
 from hatchery_jobs.pretrain.record.event_log import TIMELINE, UPDATE, Line, read_timeline

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from tests.bench.turns import Step, take_turns
-from tests.support.tokens import write_store
-from tests.support.training_loop import train
+from tests.support.jobs.tokens import write_store
+from tests.support.jobs.training_loop import train
 from tokenizers import Tokenizer, models
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
 
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
 from hatchery_jobs.pretrain.state import Times
 from hatchery_jobs.pretrain.training import loop

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from tests.cluster.layout import Layout
 from tests.cluster.tools import ensure_tools
-from tests.support.network_policies import Endpoint, allowed
+from tests.support.kube.network_policies import Endpoint, allowed
 
 from hatchery_api.kinds import KINDS
-from hatchery_api.schema.crd import custom_resource_definition
+from hatchery_api.schema import custom_resource_definition
 from hatchery_operator.codegen import rbac
 from hatchery_operator.codegen.chart import Values
 from hatchery_operator.settings import Settings

@@ -20,16 +20,11 @@ from tests.cluster.images import ensure_images
 from tests.cluster.layout import REPOSITORY
 from tests.cluster.prometheus import Prometheus, ensure_prometheus
 from tests.cluster.tools import ensure_tools
-from tests.support.deploy import install_chart, start_hub
-from tests.support.installation import HUB_NAMESPACE, HUB_PORT, HUB_TOKEN, HUB_URL, TOKEN_SECRET, namespace_objects
-from tests.support.kube import Kube
+from tests.support.kube.deploy import install_chart, start_hub
+from tests.support.kube.installation import HUB_NAMESPACE, HUB_PORT, HUB_TOKEN, HUB_URL, TOKEN_SECRET, namespace_objects
+from tests.support.kube.kubectl import Kube
 
-from hatchery_cli.app import console, show_summary
-from hatchery_cli.client import KubeCluster
-from hatchery_cli.curve import read_from_hub
-from hatchery_cli.errors import CommandError, Exit
-from hatchery_cli.views import RunView, chosen
-from hatchery_cli.watch import Watch
+from hatchery_cli import CommandError, Exit, KubeCluster, RunView, Watch, chosen, console, read_from_hub, show_summary
 
 NAMESPACE = "demo"
 SAMPLE = REPOSITORY / "manifests/samples/pipeline.yaml"

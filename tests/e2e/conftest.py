@@ -8,9 +8,9 @@ from tests.cluster.cluster import Cluster
 from tests.cluster.images import ensure_images
 from tests.cluster.prometheus import ensure_prometheus
 from tests.cluster.tools import ensure_tools
-from tests.support.deploy import OPERATOR_NAMESPACE, install_chart, start_hub
-from tests.support.installation import HUB_NAMESPACE, HUB_PORT, HUB_TOKEN, HUB_URL, namespace_objects
-from tests.support.kube import Kube
+from tests.support.kube.deploy import OPERATOR_NAMESPACE, install_chart, start_hub
+from tests.support.kube.installation import HUB_NAMESPACE, HUB_PORT, HUB_TOKEN, HUB_URL, namespace_objects
+from tests.support.kube.kubectl import Kube
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

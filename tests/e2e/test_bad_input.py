@@ -1,8 +1,8 @@
 """What users get wrong ends in a condition that says what, where and what to do. All cases run at once."""
 
 import pytest
-from tests.support.corpora import GOOD, corpus, resource
-from tests.support.kube import condition, failed_because, says
+from tests.support.jobs.corpora import GOOD, corpus, resource
+from tests.support.kube.kubectl import condition, failed_because, says
 
 CASES = {
     "missing-source": (

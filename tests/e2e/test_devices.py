@@ -4,7 +4,7 @@ import json
 
 import pytest
 from tests.cluster.console import wait_for
-from tests.support.kube import condition, failed_because
+from tests.support.kube.kubectl import condition, failed_because
 
 GPU, SLICE = "nvidia.com/gpu", "nvidia.com/mig-1g.10gb"
 ADVERTISED = {GPU: "4", SLICE: "2"}

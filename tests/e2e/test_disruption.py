@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi
 from kubernetes import client
-from tests.support.installation import TOKEN_SECRET
-from tests.support.kube import condition
+from tests.support.kube.installation import TOKEN_SECRET
+from tests.support.kube.kubectl import condition
 
 LABEL = "hatchery.dev/name"
 STEPS = 4000

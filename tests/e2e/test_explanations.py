@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from tests.cluster.console import wait_for
-from tests.support.corpora import Case, corpus, resource
-from tests.support.kube import Kube, condition
+from tests.support.jobs.corpora import Case, corpus, resource
+from tests.support.kube.kubectl import Kube, condition
 
 SECONDS = 30.0
 """Longest time from a symptom to its explanation."""

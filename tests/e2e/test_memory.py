@@ -1,6 +1,6 @@
 """Training on CPUs that the kernel kills for memory goes on with half the micro-batch."""
 
-from tests.support.training import training_run
+from tests.support.jobs.training_run import training_run
 
 SEQUENCES, MEMORY = 256, "3200Mi"
 """Sequences of a batch, whose activations take 2.6 GB all at once and half of that in halves; the processes that train

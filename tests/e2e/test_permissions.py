@@ -4,7 +4,7 @@ That every permission is used is shown in tests/apiserver, where the operator is
 """
 
 import pytest
-from tests.support.permissions import account_user, beyond, granted, usage
+from tests.support.kube.permissions import account_user, beyond, granted, usage
 
 ACCOUNT = "hatchery-operator"
 

@@ -10,8 +10,8 @@ import urllib.parse
 import urllib.request
 
 import pytest
-from tests.support.installation import TOKEN_SECRET
-from tests.support.kube import condition, succeeded
+from tests.support.kube.installation import TOKEN_SECRET
+from tests.support.kube.kubectl import condition, succeeded
 
 ORGANISATION = "e2e"
 STEPS = 600

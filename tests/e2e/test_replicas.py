@@ -1,6 +1,6 @@
 """Two replicas of the operator under a training run: both are replaced, and no pod of the run notices."""
 
-from tests.support.training import containers, is_training, training_run
+from tests.support.jobs.training_run import containers, is_training, training_run
 
 LEASE = "hatchery-operator"
 

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from tests.support.corpora import corpus, resource
-from tests.support.deploy import operator_log
-from tests.support.installation import HUB_TOKEN, TOKEN_SECRET
-from tests.support.kube import failed_because
+from tests.support.jobs.corpora import corpus, resource
+from tests.support.kube.deploy import operator_log
+from tests.support.kube.installation import HUB_TOKEN, TOKEN_SECRET
+from tests.support.kube.kubectl import failed_because
 
 REFUSED_TOKEN = "hf_CanaryTokenThatTheHubRefuses"
 SEEN_BY_USERS = "corpusbuilds,tokenizerbuilds,pretrainruns,evalruns,jobs,pods,events,configmaps,services"

@@ -4,9 +4,9 @@ import pytest
 from tests.cluster import packages
 from tests.cluster.buildah import Buildah
 from tests.cluster.images import load
-from tests.support.deploy import install_chart, uninstall_chart
-from tests.support.releases import unpack
-from tests.support.training import containers, is_training, training_run
+from tests.support.jobs.training_run import containers, is_training, training_run
+from tests.support.kube.deploy import install_chart, uninstall_chart
+from tests.support.kube.releases import unpack
 
 PREVIOUS = "0.1.0"
 

@@ -10,7 +10,7 @@ from tests.cluster import packages
 from tests.cluster.console import wait_for
 from tests.cluster.prometheus import Prometheus, prometheus
 from tests.monitoring import ALERTS
-from tests.support.exporters import NAME, NAMESPACE, OperatorExporter, PodExporter
+from tests.support.operator.exporters import NAME, NAMESPACE, OperatorExporter, PodExporter
 
 SCRAPES = 6
 """Scrapes of each page before anything is asked: a rate needs several samples."""

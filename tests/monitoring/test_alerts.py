@@ -11,7 +11,7 @@ CASES = Path(__file__).with_name("alerts.test.yaml")
 RULES = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"] if "alert" in rule]
 NAMES = [rule["alert"] for rule in RULES]
 RUNBOOKS = ROOT / "docs/runbooks"
-SECTIONS = ["## Meaning", "## Impact", "## Look", "## Remedy"]
+SECTIONS = ["## Meaning", "## Impact", "## Diagnosis", "## Mitigation"]
 
 
 def test_promtool_finds_nothing_wrong_with_the_rules(promtool: str) -> None:

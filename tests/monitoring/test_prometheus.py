@@ -9,7 +9,7 @@ import yaml
 from manifests.monitoring.panels import NOTHING
 from tests.monitoring import ALERTS, DASHBOARDS
 from tests.monitoring.conftest import Scraped
-from tests.support.exporters import NAME, NAMESPACE
+from tests.support.operator.exporters import NAME, NAMESPACE
 
 CHOSEN = {
     "namespace": NAMESPACE,

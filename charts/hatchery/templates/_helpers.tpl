@@ -1,9 +1,9 @@
-{{/* Name of everything that belongs to this operator; labels of 63 characters limit it. */}}
+{{/* Name of all objects of this operator. Labels limit it to 63 characters. */}}
 {{- define "hatchery.fullname" -}}
 {{- printf "%s-operator" (.Release.Name | trunc 50 | trimSuffix "-") }}
 {{- end }}
 
-{{/* Labels the Service, the policies and the Deployment select by; these never change for a release. */}}
+{{/* Selector labels of the Service, the policies and the Deployment. They never change within a release. */}}
 {{- define "hatchery.selectorLabels" -}}
 app.kubernetes.io/name: hatchery-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -17,7 +17,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* The operator's settings file: the settings of the values, and those that follow from other values. */}}
+{{/* The operator's settings file: `settings` of the values, and settings derived from other values. */}}
 {{- define "hatchery.settings" -}}
 {{- $progress := dict "serviceUrl" (printf "https://%s.%s.svc:8443" (include "hatchery.fullname" .) .Release.Namespace) }}
 {{- if .Values.progress.certificateSecret }}
@@ -27,7 +27,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- mergeOverwrite (deepCopy .Values.settings) $derived | toYaml }}
 {{- end }}
 
-{{/* Restricted Pod Security, for every pod of the chart. */}}
+{{/* Restricted Pod Security for every pod of the chart. */}}
 {{- define "hatchery.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 10001

@@ -8,10 +8,11 @@ from itertools import chain, zip_longest
 from typing import Any, Final
 
 from hatchery_api import __version__
+from hatchery_api.format import shortened, significant
 from hatchery_api.resources.evaluate import EvalMeasure, EvalResult, EvalRunSpec, EvalSample
 from hatchery_jobs.evaluate.model import LoadedModel, ModelSource
 from hatchery_jobs.evaluate.tasks import TaskResult, number, text
-from hatchery_jobs.reporting import fenced, markdown_page, markdown_table, significant
+from hatchery_jobs.reporting import fenced, markdown_page, markdown_table
 
 MAX_MEASURES: Final = 64
 """Measures in the status."""
@@ -71,16 +72,14 @@ def short_result(results: Results) -> EvalResult:
     ]
     ranked = [measure for measure in chain.from_iterable(zip_longest(*measures)) if measure is not None]
     samples = [
-        EvalSample(task=task, prompt=_short(s.prompt, PROMPT_CHARS), completion=_short(s.completion, COMPLETION_CHARS))
+        EvalSample(
+            task=task, prompt=shortened(s.prompt, PROMPT_CHARS), completion=shortened(s.completion, COMPLETION_CHARS)
+        )
         for task, found in results.items()
         for s in found.samples
         if s.completion_index == 0
     ]
     return EvalResult(results=ranked[:MAX_MEASURES], samples=samples[:MAX_SAMPLES])
-
-
-def _short(whole: str, chars: int) -> str:
-    return whole if len(whole) <= chars else whole[: chars - 1] + "…"
 
 
 def card(name: str, source: ModelSource, loaded: LoadedModel, results: Results) -> str:

@@ -1,6 +1,6 @@
 """The numbers of a run, as its resource reports them."""
 
-from hatchery_api.resources.pretrain.result import LastCheckpoint, Loss, PretrainResult
+from hatchery_api.resources.pretrain import LastCheckpoint, Loss, PretrainResult
 from hatchery_jobs.pretrain.state import goodput, perplexity
 from hatchery_jobs.pretrain.training.trainer import Trainer
 

@@ -8,12 +8,9 @@ from typing import Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import METRICS_PORT
-from hatchery_api.resources.pretrain.model import HubRevisionSource
-from hatchery_api.resources.pretrain.result import PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.data.index import TokenIndex
+from hatchery_api.resources.pretrain import HubRevisionSource, PretrainResult, PretrainRunSpec
 from hatchery_jobs.pretrain.data.row_lengths import row_tokens
-from hatchery_jobs.pretrain.data.token_store import TokenStore
+from hatchery_jobs.pretrain.data.token_store import TokenIndex, TokenStore
 from hatchery_jobs.pretrain.data.vocabulary import copy_tokenizer, load_vocabulary
 from hatchery_jobs.pretrain.launcher.launcher import Gang, run_workers
 from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS, MICRO_BATCH, OUTBOX, STREAMS, WorkerSpec

@@ -4,7 +4,7 @@ Every stage may import it. It imports no stage, and neither torch nor transforme
 """
 
 from hatchery_jobs.reporting.html import html_page, html_table
-from hatchery_jobs.reporting.markdown import fenced, markdown_page, markdown_table, significant, split_languages
+from hatchery_jobs.reporting.markdown import fenced, markdown_page, markdown_table, split_languages
 
 __all__ = [
     "fenced",
@@ -12,6 +12,5 @@ __all__ = [
     "html_table",
     "markdown_page",
     "markdown_table",
-    "significant",
     "split_languages",
 ]

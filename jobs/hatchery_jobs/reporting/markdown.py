@@ -1,14 +1,10 @@
 """Cards: README.md with the metadata the Hub reads."""
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import yaml
-
-_SMALLEST_EXPONENT: Final = -4
-_LARGEST_EXPONENT: Final = 15
 
 
 def markdown_page(metadata: Mapping[str, Any], sections: Iterable[str]) -> str:
@@ -42,21 +38,3 @@ def split_languages(languages: Iterable[str]) -> tuple[list[str], list[str]]:
     for language in languages:
         (codes if re.fullmatch(r"[a-z]{2,3}", language) else others).append(language)
     return codes, others
-
-
-def significant(value: float, digits: int = 4) -> str:
-    """A number for people: integers with separators, other numbers rounded to significant digits.
-
-    Digits before the point are never rounded away; very small and very large numbers have an exponent.
-    """
-    if isinstance(value, int):
-        return f"{value:,}"
-    if not math.isfinite(value):
-        return f"{value}"
-    if value == 0:
-        return "0"
-    scientific = f"{value:.{digits - 1}e}"
-    exponent = int(scientific.partition("e")[2])
-    if not _SMALLEST_EXPONENT <= exponent < _LARGEST_EXPONENT:
-        return scientific
-    return f"{value:,.{max(0, digits - 1 - exponent)}f}"

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -24,29 +24,6 @@ from hatchery_jobs.runtime.context import Context, Outcome
 from hatchery_jobs.runtime.errors import DataError, Interrupted, JobError, RetryableError, SpecError
 from hatchery_jobs.runtime.logs import bind, log, redact
 from hatchery_jobs.runtime.progress import ProgressReporter, serve_metrics
-
-STAGES: Final = {
-    ("CorpusBuild", "build"): "hatchery_jobs.corpus.pipeline",
-    ("TokenizerBuild", "vocabulary"): "hatchery_jobs.tokenizer.stage",
-    ("PretrainRun", "encode"): "hatchery_jobs.pretrain.encode",
-    ("PretrainRun", "train"): "hatchery_jobs.pretrain.train",
-    ("EvalRun", "evaluate"): "hatchery_jobs.evaluate.stage",
-}
-"""Module of each stage; its function `run` does the work."""
-
-REPO_TYPES: Final[dict[tuple[str, str], Literal["dataset", "model"]]] = {
-    ("CorpusBuild", "build"): "dataset",
-    ("TokenizerBuild", "vocabulary"): "model",
-    ("PretrainRun", "train"): "model",
-    ("EvalRun", "evaluate"): "dataset",
-}
-"""Repository type on the Hub of the stages whose artifact is pushed."""
-
-MESSAGES: Final = {"PretrainRun": "final model"}
-"""First lines of the commits of kinds whose repository also holds commits of the course there."""
-
-SERVES_ITSELF: Final = frozenset({("PretrainRun", "train")})
-"""Stages whose own processes serve `/metrics`."""
 
 
 def load_job(path: Path) -> JobInput[Any]:
@@ -74,7 +51,9 @@ def load_job(path: Path) -> JobInput[Any]:
 def run(job: JobInput[Any], stop: threading.Event, scratch: Path) -> Report:
     """Runs the stage and the push; errors of known kinds become the report's reason and message."""
     started = time.monotonic()
-    stage: Callable[[Context[Any]], Outcome] = import_module(STAGES[job.kind, job.stage]).run
+    kind = BY_KIND[job.kind]
+    module = import_module(f"hatchery_jobs.{kind.package}.{kind.job(job.stage).module}")
+    stage: Callable[[Context[Any]], Outcome] = module.run
     context = Context(job=job, progress=ProgressReporter(job.stage), scratch=scratch, stop=stop)
     outcome = stage(context)
     first_pod = int(os.environ.get("HATCHERY_NODE_INDEX") or 0) == 0  # the others of a gang end with the same artifact
@@ -92,8 +71,8 @@ def run(job: JobInput[Any], stop: threading.Event, scratch: Path) -> Report:
 
 
 def _push(job: JobInput[Any], outcome: Outcome) -> HubRevision | None:
-    repo_type = REPO_TYPES.get((job.kind, job.stage))
-    if job.spec.hub is None or repo_type is None:
+    stage = BY_KIND[job.kind].job(job.stage)
+    if job.spec.hub is None or stage.repo_type is None:
         return None
     from hatchery_jobs.hub import push_folder
 
@@ -101,8 +80,8 @@ def _push(job: JobInput[Any], outcome: Outcome) -> HubRevision | None:
         outcome.folder,
         job.spec.hub,
         endpoint=job.hub.endpoint,
-        repo_type=repo_type,
-        message=MESSAGES.get(job.kind) or f"{job.kind} {job.namespace}/{job.name} {outcome.artifact.key}",
+        repo_type=stage.repo_type,
+        message=stage.commit_message or f"{job.kind} {job.namespace}/{job.name} {outcome.artifact.key}",
         token=os.environ.get("HF_TOKEN"),
     )
 
@@ -132,7 +111,7 @@ def main(input_path: Path) -> int:
         job = load_job(input_path)
         bind(job)
         log("started")
-        if (job.kind, job.stage) not in SERVES_ITSELF:
+        if not BY_KIND[job.kind].job(job.stage).serves_metrics:
             serve_metrics(int(os.environ.get("HATCHERY_METRICS_PORT", METRICS_PORT)))
         with tempfile.TemporaryDirectory(prefix="hatchery-") as scratch:
             report, code = run(job, stop, Path(scratch)), ExitCode.DONE

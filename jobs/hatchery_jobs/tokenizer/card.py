@@ -5,8 +5,9 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer
 
+from hatchery_api.format import significant
 from hatchery_api.resources.tokenizer import TokenizerBuildSpec, TokenizerResult
-from hatchery_jobs.reporting import fenced, markdown_page, markdown_table, significant, split_languages
+from hatchery_jobs.reporting import fenced, markdown_page, markdown_table, split_languages
 from hatchery_jobs.tokenizer.measures import MEASURES, Counts, encode
 
 LISTED_TOKENS: Final = 20

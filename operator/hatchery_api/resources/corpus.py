@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from hatchery_api.base import Model, Quantity, Record, ResourceName, Seed, Url, cel, exactly_one
 from hatchery_api.placement import Card, HubRepo, RunSpec, SecretKey
+from hatchery_api.status import Result, RunStatus
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 """A share between 0 and 1."""
@@ -65,7 +66,7 @@ class HubDataset(Model):
     """Secret with a token that may read the dataset."""
 
 
-class Source(Model):
+class CorpusSource(Model):
     """One source of documents."""
 
     model_config = ConfigDict(json_schema_extra=cel(exactly_one("files", "hub")))
@@ -274,7 +275,7 @@ class CorpusOutput(Model):
 class CorpusBuildSpec(RunSpec):
     """Builds a corpus from raw sources."""
 
-    sources: Annotated[list[Source], Field(min_length=1, max_length=64, json_schema_extra=cel(keyed_list="name"))]
+    sources: Annotated[list[CorpusSource], Field(min_length=1, max_length=64, json_schema_extra=cel(keyed_list="name"))]
     """Where documents come from."""
 
     filters: Filters = Filters()
@@ -330,7 +331,7 @@ class SplitSize(Record):
     """Files."""
 
 
-class CorpusResult(Record):
+class CorpusResult(Result):
     """What a finished CorpusBuild reports."""
 
     funnel: Annotated[list[FunnelStep], Field(max_length=64)] = []
@@ -347,3 +348,7 @@ class CorpusResult(Record):
 
     peak_bytes: int | None = None
     """Largest resident memory of the build."""
+
+
+class CorpusBuildStatus(RunStatus, CorpusResult):
+    """Status of a CorpusBuild."""

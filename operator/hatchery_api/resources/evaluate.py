@@ -5,8 +5,10 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from hatchery_api.base import Model, Record, Ref, ResourceName, Seed, cel, exactly_one
+from hatchery_api.format import significant
 from hatchery_api.placement import HubRepo, RunSpec, SecretKey
 from hatchery_api.resources.tokenizer import CorpusRef
+from hatchery_api.status import Result, RunStatus
 
 
 class HubModel(Model):
@@ -131,7 +133,7 @@ class EvalSample(Record):
     """First characters of the continuation."""
 
 
-class EvalResult(Record):
+class EvalResult(Result):
     """What a finished EvalRun reports."""
 
     results: Annotated[list[EvalMeasure], Field(max_length=64)] = []
@@ -139,3 +141,14 @@ class EvalResult(Record):
 
     samples: Annotated[list[EvalSample], Field(max_length=8)] = []
     """A few continuations."""
+
+    def rounded(self) -> dict[str, str]:
+        """The value of the first measure."""
+        try:
+            return {"value": significant(float(self.results[0].value))} if self.results else {}
+        except ValueError:  # it comes from a pod
+            return {}
+
+
+class EvalRunStatus(RunStatus, EvalResult):
+    """Status of an EvalRun."""

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from hatchery_api.base import Model, Record, ResourceName, Seed, Url, cel, exactly_one
 from hatchery_api.placement import Card, RunSpec
+from hatchery_api.status import Result, RunStatus
 
 SENTINEL: Final = "<extra_id_{}>"
 """Text of the sentinel with a number, with the names of T5."""
@@ -182,7 +183,7 @@ class TokenizerMetrics(Record):
     """Share of documents that decoding gives back unchanged."""
 
 
-class TokenizerResult(Record):
+class TokenizerResult(Result):
     """What a finished TokenizerBuild reports."""
 
     vocab_size: int | None = None
@@ -196,3 +197,7 @@ class TokenizerResult(Record):
 
     documents: int | None = None
     """Documents it was trained on."""
+
+
+class TokenizerBuildStatus(RunStatus, TokenizerResult):
+    """Status of a TokenizerBuild."""

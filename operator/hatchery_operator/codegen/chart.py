@@ -9,7 +9,7 @@ from pydantic import Field
 from hatchery_api import __version__
 from hatchery_api.base import FreeObject, Model, Quantity, ResourceName
 from hatchery_api.placement import LabelMap, Resources, Toleration
-from hatchery_api.schema.generate import BANNER, dump_yaml
+from hatchery_api.schema import BANNER, dump_yaml
 from hatchery_operator.codegen import rbac
 from hatchery_operator.codegen.chart_monitoring import Dashboards, Monitor, PrometheusRule
 from hatchery_operator.settings import Image, Port, PullPolicy, Tuning
@@ -21,144 +21,145 @@ _SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 class Images(Model):
-    """Container images; a digest (`name@sha256:…`) works too."""
+    """Container images, by tag or digest (`name@sha256:…`)."""
 
     operator: Image = f"hatchery/operator:{__version__}"
-    """Image of the operator."""
+    """Operator image."""
     jobs: Image = f"hatchery/jobs:{__version__}"
-    """Image of the pods that do the work, where a resource sets no `spec.image`."""
+    """Image of the pods of runs, unless a resource sets `spec.image`."""
     pull_policy: PullPolicy = "IfNotPresent"
-    """When nodes pull either image."""
+    """When nodes pull the images."""
     pull_secrets: Annotated[list[ResourceName], Field(max_length=16)] = []
-    """Secrets to pull the operator's image with. For the jobs' image add them to the namespaces' ServiceAccounts."""
+    """Pull Secrets of the operator image. For the jobs image, add pull Secrets to the namespaces' ServiceAccounts."""
 
 
 class Crds(Model):
     """The four custom resource definitions."""
 
     enabled: bool = True
-    """Install and upgrade them with the chart; false where something else does."""
+    """Install and upgrade the CRDs with the chart; false if something else does."""
     keep: bool = True
-    """Keep them, and with them every resource, when the chart is removed."""
+    """Keep the CRDs, and with them every resource, when the chart is uninstalled."""
 
 
 class RbacValues(Model):
-    """Permissions."""
+    """RBAC of the operator and of users."""
 
     create: bool = True
-    """Create the operator's roles and bindings."""
+    """Create the roles and bindings of the operator."""
     user_roles: bool = True
-    """Create ClusterRoles that let Kubernetes' own `view`, `edit` and `admin` roles see and change the four kinds;
-    false for all but one operator of a cluster."""
+    """Create ClusterRoles that extend the `view`, `edit` and `admin` roles of Kubernetes to the four kinds. With
+    several operators in a cluster, true for one of them."""
 
 
 class ServiceAccount(Model):
     """The operator's ServiceAccount."""
 
     annotations: _Annotations = {}
-    """Annotations."""
+    """Annotations, for workload identity for example."""
 
 
 class StorageValues(Model):
     """A PersistentVolumeClaim with the name in `settings.claimName`."""
 
     create: bool = False
-    """Create it, in each of `watchNamespaces`, or else in the release's namespace."""
+    """Create the claim in each of `watchNamespaces`, or in the release's namespace if that is empty."""
     size: Quantity = "20Gi"
-    """Its size."""
+    """Size of the claim."""
     access_modes: Annotated[list[Literal["ReadWriteOnce", "ReadWriteMany"]], Field(min_length=1, max_length=2)] = [
         "ReadWriteMany"
     ]
-    """How it is shared; training on several nodes needs ReadWriteMany."""
+    """Access modes; training on several nodes needs ReadWriteMany."""
     storage_class_name: Annotated[str, Field(max_length=253)] | None = None
     """StorageClass; null for the cluster's default."""
     keep: bool = True
-    """Keep it, and with it every artifact, when the chart is removed."""
+    """Keep the claim, and with it every artifact, when the chart is uninstalled."""
 
 
 class ProgressValues(Model):
-    """Live progress, which pods post to the operator over TLS."""
+    """Live progress, which pods send to the operator over TLS."""
 
     certificate_secret: ResourceName | None = None
-    """Secret of type `kubernetes.io/tls` with `ca.crt`, from cert-manager for example, valid for the operator's
-    Service; null for certificates that each replica makes in memory."""
+    """Secret of type `kubernetes.io/tls` with `ca.crt`, valid for the operator's Service, for example from
+    cert-manager; null: each replica creates a certificate in memory."""
 
 
 class Switch(Model):
-    """Something optional."""
+    """An optional object."""
 
     enabled: bool = False
-    """Create it."""
+    """Create the object."""
 
 
 class OperatorPolicy(Switch):
-    """NetworkPolicy of the operator: progress from the pods of runs and metrics in, DNS and the API server out."""
+    """NetworkPolicy of the operator."""
 
     api_server_ports: Annotated[list[Port], Field(min_length=1, max_length=16)] = [443, 6443]
-    """Ports of the API server; it has no pod that could be selected."""
+    """Ports of the API server, which has no pod to select."""
 
 
 class DisruptionBudget(Model):
-    """PodDisruptionBudget that lets a drain move the operator, one pod at a time."""
+    """PodDisruptionBudget that lets a drain evict one replica at a time."""
 
     enabled: bool = True
-    """Create it."""
+    """Create the PodDisruptionBudget."""
 
 
 class Values(Model):
-    """All values of the chart; one that is not listed here is refused."""
+    """All values of the chart. The schema rejects any other."""
 
     image: Images = Images()
-    """Container images; a digest (`name@sha256:…`) works too."""
+    """Container images, by tag or digest (`name@sha256:…`)."""
     replicas: Annotated[int, Field(ge=1, le=5)] = 2
-    """Pods of the operator: one works, the others stand by and take progress reports."""
+    """Replicas of the operator. One leads; the others stand by and accept progress reports."""
     watch_namespaces: Annotated[list[ResourceName], Field(max_length=256)] = []
-    """Namespaces the operator serves, with a Role in each; empty for all, with a ClusterRole."""
+    """Namespaces to watch, with a Role in each; empty: all namespaces, with a ClusterRole."""
     settings: Tuning = Tuning()
-    """Settings of the operator, as in its settings file; a change restarts it. The others follow from these values."""
+    """Settings file of the operator. The chart derives the settings that are missing here. A change restarts the
+    operator."""
     resources: Resources = Resources(requests={"cpu": "50m", "memory": "128Mi"}, limits={"memory": "512Mi"})
-    """Compute resources of the operator's pod."""
+    """Compute resources of the operator's pods."""
     node_selector: LabelMap = {}
-    """Labels a node must have to run the operator."""
+    """Node selector of the operator's pods."""
     tolerations: Annotated[list[Toleration], Field(max_length=16)] = []
-    """Taints the operator's pod tolerates."""
+    """Tolerations of the operator's pods."""
     affinity: FreeObject = {}
-    """Affinity of the operator's pods; empty, they are on different nodes if that is possible."""
+    """Affinity of the operator's pods; empty: different nodes preferred."""
     priority_class_name: Annotated[str, Field(max_length=253)] | None = None
-    """PriorityClass of the operator's pod."""
+    """PriorityClass of the operator's pods."""
     pod_annotations: _Annotations = {}
-    """Further annotations of the operator's pod."""
+    """Additional annotations of the operator's pods."""
     pod_labels: LabelMap = {}
-    """Further labels of the operator's pod."""
+    """Additional labels of the operator's pods."""
     service_account: ServiceAccount = ServiceAccount()
     """The operator's ServiceAccount."""
     rbac: RbacValues = RbacValues()
-    """Permissions."""
+    """RBAC of the operator and of users."""
     crds: Crds = Crds()
     """The four custom resource definitions."""
     storage: StorageValues = StorageValues()
     """A PersistentVolumeClaim with the name in `settings.claimName`."""
     progress: ProgressValues = ProgressValues()
-    """Live progress, which pods post to the operator over TLS."""
+    """Live progress, which pods send to the operator over TLS."""
     pod_disruption_budget: DisruptionBudget = DisruptionBudget()
-    """PodDisruptionBudget that lets a drain move the operator, one pod at a time."""
+    """PodDisruptionBudget that lets a drain evict one replica at a time."""
     network_policy: OperatorPolicy = OperatorPolicy()
-    """NetworkPolicy of the operator: progress from the pods of runs and metrics in, DNS and the API server out. Those
-    of the runs are in `settings.networkPolicies`."""
+    """NetworkPolicy of the operator. Ingress: metrics, and progress from pods of runs. Egress: DNS and the API server.
+    `settings.networkPolicies` configures the policies of runs."""
     service_monitor: Monitor = Monitor()
-    """ServiceMonitor of the operator; plain Prometheus finds all pods by their `prometheus.io` annotations."""
+    """ServiceMonitor of the operator. Without the Prometheus operator, use the pods' `prometheus.io` annotations."""
     pod_monitor: Monitor = Monitor()
-    """PodMonitor of the pods that do the work; of several pods of a run, the one with index 0 tells of all."""
+    """PodMonitor of the pods of runs. The pod with index 0 serves the metrics of all pods of a run."""
     prometheus_rule: PrometheusRule = PrometheusRule()
     """PrometheusRule with the alerts, each with a runbook."""
     dashboards: Dashboards = Dashboards()
     """ConfigMaps with the Grafana dashboards Fleet, Run, Evaluation and Operator."""
     global_: Annotated[dict[str, Any], Field(alias="global")] = {}
-    """Global values of a parent chart; not used."""
+    """Global values of a parent chart; unused."""
 
 
 def chart_files() -> dict[str, str]:
-    """Every generated file of the chart, by path from the repository's root, beside the CRDs."""
+    """Every generated file of the chart except the CRDs, by path from the repository root."""
     return {
         "charts/hatchery/values.yaml": BANNER + _commented(Values(), 0),
         "charts/hatchery/values.schema.json": json.dumps(values_schema(), indent=2) + "\n",
@@ -175,7 +176,7 @@ def values_schema() -> dict[str, Any]:
 
 
 def _commented(model: Any, depth: int) -> str:
-    """A model as YAML, each key below its description."""
+    """A model as YAML, each key below a comment with its description."""
     indent, blocks = "  " * depth, []
     for name, field in type(model).model_fields.items():
         value, key = getattr(model, name), field.alias or name
@@ -213,7 +214,7 @@ def _document(condition: str, *parts: str) -> str:
 
 
 def _pair(role: dict[str, Any], replacements: dict[str, str]) -> str:
-    """A role and its binding to the operator's ServiceAccount, both placeholders still in."""
+    """A role and its binding to the operator's ServiceAccount, as template text."""
     bound = rbac.binding(role, "ACCOUNT", "ACCOUNTS-NAMESPACE")
     replacements = {**replacements, "ACCOUNTS-NAMESPACE": _NAMESPACE, "ACCOUNT": _NAME}
     return _templated(role, replacements) + "---\n" + _templated(bound, replacements)

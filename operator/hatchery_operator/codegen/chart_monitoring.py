@@ -1,4 +1,4 @@
-"""The chart's values about monitoring; all of it is off by default, since its definitions may be absent."""
+"""Monitoring values of the chart. All are off by default, since the CRDs of monitoring may be missing."""
 
 from typing import Annotated
 
@@ -8,37 +8,37 @@ from hatchery_api.base import Model
 from hatchery_api.placement import LabelMap
 
 Interval = Annotated[str, Field(pattern="^[0-9]+(s|m)$")]
-"""Time between two scrapes."""
+"""Scrape interval."""
 
 
 class Monitor(Model):
     """A PodMonitor or ServiceMonitor of the Prometheus operator."""
 
     enabled: bool = False
-    """Create it."""
+    """Create the object."""
     interval: Interval = "30s"
-    """Time between two scrapes."""
+    """Scrape interval."""
     labels: LabelMap = {}
-    """Labels your Prometheus selects it by."""
+    """Labels that your Prometheus selects."""
 
 
 class PrometheusRule(Model):
     """A PrometheusRule of the Prometheus operator."""
 
     enabled: bool = False
-    """Create it."""
+    """Create the object."""
     labels: LabelMap = {}
-    """Labels your Prometheus selects it by."""
+    """Labels that your Prometheus selects."""
     runbooks: Annotated[str, Field(min_length=1, max_length=512)] = "docs/runbooks"
-    """Where people find the folder docs/runbooks of this version, for the links of notifications: a URL."""
+    """URL of the folder docs/runbooks of this version, for links in notifications."""
 
 
 class Dashboards(Model):
-    """ConfigMaps with dashboards, for the sidecar of Grafana's chart."""
+    """ConfigMaps with dashboards for the sidecar of Grafana's chart."""
 
     enabled: bool = False
-    """Create them."""
+    """Create the ConfigMaps."""
     labels: LabelMap = {"grafana_dashboard": "1"}
-    """Labels the sidecar selects ConfigMaps by."""
+    """Labels that the sidecar selects."""
     annotations: Annotated[dict[str, str], Field(max_length=64)] = {"grafana_folder": "Hatchery"}
-    """Annotations; the sidecar puts the dashboards into this folder."""
+    """Annotations; they name the Grafana folder of the dashboards."""

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from hatchery_api.schema import generate as api
+from hatchery_api.schema import BANNER, crd_files, dump_yaml, generate
 from hatchery_operator.codegen import rbac
 from hatchery_operator.codegen.chart import chart_files
 from hatchery_operator.codegen.reference import reference_files
@@ -15,7 +15,7 @@ def generated_files() -> dict[str, str]:
     """Content of every generated file, by path from the repository's root."""
     roles = rbac.operator_roles(_NAMESPACE)
     return {
-        **api.generated_files(),
+        **crd_files(),
         "manifests/rbac/operator.yaml": _documents(
             *roles, *(rbac.binding(role, rbac.OPERATOR, _NAMESPACE) for role in roles)
         ),
@@ -26,8 +26,8 @@ def generated_files() -> dict[str, str]:
 
 
 def _documents(*manifests: dict[str, Any]) -> str:
-    return api.BANNER + "---\n".join(api.dump_yaml(manifest) for manifest in manifests)
+    return BANNER + "---\n".join(dump_yaml(manifest) for manifest in manifests)
 
 
 if __name__ == "__main__":
-    sys.exit(api.main(generated_files()))
+    sys.exit(generate(generated_files()))

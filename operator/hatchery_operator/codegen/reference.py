@@ -1,9 +1,6 @@
 """The reference pages under docs/reference, from the models and their docstrings."""
 
-import ast
-import inspect
 import json
-import textwrap
 from collections.abc import Iterator
 from enum import Enum
 from typing import Any, Final
@@ -21,7 +18,7 @@ from hatchery_api.pod_overrides import (
     RESERVED_VARIABLES,
     PodOverrides,
 )
-from hatchery_api.schema.crd import custom_resource_definition, structural
+from hatchery_api.schema import custom_resource_definition, member_docs, structural
 from hatchery_operator.codegen.chart import Values
 from hatchery_operator.settings import DEFAULT_PATH, PATH_VARIABLE, Settings
 
@@ -39,19 +36,6 @@ def reference_files() -> dict[str, str]:
         "podoverrides.md": _overrides_page(),
     }
     return {f"{_FOLDER}/{name}": _BANNER + text for name, text in pages.items()}
-
-
-def member_docs(enum: type[Enum]) -> dict[str, str]:
-    """The docstring below each member of an enum, by the member's name."""
-    [definition] = ast.parse(textwrap.dedent(inspect.getsource(enum))).body
-    if not isinstance(definition, ast.ClassDef):
-        raise TypeError(f"{enum} is no class")
-    docs: dict[str, str] = {}
-    for member, text in zip(definition.body, definition.body[1:], strict=False):
-        match member, text:
-            case ast.Assign(targets=[ast.Name(id=name)]), ast.Expr(value=ast.Constant(value=str(doc))):
-                docs[name] = " ".join(doc.split())
-    return docs
 
 
 def _kind_page(kind: Kind) -> str:

@@ -5,8 +5,8 @@ from typing import Final
 from uuid import uuid4
 
 from hatchery_api.base import API_VERSION
-from hatchery_operator.domain.objects import MANAGER, Manifest, Run, rfc3339
-from hatchery_operator.planning.status import UserEvent
+from hatchery_operator.domain import MANAGER, Manifest, Run, rfc3339
+from hatchery_operator.planning import UserEvent
 
 EVENT_CHARACTERS: Final = 1024
 """Longest note the API server takes."""

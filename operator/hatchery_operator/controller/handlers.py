@@ -8,11 +8,8 @@ import kopf
 
 from hatchery_api.base import GROUP, VERSION
 from hatchery_api.kinds import KINDS
-from hatchery_operator.domain.labels import UID_LABEL
-from hatchery_operator.domain.objects import Key, key_of, resource_version, summarize_job
-from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import Credentials
-from hatchery_operator.kube.resync import put_or_complain
+from hatchery_operator.domain import UID_LABEL, Key, key_of, resource_version, summarize_job
+from hatchery_operator.kube import Cache, Credentials
 
 Wake = Callable[[Key], None]
 """Puts a key on the work queue."""
@@ -114,7 +111,7 @@ def take_run(cache: Cache, event: dict[str, Any]) -> frozenset[Key]:
     key = key_of(manifest)
     if event["type"] == "DELETED":
         return cache.remove(key, resource_version(manifest)) | {key}
-    return put_or_complain(cache, manifest)
+    return cache.put_or_log(manifest)
 
 
 def take_job(cache: Cache, event: dict[str, Any]) -> Key | None:

@@ -3,8 +3,8 @@
 import asyncio
 from collections import defaultdict
 
-from hatchery_operator.kube.client import Cluster
-from hatchery_operator.manifests.network import runs_policy
+from hatchery_operator.kube import Cluster
+from hatchery_operator.manifests import runs_policy
 from hatchery_operator.settings import Settings
 
 

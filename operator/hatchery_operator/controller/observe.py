@@ -2,22 +2,24 @@
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
 
-from hatchery_operator.diagnosis.admission import explain
-from hatchery_operator.diagnosis.waiting import needs_events
-from hatchery_operator.domain.diagnosis import Diagnosis
-from hatchery_operator.domain.labels import UID_LABEL
-from hatchery_operator.domain.objects import JobSummary, Key, Manifest, Run, parse_time, summarize_job
-from hatchery_operator.domain.observed import SETTLE_SECONDS, Observed, stage_in_flight
-from hatchery_operator.domain.spec_paths import SpecPaths
-from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import JOBS, PODS, Cluster
-from hatchery_operator.kube.events import Events
-from hatchery_operator.stages.registry import references
-
-JOB_NAME_LABEL: Final = "batch.kubernetes.io/job-name"
-"""Label that the Job controller gives to pods."""
+from hatchery_operator.diagnosis import needs_events, why_rejected
+from hatchery_operator.domain import (
+    JOB_NAME_LABEL,
+    UID_LABEL,
+    Diagnosis,
+    JobSummary,
+    Key,
+    Manifest,
+    Observed,
+    Run,
+    backoff,
+    parse_time,
+    stage_in_flight,
+    summarize_job,
+)
+from hatchery_operator.kube import Cache, Cluster, Events
+from hatchery_operator.stages import references
 
 
 async def observe(run: Run, cache: Cache, cluster: Cluster, events: Events, now: datetime) -> Observed:
@@ -50,7 +52,7 @@ async def _why_not_ready(seen: Observed, run: Run, job: JobSummary, cluster: Clu
 
 async def _confirm_absence(run: Run, name: str, cache: Cache, cluster: Cluster) -> JobSummary | None:
     """A Job the cache does not know may be too new for it; only the API server knows that it is not there."""
-    manifest = await cluster.get(JOBS, run.namespace, name)
+    manifest = await cluster.get("Job", run.namespace, name)
     job = summarize_job(manifest) if manifest else None
     if job is None or job.owner_uid != run.uid:
         return None
@@ -62,7 +64,7 @@ def _is_stuck(job: JobSummary, now: datetime) -> bool:
     """Whether all pods of a Job should run by now and some do not."""
     if job.end or job.suspended or job.ready >= job.pods or job.deleting:
         return False
-    return (now - parse_time(job.since)).total_seconds() >= SETTLE_SECONDS
+    return job.age_seconds(now) >= backoff.SETTLE_SECONDS
 
 
 async def _pods_of(job: JobSummary, cluster: Cluster) -> tuple[Manifest, ...]:
@@ -70,7 +72,7 @@ async def _pods_of(job: JobSummary, cluster: Cluster) -> tuple[Manifest, ...]:
 
 
 async def _pods(cluster: Cluster, namespace: str, selector: str) -> tuple[Manifest, ...]:
-    return tuple([pod async for pod in cluster.list(PODS, namespace, selector)])
+    return tuple([pod async for pod in cluster.list("Pod", namespace, selector)])
 
 
 async def _refusal(
@@ -78,12 +80,15 @@ async def _refusal(
 ) -> Diagnosis | None:
     """Why the Job controller could not create a pod, unless it has created one since."""
     made = [job.since, *(pod["metadata"].get("creationTimestamp", job.since) for pod in pods)]
-    event = await events.refusal(job, max(map(parse_time, made)), seen.now)
-    return explain(event["message"], SpecPaths.of(run)) if event else None
+    event = await events.failed_create(job, max(map(parse_time, made)), seen.now)
+    return why_rejected(event["message"], run.spec_paths()) if event else None
 
 
 def _references(run: Run, cache: Cache) -> dict[Key, Run]:
-    if run.spec is None:
-        return {}
-    keys = {Key(need.kind, run.namespace, need.name) for need in references(run.kind.kind, run.spec)}
-    return {key: found for key in keys if (found := cache.get(key)) and not found.deleting}
+    return {key: found for key in referenced_keys(run) if (found := cache.get(key)) and not found.deleting}
+
+
+def referenced_keys(run: Run) -> frozenset[Key]:
+    """The resources a resource's spec names; empty for a spec that does not validate."""
+    needs = references(run.kind.kind, run.spec) if run.spec else ()
+    return frozenset(Key(need.kind, run.namespace, need.name) for need in needs)

@@ -14,23 +14,24 @@ from hatchery_operator.controller.event_manifest import event_manifest
 from hatchery_operator.controller.namespace_policy import NamespacePolicy
 from hatchery_operator.controller.observe import observe
 from hatchery_operator.controller.refusals import Refusals
-from hatchery_operator.diagnosis.admission import explain
-from hatchery_operator.domain.diagnosis import Diagnosis
-from hatchery_operator.domain.objects import Key, Manifest, Run, controller_uid, summarize_job
-from hatchery_operator.domain.observed import Observed, newest_attempt, stage_in_flight
-from hatchery_operator.domain.spec_paths import SpecPaths
+from hatchery_operator.diagnosis import why_rejected
+from hatchery_operator.domain import (
+    Diagnosis,
+    Key,
+    Manifest,
+    Observed,
+    Run,
+    controller_uid,
+    newest_attempt,
+    stage_in_flight,
+    summarize_job,
+)
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
-from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import JOBS, RUNS, TYPES, Cluster
-from hatchery_operator.kube.crd_check import Definitions
-from hatchery_operator.kube.events import Events
-from hatchery_operator.kube.workqueue import SPACING_SECONDS
-from hatchery_operator.planning.plan import plan
-from hatchery_operator.planning.status import Child, Plan, UserEvent
-from hatchery_operator.progress.ca_bundle import CaBundle
+from hatchery_operator.kube import SPACING_SECONDS, Cache, Cluster, CrdCheck, Events
+from hatchery_operator.planning import ChildRef, Plan, UserEvent, plan
+from hatchery_operator.progress.tls import CaBundle
 from hatchery_operator.settings import Settings
-from hatchery_operator.telemetry.logs import add_subject, begin_subject
-from hatchery_operator.telemetry.metrics import Metrics, Result
+from hatchery_operator.telemetry import Metrics, ReconcileResult, add_log_context, set_log_context
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Reconciler:
         settings: Settings,
         *,
         metrics: Metrics,
-        definitions: Definitions,
+        crd_check: CrdCheck,
         now: Callable[[], datetime],
         wake: Callable[[Key], None],
         ca_bundle: CaBundle | None = None,
@@ -65,7 +66,7 @@ class Reconciler:
             cache: what is known of the cluster.
             settings: the operator's settings.
             metrics: where passes are counted.
-            definitions: what is wrong with the installed definitions.
+            crd_check: what is wrong with the served definitions.
             now: the clock.
             wake: puts a key on the work queue.
             ca_bundle: certificates with which pods verify the progress endpoint, if there is one.
@@ -74,7 +75,7 @@ class Reconciler:
         self._cache = cache
         self._settings = settings
         self._metrics = metrics
-        self._definitions = definitions
+        self._crd_check = crd_check
         self._now = now
         self._wake = wake
         self._ca_bundle = ca_bundle
@@ -87,8 +88,8 @@ class Reconciler:
     async def __call__(self, key: Key) -> float | None:
         """One pass; returns the seconds after which to look again, if nothing happens before."""
         started = perf_counter()
-        result: Result = "error"
-        begin_subject(**key._asdict(), reconcile=uuid4().hex[:8])
+        result: ReconcileResult = "error"
+        set_log_context(**key._asdict(), reconcile=uuid4().hex[:8])
         try:
             requeue_after = await self._pass(key)
             result = "success"
@@ -107,14 +108,14 @@ class Reconciler:
         if run is None:
             self._forget(key)
             return None
-        add_subject(uid=run.uid, attempt=newest_attempt(run.status))
+        add_log_context(uid=run.uid, attempt=newest_attempt(run.status))
         seen = self._seen_before(run) or await self._observe(run)
         decided = plan(run, seen, self._settings)
-        add_subject(uid=run.uid, attempt=newest_attempt(decided.status))
+        add_log_context(uid=run.uid, attempt=newest_attempt(decided.status))
         if decided.status == run.status:
             return await self._carry_out(run, decided)
         run = await self._write_status(run, decided.status)
-        for note in decided.notes:
+        for note in decided.user_events:
             await self._post(run, note)
         if decided.creates:
             # at the end of the line: with a thousand resources at once, each has its first status before any has a Job
@@ -145,7 +146,7 @@ class Reconciler:
     async def _observe(self, run: Run) -> Observed:
         seen = await observe(run, self._cache, self._cluster, self._events, self._now())
         since, refusal = self._refusals.of(run.key)
-        outdated = self._definitions.problem(run.kind.kind)
+        outdated = self._crd_check.problem(run.kind.kind)
         return replace(
             seen,
             refusal=seen.refusal or refusal,
@@ -165,7 +166,7 @@ class Reconciler:
 
     async def _read_again(self, key: Key) -> bool:
         """Takes a resource from the API server into the cache; returns whether it exists."""
-        manifest = await self._cluster.get(RUNS[key.kind], key.namespace, key.name)
+        manifest = await self._cluster.get(key.kind, key.namespace, key.name)
         self._wake_all(self._cache.put(manifest) if manifest else self._cache.remove(key))
         if manifest is None:
             self._forget(key)
@@ -200,40 +201,40 @@ class Reconciler:
         except RefusedError as error:
             if error.status == _INVALID:
                 return Diagnosis(Reason.INVALID_SPEC, f"the API server refuses a child: {error.message}")
-            return explain(error.message, SpecPaths.of(run))
+            return why_rejected(error.message, run.spec_paths())
         except _ForeignError as error:
             return Diagnosis(Reason.NAME_CONFLICT, str(error))
         return None
 
     async def _create(self, run: Run, manifest: Manifest) -> None:
         """Creates a child. One that exists must be ours: nothing of somebody else's is ever changed or adopted."""
-        kind, name = TYPES[manifest["kind"]], manifest["metadata"]["name"]
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
         try:
             created = await self._cluster.create(manifest)
         except AlreadyExistsError as error:
             found = await self._cluster.get(kind, run.namespace, name)
             if found is None or controller_uid(found) != run.uid:
-                raise _ForeignError(kind.kind, name) from error
+                raise _ForeignError(kind, name) from error
             created = found
         else:
-            LOG.info("child created", extra={"child": f"{kind.kind}/{name}"})
-        if kind is JOBS and (job := summarize_job(created)):
+            LOG.info("child created", extra={"child": f"{kind}/{name}"})
+        if kind == "Job" and (job := summarize_job(created)):
             self._cache.put_job(job)
 
-    async def _delete(self, run: Run, child: Child) -> None:
+    async def _delete(self, run: Run, child: ChildRef) -> None:
         """Deletes a child; one that is known by its name only is looked at first, since the name may be another's."""
-        kind, uid = TYPES[child.kind], child.uid
+        uid = child.uid
         if uid is None:
-            found = await self._cluster.get(kind, run.namespace, child.name)
+            found = await self._cluster.get(child.kind, run.namespace, child.name)
             if found is None or controller_uid(found) != run.uid:
                 return
             uid = found["metadata"]["uid"]
-        marked = await self._cluster.delete(kind, run.namespace, child.name, uid, foreground=child.foreground)
+        marked = await self._cluster.delete(child.kind, run.namespace, child.name, uid, foreground=child.foreground)
         if marked and (job := summarize_job(marked)):
             self._cache.put_job(job)
         LOG.info("child deleted", extra={"child": f"{child.kind}/{child.name}"})
 
-    async def _suspend(self, run: Run, child: Child, *, suspend: bool) -> None:
+    async def _suspend(self, run: Run, child: ChildRef, *, suspend: bool) -> None:
         metadata = {"name": child.name, "namespace": run.namespace, "uid": child.uid}
         manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"suspend": suspend}}
         written = await self._cluster.apply(manifest, SUSPEND_MANAGER)

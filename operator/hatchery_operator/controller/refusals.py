@@ -2,19 +2,8 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
 
-from hatchery_operator.domain.diagnosis import Diagnosis
-from hatchery_operator.domain.objects import Key
-
-FIRST_WAIT_SECONDS: Final = 1.0
-"""Wait after the first refusal: what is left of a deleted run of the same name goes in about this time."""
-
-WAIT_FACTOR: Final = 3.0
-"""How much longer each further wait is."""
-
-LONGEST_WAIT_SECONDS: Final = 10.0
-"""Longest wait, since nobody tells when a quota has grown."""
+from hatchery_operator.domain import Diagnosis, Key, backoff
 
 
 @dataclass(frozen=True)
@@ -23,6 +12,8 @@ class Refusal:
 
     since: datetime
     problem: Diagnosis
+    count: int
+    """Refusals so far."""
     wait_seconds: float
     until: datetime
     """Time before which the child is not tried again, whatever happens to its resource."""
@@ -50,9 +41,10 @@ class Refusals:
         before = self.known.pop(key, None)
         if problem is None:
             return False
-        wait = min(LONGEST_WAIT_SECONDS, before.wait_seconds * WAIT_FACTOR) if before else FIRST_WAIT_SECONDS
+        count = before.count + 1 if before else 1
+        wait = backoff.REFUSED_CHILD.after_failures(count)
         since = before.since if before else now
-        self.known[key] = Refusal(since, problem, wait, now + timedelta(seconds=wait))
+        self.known[key] = Refusal(since, problem, count, wait, now + timedelta(seconds=wait))
         return before is None or before.problem.reason != problem.reason
 
     def forget(self, key: Key) -> None:

@@ -1,6 +1,6 @@
-"""Why the API server refuses a pod, or another child, in words that say what to change; pure.
+"""Why the API server rejects a pod or another child, as a message that names the field to change.
 
-Only texts that are known are reworded, each pattern taken from a real answer; any other text is passed on as it is.
+Each pattern comes from a real answer. Unrecognised messages pass through verbatim.
 """
 
 import re
@@ -8,9 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_operator.domain.diagnosis import Diagnosis
-from hatchery_operator.domain.objects import Manifest
-from hatchery_operator.domain.spec_paths import RESOURCES, SpecPaths
+from hatchery_operator.domain import RESOURCES, Diagnosis, SpecPaths
 
 _PREFIX: Final = re.compile(r'^(?:Error creating: )?(?P<what>[\w.]+)(?: "[^"]*")? is forbidden: ')
 _QUOTA: Final = re.compile(r"exceeded quota: (?P<quota>\S+), requested: (\S+), used: (\S+), limited: (\S+)")
@@ -22,117 +20,111 @@ _RUNTIME: Final = re.compile(r'RuntimeClass "(?P<name>[^"]+)" not found')
 _ACCOUNT: Final = re.compile(r'serviceaccount "(?P<name>[^"]+)" not found')
 _POLICY: Final = re.compile(
     r"(?:ValidatingAdmissionPolicy '(?P<policy>[^']+)' with binding '[^']+' denied|"
-    r'admission webhook "(?P<webhook>[^"]+)" denied the) request: (?P<said>.+)',
+    r'admission webhook "(?P<webhook>[^"]+)" denied the) request: (?P<answer>.+)',
     re.DOTALL,
 )
 _TERMINATING: Final = "because it is being terminated"
 _RIGHTS: Final = re.compile(r'User "(?P<user>[^"]+)" cannot (?P<verb>\w+) resource "(?P<resource>[^"]+)"')
 
 
-def event_time(event: Manifest) -> str:
-    """When an event last happened."""
-    return str(event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp") or "")
-
-
-def explain(message: str, names: SpecPaths) -> Diagnosis:
-    """The problem behind an answer of the API server. A pod's name is left out: each try has another one."""
+def why_rejected(message: str, paths: SpecPaths) -> Diagnosis:
+    """The problem behind an answer of the API server. The pod's name is left out: each retry has another one."""
     found = _PREFIX.match(message)
     what = {"pods": "the pods", "jobs.batch": "the Job"}.get(found["what"], found["what"]) if found else "a child"
-    said = message[found.end() :] if found else message.removeprefix("Error creating: ")
-    for reading in _READINGS:
-        if problem := reading(said, what, names):
-            return problem
-    return Diagnosis(Reason.POD_REFUSED, f"the API server refuses {what}: {said}")
+    answer = message[found.end() :] if found else message.removeprefix("Error creating: ")
+    for rule in _RULES:
+        if diagnosis := rule(answer, what, paths):
+            return diagnosis
+    return Diagnosis(Reason.POD_REFUSED, f"the API server rejects {what}: {answer}")
 
 
-def _quota(said: str, what: str, names: SpecPaths) -> Diagnosis | None:
-    if not (found := _QUOTA.search(said)):
+def _quota(answer: str, what: str, paths: SpecPaths) -> Diagnosis | None:
+    if not (found := _QUOTA.search(answer)):
         return None
-    asked, used, most = (_amounts(text) for text in found.groups()[1:])
+    requested, used, limited = (_amounts(text) for text in found.groups()[1:])
     parts = [
-        f"{name}: asked {amount}, used {used.get(name, '?')} of {most.get(name, '?')}" for name, amount in asked.items()
+        f"{name}: requested {amount}, used {used.get(name, '?')} of {limited.get(name, '?')}"
+        for name, amount in requested.items()
     ]
-    too_large = what == "the pods" and any(name.startswith(("requests.", "limits.")) for name in asked)
-    less = f"ask for less in `{RESOURCES}`, " if too_large else ""
-    text = f"ResourceQuota {found['quota']} of namespace {names.namespace} refuses {what}: {'; '.join(parts)}"
-    return Diagnosis(Reason.QUOTA_EXCEEDED, f"{text}; {less}wait until others end, or have the quota raised")
+    too_large = what == "the pods" and any(name.startswith(("requests.", "limits.")) for name in requested)
+    less = f"request less in `{RESOURCES}`, " if too_large else ""
+    text = f"ResourceQuota {found['quota']} of namespace {paths.namespace} rejects {what}: {'; '.join(parts)}"
+    return Diagnosis(Reason.QUOTA_EXCEEDED, f"{text}; {less}wait for other runs to finish, or have the quota raised")
 
 
 def _amounts(text: str) -> dict[str, str]:
     return dict(sorted(part.split("=", 1) for part in text.split(",") if "=" in part))
 
 
-def _unset(said: str, what: str, _: SpecPaths) -> Diagnosis | None:
-    if not (found := _UNSET.search(said)):
+def _unset(answer: str, what: str, _: SpecPaths) -> Diagnosis | None:
+    if not (found := _UNSET.search(answer)):
         return None
     fields = [
         f"`{RESOURCES}.{amount}`" if amount.startswith(("requests.", "limits.")) else f"`{RESOURCES}.requests.{amount}`"
         for amount in sorted(found["amounts"].split(","))
     ]
-    text = f"ResourceQuota {found['quota']} refuses {what} since they must say their amounts"
+    text = f"ResourceQuota {found['quota']} rejects {what} without explicit amounts"
     return Diagnosis(Reason.POD_REFUSED, f"{text}: set {', '.join(fields)}")
 
 
-def _bounds(said: str, what: str, names: SpecPaths) -> Diagnosis | None:
-    if not (found := sorted(_BOUND.findall(said))):
+def _bounds(answer: str, what: str, paths: SpecPaths) -> Diagnosis | None:
+    if not (found := sorted(_BOUND.findall(answer))):
         return None
     parts = []
     for side, resource, per, bound, part, value in found:
-        where = names.amount_field(resource) if part == "request" else f"`{RESOURCES}.limits.{resource}`"
-        parts.append(f"{resource} {part} {value} ({where}) is {_BEYOND[side]} {bound} per {per}")
-    text = f"a LimitRange of namespace {names.namespace} refuses {what}: {'; '.join(parts)}"
+        beyond = "above" if side == "maximum" else "below"
+        where = paths.amount_field(resource) if part == "request" else f"`{RESOURCES}.limits.{resource}`"
+        parts.append(f"{resource} {part} {value} ({where}) is {beyond} the {side} of {bound} per {per}")
+    text = f"a LimitRange of namespace {paths.namespace} rejects {what}: {'; '.join(parts)}"
     return Diagnosis(Reason.LIMIT_RANGE_VIOLATED, text)
 
 
-_BEYOND: Final = {"maximum": "above the most allowed,", "minimum": "below the least allowed,"}
-
-
-def _security(said: str, what: str, names: SpecPaths) -> Diagnosis | None:
-    if not (found := _SECURITY.search(said)):
+def _security(answer: str, what: str, paths: SpecPaths) -> Diagnosis | None:
+    if not (found := _SECURITY.search(answer)):
         return None
-    text = f"Pod Security level {found['level']} of namespace {names.namespace} refuses {what}: {found['violations']}"
+    text = f"Pod Security level {found['level']} of namespace {paths.namespace} rejects {what}: {found['violations']}"
     return Diagnosis(Reason.POD_SECURITY_VIOLATED, text)
 
 
-def _missing(said: str, _: str, names: SpecPaths) -> Diagnosis | None:
+def _missing(answer: str, _: str, paths: SpecPaths) -> Diagnosis | None:
     for kind, pattern, own_field in (
         ("PriorityClass", _PRIORITY, "spec.placement.priorityClassName"),
         ("RuntimeClass", _RUNTIME, "spec.placement.runtimeClassName"),
         ("ServiceAccount", _ACCOUNT, ""),
     ):
-        if not (found := pattern.search(said)):
+        if not (found := pattern.search(answer)):
             continue
         if own_field:
-            text = f"{kind} {found['name']} of `{own_field}` does not exist: create it or name another"
+            text = f"{kind} {found['name']} of `{own_field}` does not exist: create it, or name another one"
         else:
-            text = names.missing(kind, found["name"])
+            text = paths.missing(kind, found["name"])
         return Diagnosis(Reason.MISSING_REFERENCE, text)
     return None
 
 
-def _policy(said: str, what: str, _: SpecPaths) -> Diagnosis | None:
-    if not (found := _POLICY.search(said)):
+def _policy(answer: str, what: str, _: SpecPaths) -> Diagnosis | None:
+    if not (found := _POLICY.search(answer)):
         return None
-    judge = f"ValidatingAdmissionPolicy {found['policy']}" if found["policy"] else f"webhook {found['webhook']}"
-    return Diagnosis(Reason.POD_REFUSED, f"{judge} refuses {what}: {found['said']}")
+    policy = f"ValidatingAdmissionPolicy {found['policy']}" if found["policy"] else f"webhook {found['webhook']}"
+    return Diagnosis(Reason.POD_REFUSED, f"{policy} rejects {what}: {found['answer']}")
 
 
-def _terminating(said: str, what: str, names: SpecPaths) -> Diagnosis | None:
-    if _TERMINATING not in said:
+def _terminating(answer: str, what: str, paths: SpecPaths) -> Diagnosis | None:
+    if _TERMINATING not in answer:
         return None
     return Diagnosis(
-        Reason.NAMESPACE_TERMINATING, f"namespace {names.namespace} is being deleted and takes {what} no more"
+        Reason.NAMESPACE_TERMINATING, f"namespace {paths.namespace} is being deleted; {what} cannot be created in it"
     )
 
 
-def _rights(said: str, _: str, names: SpecPaths) -> Diagnosis | None:
-    if not (found := _RIGHTS.search(said)):
+def _rights(answer: str, _: str, paths: SpecPaths) -> Diagnosis | None:
+    if not (found := _RIGHTS.search(answer)):
         return None
-    text = f"{found['user']} may not {found['verb']} {found['resource']} in namespace {names.namespace}"
+    text = f"{found['user']} is not allowed to {found['verb']} {found['resource']} in namespace {paths.namespace}"
     return Diagnosis(Reason.POD_REFUSED, f"{text}: install the roles of this version of the operator")
 
 
-_READINGS: Final[tuple[Callable[[str, str, SpecPaths], Diagnosis | None], ...]] = (
+_RULES: Final[tuple[Callable[[str, str, SpecPaths], Diagnosis | None], ...]] = (
     _quota,
     _unset,
     _bounds,

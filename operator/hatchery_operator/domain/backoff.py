@@ -1,42 +1,68 @@
-"""When to look again at what does not go on by itself; pure.
+"""When to retry and when to look again: the arithmetic of every wait that grows.
 
-That pods run is told by the Job without asking. Why they do not is asked for: soon at first, then ever more rarely,
-since a thousand Jobs that wait for hours must cost next to nothing.
+All waits follow one policy: they grow by a factor from a first to a longest wait. A caller that counts failures asks
+`after_failures`. A caller that only knows the time elapsed since the first try asks `after_seconds`, which yields the
+same series: the waits of a geometric series are a constant share of the time elapsed.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
-from hatchery_operator.domain.observed import SETTLE_SECONDS
+SETTLE_SECONDS: Final = 5.0
+"""Age of a Job below which the operator does not ask why its pods do not run."""
 
-LOOK_AGAIN_SECONDS: Final = 10.0
-"""Shortest time between two questions why pods do not run, and between two tries to create a child."""
+TERMINATION_POLL_SECONDS: Final = 10.0
+"""Time between two looks at pods that outlive their Job: no watch reports when they are gone."""
 
-EXPLAINED_SECONDS: Final = 20.0
-"""The same for a question that has been answered."""
-
-LOOK_AGAIN_SHARE: Final = 0.25
-"""Later times, as a share of the time since something changed."""
-
-UNEXPLAINED_MOST_SECONDS: Final = 30.0
-"""Longest time without an answer; pods that have a node and do not start are never many."""
-
-LOOK_AGAIN_MOST_SECONDS: Final = 300.0
-"""Longest time with an answer, or between two tries."""
+LONGEST_ATTEMPT_SECONDS: Final = 600.0
+"""Longest wait between two attempts."""
 
 
-def next_look(age: float, *, explained: bool) -> float:
-    """Seconds until pods are asked again why they do not run; `age` is the time since something happened to them."""
+@dataclass(frozen=True)
+class Backoff:
+    """Waits that grow by a factor."""
+
+    first_seconds: float
+    longest_seconds: float
+    factor: float = 2.0
+    jitter: float = 0.0
+    """Share of a wait that is random, so that keys that failed together do not come back together."""
+
+    def after_failures(self, count: int, random: float = 0.0) -> float:
+        """Seconds to wait after a number of consecutive failures, from 1; `random` is from 0 to 1."""
+        # the exponent is bounded: a key that fails for weeks must not overflow a float
+        wait = min(self.longest_seconds, self.first_seconds * self.factor ** min(count - 1, 100))
+        return wait * (1 - self.jitter * random)
+
+    def after_seconds(self, elapsed: float) -> float:
+        """Seconds to wait when so many have elapsed since the first try."""
+        return min(self.longest_seconds, max(self.first_seconds, (self.factor - 1) * elapsed))
+
+
+RECONCILE: Final = Backoff(1.0, 20.0, jitter=0.25)
+"""After a failed pass over a key; short, so that all keys recover soon after the API server does."""
+
+REFUSED_CHILD: Final = Backoff(1.0, 10.0, factor=3.0)
+"""After the API server has refused a child. The first wait covers the remains of a deleted run of the same name, the
+longest is short because no watch reports that a quota was raised."""
+
+CREATE_CHILD: Final = Backoff(10.0, 300.0, factor=1.25)
+"""Until a pass that creates a child again, by the time since the child was first refused."""
+
+UNEXPLAINED_PODS: Final = Backoff(10.0, 30.0, factor=1.25)
+"""Until the next look at pods that do not run for an unknown reason; few pods have a node and do not start."""
+
+EXPLAINED_PODS: Final = Backoff(20.0, 300.0, factor=1.25)
+"""Until the next look at pods that do not run for a known reason: a thousand waiting Jobs must cost next to nothing."""
+
+
+def between_attempts(first_seconds: float) -> Backoff:
+    """The back-off of a spec's `retry.backoff`."""
+    return Backoff(first_seconds, LONGEST_ATTEMPT_SECONDS)
+
+
+def pod_poll_seconds(age: float, *, explained: bool) -> float:
+    """Seconds until the next look at pods that do not run; `age` is the time in seconds since they last changed."""
     if age < SETTLE_SECONDS:
         return SETTLE_SECONDS - max(0.0, age)
-    if explained:
-        return _between(EXPLAINED_SECONDS, age, LOOK_AGAIN_MOST_SECONDS)
-    return _between(LOOK_AGAIN_SECONDS, age, UNEXPLAINED_MOST_SECONDS)
-
-
-def next_try(age: float) -> float:
-    """Seconds until a child is created again that was refused; `age` is the time since it first was."""
-    return _between(LOOK_AGAIN_SECONDS, age, LOOK_AGAIN_MOST_SECONDS)
-
-
-def _between(least: float, age: float, most: float) -> float:
-    return min(most, max(least, LOOK_AGAIN_SHARE * age))
+    return (EXPLAINED_PODS if explained else UNEXPLAINED_PODS).after_seconds(age)

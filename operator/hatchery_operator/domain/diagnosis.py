@@ -1,4 +1,4 @@
-"""What is wrong, in the words of a condition; pure."""
+"""A diagnosis: the reason and message of a condition."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from hatchery_api.conditions import Reason
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Something that is wrong, in the words of a condition."""
+    """A problem, as a condition reports it."""
 
     reason: Reason
     message: str
-    """A sentence; below it there may be the last lines of a log."""
+    """A sentence; the last lines of a log may follow below it."""
 
     def sentence_with(self, suffix: str) -> str:
-        """The message with something added to its sentence."""
+        """The message with a suffix to its sentence."""
         sentence, line_break, below = self.message.partition("\n")
         return f"{sentence}{suffix}{line_break}{below}"
 
@@ -24,4 +24,4 @@ class AttemptFailure(Diagnosis):
     """Why an attempt failed."""
 
     permanent: bool = False
-    """Whether no further attempt can help."""
+    """Whether a further attempt cannot help."""

@@ -1,28 +1,45 @@
-"""Names the progress endpoint shares with the manifests of the pods; pure, so that planning may import it."""
+"""Labels, annotations and the field manager of the operator's objects."""
 
 from typing import Final
 
-from hatchery_api.base import API_VERSION, GROUP
+from hatchery_api.base import GROUP
 
-AUDIENCE: Final = f"{GROUP}/progress"
-"""Audience of the pods' projected ServiceAccount tokens; such a token opens nothing else in the cluster."""
+MANAGER: Final = "hatchery"
+"""Field manager of the children, and value of `MANAGED_BY_LABEL`."""
 
-CA_CONFIG_MAP: Final = "hatchery-progress-ca"
-"""ConfigMap in each namespace with active runs; it is rewritten when the operator starts."""
-
-CA_KEY: Final = "ca.crt"
-"""Key of the certificate in `CA_CONFIG_MAP`."""
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+"""Label of every child: `hatchery`."""
 
 KIND_LABEL: Final = f"{GROUP}/kind"
-"""Label of every pod: kind of its resource, CamelCase."""
+"""Label of every child: kind of its resource, CamelCase."""
 
 NAME_LABEL: Final = f"{GROUP}/name"
-"""Label of every pod: name of its resource."""
+"""Label of every child: name of its resource."""
 
 UID_LABEL: Final = f"{GROUP}/uid"
-"""Label of every pod: UID of its resource."""
+"""Label of every child: UID of its resource."""
 
+STAGE_LABEL: Final = f"{GROUP}/stage"
+"""Label of every child: stage."""
 
-def status_path(namespace: str, plural: str, name: str) -> str:
-    """Path a pod of one resource posts to, in the form of Kubeflow Trainer's."""
-    return f"/apis/{API_VERSION}/namespaces/{namespace}/{plural}/{name}/status"
+ATTEMPT_LABEL: Final = f"{GROUP}/attempt"
+"""Label of every child: number of the attempt."""
+
+ISOLATED_LABEL: Final = f"{GROUP}/isolated"
+"""Label of the pods that the NetworkPolicies select. Pods of an older operator, or created while policies were
+disabled, lack it: a gang among them has no policy of its own and must stay open to its members."""
+
+SIZE_ANNOTATION: Final = f"{GROUP}/size"
+"""Annotation of a resizable Job: nodes x processes, as the spec requested them."""
+
+INPUT_ANNOTATION: Final = f"{GROUP}/input"
+"""Annotation of the pods: the `JobInput` as JSON. It is part of the Job's template, which is immutable."""
+
+QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
+"""Label by which Kueue takes a Job into a queue."""
+
+JOB_NAME_LABEL: Final = "batch.kubernetes.io/job-name"
+"""Label that the Job controller sets on pods."""
+
+JOB_INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
+"""Label and annotation that the Job controller sets on the pods of an Indexed Job."""

@@ -1,7 +1,7 @@
-"""The operator's view of its objects: keys, parsed resources, and reduced Jobs; pure."""
+"""The operator's view of its objects: resources, Jobs, and the cluster as one resource sees it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
 
@@ -10,26 +10,19 @@ from pydantic import ValidationError
 from hatchery_api.base import API_VERSION
 from hatchery_api.kinds import BY_KIND, Kind
 from hatchery_api.placement import RunSpec
-from hatchery_api.status import RunStatus
-from hatchery_operator.domain.labels import KIND_LABEL, NAME_LABEL, UID_LABEL
+from hatchery_api.status import RunStatus, StageStatus
+from hatchery_operator.domain.diagnosis import Diagnosis
+from hatchery_operator.domain.labels import KIND_LABEL, NAME_LABEL, SIZE_ANNOTATION, UID_LABEL
+from hatchery_operator.domain.spec_paths import SpecPaths
 
 Manifest = dict[str, Any]
 """A Kubernetes object as the API server reads and writes it."""
 
-STAGE_LABEL: Final = "hatchery.dev/stage"
-"""Label of every child: stage of the work."""
+IN_FLIGHT: Final = frozenset({"Waiting", "Pending", "Running", "Suspended", "Resizing"})
+"""States of a stage whose newest attempt is not over."""
 
-ATTEMPT_LABEL: Final = "hatchery.dev/attempt"
-"""Label of every child: number of the attempt."""
-
-SIZE_ANNOTATION: Final = "hatchery.dev/size"
-"""Annotation of a Job whose number of workers may change: nodes x processes, as the spec asked for them."""
-
-MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
-"""Label of every child: `hatchery`."""
-
-MANAGER: Final = "hatchery"
-"""Field manager of the children, and value of `MANAGED_BY_LABEL`."""
+HELD: Final = frozenset({"Suspended", "Resizing"})
+"""States in which the operator itself ends the pods; nothing that pods do on their way out is charged."""
 
 
 class Key(NamedTuple):
@@ -46,13 +39,18 @@ def rfc3339(moment: datetime) -> str:
 
 
 def micro_time(moment: datetime) -> str:
-    """A time as the API writes it where fractions of a second count."""
+    """A time as the API writes it in fields with fractions of a second."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def parse_time(text: str) -> datetime:
     """A time as the API writes it, with or without fractions of a second."""
     return datetime.fromisoformat(text)
+
+
+def event_time(event: Manifest) -> str:
+    """When an Event last occurred, RFC 3339; empty when it does not say."""
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp") or "")
 
 
 def key_of(manifest: Mapping[str, Any]) -> Key:
@@ -87,15 +85,15 @@ class Run:
     spec: RunSpec | None = None
     """None when the spec cannot be parsed."""
     invalid: str = ""
-    """Then what is wrong, with the path of the field."""
+    """Then the error, with the path of the field."""
 
     @property
     def key(self) -> Key:
-        """What names it."""
+        """The key of the resource."""
         return Key(self.kind.kind, self.namespace, self.name)
 
     def owner_reference(self) -> Manifest:
-        """The reference that makes a child go when the resource goes."""
+        """The reference by which Kubernetes deletes a child with its resource."""
         return {
             "apiVersion": API_VERSION,
             "kind": self.kind.kind,
@@ -104,8 +102,12 @@ class Run:
             "controller": True,
         }
 
+    def spec_paths(self, default_claim: str = "") -> SpecPaths:
+        """The fields of the spec by the names they hold."""
+        return SpecPaths(self.namespace, self.spec.wire() if self.spec else {}, default_claim)
+
     def with_status(self, status: Mapping[str, Any]) -> Manifest:
-        """What is written to the status, bound to this version: whatever has changed since may make it wrong."""
+        """The manifest that writes a status, bound to this version: a later change may invalidate the status."""
         return {
             "apiVersion": API_VERSION,
             "kind": self.kind.kind,
@@ -118,20 +120,11 @@ class Run:
             "status": status,
         }
 
-    def labels(self) -> dict[str, str]:
-        """Labels of all children: an explicit list, since labels of the resource may belong to a deployment tool."""
-        return {
-            KIND_LABEL: self.kind.kind,
-            NAME_LABEL: self.name,
-            UID_LABEL: self.uid,
-            MANAGED_BY_LABEL: MANAGER,
-        }
-
 
 def parse_run(manifest: Mapping[str, Any], before: Run | None = None) -> Run:
     """A resource from its manifest; a spec that an older definition admitted may be invalid now.
 
-    Of an earlier version of the same generation the parsed spec is used again.
+    The parsed spec of an earlier version of the same generation is reused.
     """
     kind, metadata = BY_KIND[manifest["kind"]], manifest["metadata"]
     if before and (before.uid, before.generation) == (metadata["uid"], metadata.get("generation")):
@@ -153,7 +146,7 @@ def parse_run(manifest: Mapping[str, Any], before: Run | None = None) -> Run:
 
 
 def _parse_spec(kind: Kind, spec: object) -> tuple[RunSpec | None, str]:
-    """The spec, or what is wrong with it."""
+    """The spec, or the first errors in it."""
     try:
         return kind.spec.model_validate(spec), ""
     except ValidationError as error:
@@ -179,18 +172,22 @@ class JobSummary:
     ready: int = 0
     """Pods that run."""
     terminating: int = 0
-    """Pods that were told to end."""
+    """Pods with a deletion timestamp."""
     pods: int = 1
-    """Pods there should be."""
+    """Desired pods."""
     size: str = ""
-    """Workers it was made for; empty when they never change."""
+    """Workers it was created for; empty when they never change."""
     end: Literal["Complete", "Failed"] | None = None
     reason: str = ""
     message: str = ""
 
+    def age_seconds(self, now: datetime) -> float:
+        """Seconds since it was created or last resumed; negative when clocks differ."""
+        return (now - parse_time(self.since)).total_seconds()
+
 
 def summarize_job(manifest: Mapping[str, Any]) -> JobSummary | None:
-    """The summary of a Job; None for a Job that no resource of ours controls."""
+    """The summary of a Job; None for a Job that no resource of this operator controls."""
     metadata, status, spec = manifest["metadata"], manifest.get("status", {}), manifest.get("spec", {})
     labels, owner_uid = metadata.get("labels", {}), controller_uid(manifest)
     if owner_uid is None or owner_uid != labels.get(UID_LABEL) or labels.get(KIND_LABEL) not in BY_KIND:
@@ -216,3 +213,37 @@ def summarize_job(manifest: Mapping[str, Any]) -> JobSummary | None:
         reason=end.get("reason", ""),
         message=end.get("message", ""),
     )
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The cluster as one resource sees it: the input of a plan."""
+
+    now: datetime
+    jobs: Mapping[str, JobSummary] = field(default_factory=dict)
+    """Jobs of the resource by name. The current one is absent only if it is certain not to exist."""
+    references: Mapping[Key, Run] = field(default_factory=dict)
+    """Resources that the spec names, those that exist."""
+    pods: tuple[Manifest, ...] = ()
+    """Pods of the current Job, when it has ended or not all of them run; all of the resource when it has no Job."""
+    events: tuple[Manifest, ...] = ()
+    """Events of a pod that has a node and does not start, when the pod itself does not say why."""
+    refusal: Diagnosis | None = None
+    """Why the API server refuses a child or the pods of a Job."""
+    refused_since: datetime | None = None
+    """Since when it refuses a child."""
+    listening_since: datetime | None = None
+    """Since when the operator accepts progress reports."""
+    outdated: Diagnosis | None = None
+    """Set when the installed definition of the resource is too old to hold all of the status."""
+
+
+def stage_in_flight(status: RunStatus) -> StageStatus | None:
+    """The stage with an attempt that is counted and not over: its Job exists, or is about to."""
+    stage = next((stage for stage in status.stages if stage.state != "Succeeded"), None)
+    return stage if stage and stage.attempt and stage.state in IN_FLIGHT else None
+
+
+def newest_attempt(status: RunStatus) -> int:
+    """Number of the newest attempt of the newest stage that has one; 0 before the first."""
+    return next((stage.attempt for stage in reversed(status.stages) if stage.attempt), 0)

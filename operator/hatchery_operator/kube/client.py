@@ -1,7 +1,7 @@
-"""The API server: the only module that talks HTTP to it.
+"""The API server client: the only module that sends requests to it.
 
-Of the `kubernetes` package only configuration, login and transport are used; its generated models are never imported
-(docs/decisions/0002-api-client.md has the figures). Objects are plain maps, as in the manifests.
+It uses only configuration, login and transport of the `kubernetes` package, never its generated models
+(docs/decisions/0002-api-client.md has the figures). Objects are plain dictionaries, as in manifests.
 """
 
 import asyncio
@@ -21,23 +21,23 @@ from kubernetes.aio.config.kube_config import load_kube_config
 
 from hatchery_api.base import GROUP, VERSION
 from hatchery_api.kinds import KINDS
-from hatchery_operator.domain.objects import MANAGER, Manifest
+from hatchery_operator.domain import MANAGER, Manifest
 from hatchery_operator.errors import ApiError, ConflictError, GoneError, UnreachableError, api_error
 
 PAGE_OBJECTS: Final = 100
-"""Objects in one page of a listing."""
+"""Objects per page of a list request."""
 
 REQUEST_SECONDS: Final = 30.0
-"""Longest wait for an answer."""
+"""Request timeout."""
 
 RETRIES: Final = 4
-"""Times a request is sent again when the server asks for it."""
+"""Most retries of a request when the server asks for them."""
 
 DEFAULT_RETRY_AFTER_SECONDS: Final = 1.0
-"""Wait when the server asks for a retry without saying when."""
+"""Delay before a retry when the server gives no `Retry-After`."""
 
 LONGEST_RETRY_AFTER_SECONDS: Final = 30.0
-"""Longest wait within a request; a longer one is left to the work queue."""
+"""Longest `Retry-After` waited for within a request; the work queue honours a longer one."""
 
 _JSON = "application/json"
 _UNAUTHORIZED, _TOO_MANY = 401, 429
@@ -45,7 +45,7 @@ _UNAUTHORIZED, _TOO_MANY = 401, 429
 
 @dataclass(frozen=True)
 class ResourceType:
-    """Where the objects of a type are."""
+    """Group, version and names of a type."""
 
     group: str
     version: str
@@ -58,29 +58,32 @@ class ResourceType:
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
-        """Path of the collection, an object or its subresource."""
+        """Path of the collection, of an object, or of its subresource."""
         prefix = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         parts = [f"/namespaces/{quote(namespace)}" if namespace else "", f"/{self.plural}"]
         parts += [f"/{quote(part)}" for part in (name, subresource) if part]
         return prefix + "".join(parts)
 
 
-JOBS: Final = ResourceType("batch", "v1", "jobs", "Job")
-PODS: Final = ResourceType("", "v1", "pods", "Pod")
-SERVICES: Final = ResourceType("", "v1", "services", "Service")
-NETWORK_POLICIES: Final = ResourceType("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
-CONFIG_MAPS: Final = ResourceType("", "v1", "configmaps", "ConfigMap")
-EVENTS: Final = ResourceType("", "v1", "events", "Event")
-LEASES: Final = ResourceType("coordination.k8s.io", "v1", "leases", "Lease")
-RUNS: Final = {kind.kind: ResourceType(GROUP, VERSION, kind.plural, kind.kind) for kind in KINDS}
-_CORE = (JOBS, PODS, SERVICES, NETWORK_POLICIES, CONFIG_MAPS, EVENTS, LEASES)
-TYPES: Final = {kind.kind: kind for kind in (*_CORE, *RUNS.values())}
-"""Types by kind."""
+TYPES: Final = {
+    one.kind: one
+    for one in (
+        ResourceType("batch", "v1", "jobs", "Job"),
+        ResourceType("", "v1", "pods", "Pod"),
+        ResourceType("", "v1", "services", "Service"),
+        ResourceType("", "v1", "configmaps", "ConfigMap"),
+        ResourceType("", "v1", "events", "Event"),
+        ResourceType("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"),
+        ResourceType("coordination.k8s.io", "v1", "leases", "Lease"),
+        *(ResourceType(GROUP, VERSION, kind.plural, kind.kind) for kind in KINDS),
+    )
+}
+"""Every type the operator reads or writes, by kind."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """How the API server is reached, for kopf's own connections."""
+    """Address and credentials of the API server, for kopf's own connections."""
 
     server: str
     ca_path: str | None
@@ -91,17 +94,17 @@ class Credentials:
 
 
 Observer = Callable[[str, int], None]
-"""Is told verb and code of every answer; code 0 when there was none."""
+"""Receives verb and status code of every response; code 0 stands for no response."""
 
 Guard = Callable[[], float]
-"""Seconds that a write may take; raises `NotLeaderError` when none may be begun."""
+"""Timeout for a write that starts now; raises `NotLeaderError` when none may start."""
 
 
 class Cluster:
-    """Requests to the API server, with login, retries and errors by class.
+    """Requests to the API server, with login, retries and an error class per kind of failure.
 
-    Writes are fenced: the guard is asked before each of them, so that of several operators only the leader writes.
-    What every replica may write says so by `fenced=False`.
+    Writes are fenced: each first asks the guard, so that only the leading replica writes. A write that every replica
+    may make passes `fenced=False`.
     """
 
     def __init__(
@@ -111,7 +114,7 @@ class Cluster:
         observe: Observer,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`kubeconfig` is for an operator outside the cluster; inside it the pod's ServiceAccount is used."""
+        """`kubeconfig` is for an operator outside the cluster; None uses the pod's ServiceAccount."""
         self._kubeconfig = kubeconfig
         self._clock = clock
         self._observe = observe
@@ -124,7 +127,7 @@ class Cluster:
         self.last_success = clock()
 
     async def credentials(self) -> Credentials:
-        """The credentials as they are now, for kopf's own connections; ours stay as they are."""
+        """Reads the credentials afresh for kopf's own connections; those of this client do not change."""
         configuration = await self._configure()
         authorization = await configuration.get_api_key_with_prefix("BearerToken")
         return Credentials(
@@ -142,18 +145,18 @@ class Cluster:
             await load_kube_config(config_file=str(self._kubeconfig), client_configuration=configuration)
         else:
             load_incluster_config(client_configuration=configuration)
-        # two threads for every request otherwise, to look for a .netrc and for proxies, which kopf does not use either
+        # otherwise each request starts two threads that look for a .netrc and proxies, which kopf does not use either
         configuration.client_session_kwargs = {"trust_env": False}
         return configuration
 
-    async def _login(self, refused: Any) -> None:
-        """Reads the credentials afresh, unless another request has done so since this one's were refused."""
+    async def _login(self, rejected: Any) -> None:
+        """Reads the credentials afresh, unless another request has done so since the server rejected this one's."""
         async with self._login_lock:
-            if self._transport is not refused:
+            if self._transport is not rejected:
                 return
             self._configuration = await self._configure()
-            # requests that are under way end on the old connections, so these are closed a login later
-            self._transport, retired, self._retired = RESTClientObject(self._configuration), self._retired, refused
+            # open requests finish on the old connections, so these are closed one login later
+            self._transport, retired, self._retired = RESTClientObject(self._configuration), self._retired, rejected
             if retired is not None:
                 await retired.close()
 
@@ -163,75 +166,76 @@ class Cluster:
             if transport is not None:
                 await transport.close()
 
-    async def get(self, kind: ResourceType, namespace: str, name: str) -> Manifest | None:
+    async def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         """An object; None when it does not exist."""
         try:
-            return await self._request("GET", kind.path(namespace, name))
+            return await self._request("GET", TYPES[kind].path(namespace, name))
         except GoneError:
             return None
 
     async def list(
-        self, kind: ResourceType, namespace: str | None, labels: str = "", fields: str = ""
+        self, kind: str, namespace: str | None, labels: str = "", fields: str = ""
     ) -> AsyncIterator[Manifest]:
-        """Objects of a namespace or of all, in pages, so that memory does not grow with their number."""
+        """Lists objects of one namespace or of all; paged, so that memory does not grow with their number."""
+        resource = TYPES[kind]
         query = {"limit": str(PAGE_OBJECTS), "labelSelector": labels, "fieldSelector": fields}
         while True:
             parameters = urlencode({k: v for k, v in query.items() if v})
-            page = await self._request("GET", f"{kind.path(namespace)}?{parameters}")
+            page = await self._request("GET", f"{resource.path(namespace)}?{parameters}")
             for item in page["items"]:
-                # items of a list come without their type
-                yield {**item, "apiVersion": kind.api_version, "kind": kind.kind}
+                # list items carry neither apiVersion nor kind
+                yield {**item, "apiVersion": resource.api_version, "kind": kind}
             query["continue"] = page["metadata"].get("continue", "")
             if not query["continue"]:
                 return
 
     async def create(self, manifest: Manifest, *, fenced: bool = True) -> Manifest:
-        """Creates an object; never touches one that exists."""
+        """Creates an object; never changes an existing one."""
         path = TYPES[manifest["kind"]].path(manifest["metadata"]["namespace"])
         return await self._request("POST", f"{path}?fieldManager={MANAGER}", manifest, fenced=fenced)
 
     async def replace(
         self, manifest: Manifest, manager: str = MANAGER, subresource: str | None = None, *, fenced: bool = True
     ) -> Manifest:
-        """Replaces an object, or its status, if it has still the version in the manifest."""
+        """Replaces an object or its status if it still has the manifest's resourceVersion."""
         path = f"{_path(manifest, subresource)}?fieldManager={manager}"
         return await self._request("PUT", path, manifest, fenced=fenced)
 
     async def merge(self, manifest: Manifest) -> Manifest:
-        """Merges fields into an object; those that are None are removed from it."""
+        """Merges fields into an object; a field that is None is removed."""
         path = f"{_path(manifest)}?fieldManager={MANAGER}"
         return await self._request("PATCH", path, manifest, "application/merge-patch+json")
 
     async def apply(
         self, manifest: Manifest, manager: str = MANAGER, subresource: str | None = None, *, fenced: bool = True
     ) -> Manifest:
-        """Server-side-applies an object as one field manager; with a version in its metadata only to that version."""
+        """Server-side-applies an object as one field manager; with a resourceVersion, only to that version."""
         path = f"{_path(manifest, subresource)}?fieldManager={manager}&force=true"
         return await self._request("PATCH", path, manifest, "application/apply-patch+yaml", fenced=fenced)
 
     async def delete(
-        self, kind: ResourceType, namespace: str, name: str, uid: str | None = None, *, foreground: bool = False
+        self, kind: str, namespace: str, name: str, uid: str | None = None, *, foreground: bool = False
     ) -> Manifest | None:
-        """Deletes an object and what it owns; one that is gone or another by now is left alone.
+        """Deletes an object and its dependents; ignores an object that is gone or has another UID.
 
-        In the foreground it stays, marked and returned, until all that it owns is gone.
+        Foreground deletion returns the object, which stays with a deletionTimestamp until its dependents are gone.
         """
         policy = "Foreground" if foreground else "Background"
         options: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
         if uid:
             options["preconditions"] = {"uid": uid}
         try:
-            answer = await self._request("DELETE", kind.path(namespace, name), options)
+            deleted = await self._request("DELETE", TYPES[kind].path(namespace, name), options)
         except (GoneError, ConflictError):
             return None
-        return answer if answer.get("kind") == kind.kind else None
+        return deleted if deleted.get("kind") == kind else None
 
     async def read(self, path: str) -> Manifest:
-        """What the API server publishes at a path, such as its OpenAPI documents."""
+        """Reads a document that the API server publishes, such as its OpenAPI schemas."""
         return await self._request("GET", path)
 
     async def ping(self) -> None:
-        """Proves that the server answers and still takes the credentials."""
+        """Verifies that the server responds and still accepts the credentials."""
         await self._request("GET", "/version")
 
     async def _request(
@@ -263,27 +267,27 @@ class Cluster:
         action = f"{verb} {path.partition('?')[0]}"
         if self._transport is None:
             await self._login(None)
-        # JSON by whatever name: the published keys have another one
+        # any JSON media type: the published keys have one of their own
         headers = {"Content-Type": media, "Accept": "application/json, */*"}
         if authorization := await self._configuration.get_api_key_with_prefix("BearerToken"):
             headers["Authorization"] = authorization.strip()
-        # asked last, since all before it may have taken time
+        # last, since everything before may have taken time
         seconds = min(REQUEST_SECONDS, self.guard()) if fenced else REQUEST_SECONDS
         try:
-            answer = await self._transport.request(
+            response = await self._transport.request(
                 verb, self._configuration.host + path, headers=headers, body=body, _request_timeout=seconds
             )
-            data = await answer.read()
+            data = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self._observe(verb, 0)
             raise UnreachableError(action, f"no answer: {type(error).__name__} {error}".strip()) from error
-        self._observe(verb, answer.status)
-        if answer.status >= 400:  # noqa: PLR2004 - HTTP's border between success and failure
-            raise api_error(action, answer.status, answer.headers, data)
+        self._observe(verb, response.status)
+        if response.status >= 400:  # noqa: PLR2004 - HTTP's first error status
+            raise api_error(action, response.status, response.headers, data)
         try:
             manifest: Manifest = json.loads(data)
         except ValueError as error:
-            raise UnreachableError(action, f"the answer is no JSON: {data[:200]!r}") from error
+            raise UnreachableError(action, f"the response is not JSON: {data[:200]!r}") from error
         self.last_success = self._clock()
         return manifest
 
@@ -293,7 +297,7 @@ def _path(manifest: Manifest, subresource: str | None = None) -> str:
 
 
 def kubeconfig_from_environment(environ: Mapping[str, str] = os.environ) -> Path | None:
-    """The kubeconfig for an operator outside a cluster; None inside one."""
+    """The kubeconfig of an operator outside a cluster; None inside a pod."""
     if environ.get("KUBECONFIG"):
         return Path(environ["KUBECONFIG"].split(os.pathsep)[0])
     default = Path("~/.kube/config").expanduser()

@@ -1,8 +1,8 @@
-"""Leader election by a Lease: of all replicas one works, and another takes over soon after it has gone.
+"""Leader election by a Lease: one replica leads, and another takes over soon after it is gone.
 
-Nobody compares clocks of machines. A candidate waits until the holder's record has not changed for the holder's own
-term by the candidate's clock; the holder stops writing when by its clock the last renewal is too long ago. The holder
-counts from before it sent the renewal and candidates from after they saw it, so the two never overlap.
+Clocks of different machines are never compared. A candidate waits until the holder's record has not changed for the
+lease duration by the candidate's own clock; the holder stops writing once its last renewal is too old by its own clock.
+The holder counts from before it sent the renewal and candidates from after they observed it, so terms never overlap.
 """
 
 import asyncio
@@ -12,25 +12,25 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
-from hatchery_operator.domain.objects import MANAGED_BY_LABEL, MANAGER, Manifest, micro_time
+from hatchery_operator.domain import MANAGED_BY_LABEL, MANAGER, Manifest, micro_time
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, NotLeaderError
-from hatchery_operator.kube.client import LEASES, REQUEST_SECONDS, Cluster
+from hatchery_operator.kube.client import REQUEST_SECONDS, Cluster
 from hatchery_operator.settings import LeaderElection
 
 LOG: Final = logging.getLogger(__name__)
 
 WRITE_MARGIN_SECONDS: Final = 1.0
-"""A write is given up so long before another replica may lead, in case the API server is still busy with it."""
+"""Margin between the timeout of the leader's writes and the end of the lease, for requests still being served."""
 
 RELEASE_SECONDS: Final = 3.0
-"""Longest time giving the lease back may take at the end; after that the others wait for its end instead."""
+"""Timeout for releasing the lease at shutdown; after it the other replicas wait for the lease to expire."""
 
 Term = Callable[[], Awaitable[None]]
-"""What the leader does, until it is cancelled."""
+"""What the leader runs until cancelled."""
 
 
 class Election:
-    """What one candidate knows of the lease: plain data, told the time by its caller."""
+    """One candidate's knowledge of the lease as plain data; callers pass the time."""
 
     def __init__(self, identity: str, settings: LeaderElection) -> None:
         self.identity = identity
@@ -40,23 +40,23 @@ class Election:
         self._changed = 0.0
         self._renewed: float | None = None
         self.is_current = False
-        """Whether the version that is known is surely the newest, so that it may be replaced without reading it."""
+        """Whether the known version is certainly the latest, so that it can be replaced without a read."""
 
     @property
     def exists(self) -> bool:
-        """Whether there is a lease to replace."""
+        """Whether the Lease exists."""
         return self._lease is not None
 
     @property
     def holder(self) -> str:
-        """Who holds the lease, as far as it is known; empty for nobody."""
+        """Identity of the holder as last observed; empty for none."""
         return str(self._spec().get("holderIdentity") or "")
 
     def _spec(self) -> dict[str, Any]:
         return self._lease.get("spec", {}) if self._lease else {}
 
     def observe(self, lease: Manifest | None, now: float) -> None:
-        """Takes what was read; a lease that was deleted is a change too, since its holder may still work."""
+        """Takes the Lease as read; its deletion counts as a change, since the holder may still be writing."""
         was_held = self._lease is not None
         self._lease = lease
         spec = self._spec()
@@ -67,11 +67,11 @@ class Election:
             self._renewed = None
 
     def wait(self, now: float) -> float:
-        """Seconds until this candidate may take the lease, if the holder is silent from now on."""
+        """Seconds until this candidate may take the lease, provided that the holder does not renew it."""
         if self._lease is None:
             if not self._record or self.seconds_left(now) > 0:
                 return 0.0
-            # it was seen once and is gone: deleted by somebody, not released by its holder, who may still write
+            # deleted by somebody, not released by its holder, who may still be writing
             return max(0.0, self._changed + self._settings.lease_seconds - now)
         if self.holder in ("", self.identity):
             return 0.0
@@ -79,7 +79,7 @@ class Election:
         return max(0.0, self._changed + term - now)
 
     def claim(self, namespace: str, name: str, at: datetime) -> Manifest:
-        """The lease as this candidate wants it, bound to the version it knows."""
+        """The Lease that this candidate writes to hold it, bound to the version last observed."""
         known, now = self._spec(), micro_time(at)
         is_mine = self.holder == self.identity
         new = {"name": name, "namespace": namespace, "labels": {MANAGED_BY_LABEL: MANAGER}}
@@ -93,7 +93,7 @@ class Election:
         return _manifest(self._lease["metadata"] if self._lease else new, spec)
 
     def release(self, at: datetime) -> Manifest | None:
-        """The lease without a holder, for others to take at once; None when it is not this candidate's."""
+        """The Lease without a holder, free for other candidates; None when this candidate does not hold it."""
         self._renewed = None
         if self._lease is None or self.holder != self.identity:
             return None
@@ -101,34 +101,34 @@ class Election:
         return _manifest(self._lease["metadata"], spec)
 
     def won(self, lease: Manifest, sent: float) -> None:
-        """A claim was taken; it counts from when it was sent."""
+        """Records an accepted claim; the term counts from when it was sent."""
         self.observe(lease, sent)
         self._renewed = sent
 
     def seconds_left(self, now: float) -> float:
-        """Seconds until this candidate must not begin a write any more; 0 when it does not lead."""
+        """Seconds for which this candidate may still start writes; 0 when it does not lead."""
         if self._renewed is None:
             return 0.0
         return max(0.0, self._renewed + self._settings.renew_deadline_seconds - now)
 
     def write_seconds(self, now: float) -> float:
-        """Seconds a write that is begun now may take.
+        """Timeout for a write that starts now.
 
         Raises:
-            NotLeaderError: none may be begun.
+            NotLeaderError: this candidate does not certainly hold the lease.
         """
         if self._renewed is None or self.seconds_left(now) <= 0:
-            raise NotLeaderError("this replica does not surely hold the lease, so it writes nothing")
+            raise NotLeaderError("this replica may have lost the lease: nothing written")
         return self._renewed + self._settings.lease_seconds - WRITE_MARGIN_SECONDS - now
 
 
 def _manifest(metadata: Manifest, spec: dict[str, Any]) -> Manifest:
     kept = {key: value for key, value in metadata.items() if key != "managedFields"}
-    return {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": kept, "spec": spec}
+    return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": kept, "spec": spec}
 
 
 class Elector:
-    """Competes for the lease, lets a term run while it is held, and competes again."""
+    """Acquires the lease, runs a term while holding it, and acquires it again after losing it."""
 
     def __init__(
         self,
@@ -141,16 +141,16 @@ class Elector:
         clock: Callable[[], float],
         now: Callable[[], datetime],
     ) -> None:
-        """Takes its parts.
+        """Creates a candidate.
 
         Args:
             cluster: the API server.
-            settings: how long a lease lasts.
-            identity: unique for each process, so that a restarted one is another candidate.
-            namespace: where the lease is.
-            name: its name.
-            clock: seconds that never go back and do not stop while the machine sleeps.
-            now: the time written into the lease, for people only.
+            settings: lease duration and intervals.
+            identity: unique per process, so that a restarted one is another candidate.
+            namespace: namespace of the Lease.
+            name: name of the Lease.
+            clock: monotonic seconds that include the time the machine sleeps.
+            now: wall-clock time written into the Lease, for people only.
         """
         self._cluster = cluster
         self._settings = settings
@@ -160,7 +160,7 @@ class Elector:
 
     @property
     def identity(self) -> str:
-        """This candidate."""
+        """Identity of this candidate."""
         return self._election.identity
 
     @property
@@ -169,21 +169,21 @@ class Elector:
         return not self._settings.enabled or self._election.seconds_left(self._clock()) > 0
 
     def guard(self) -> float:
-        """Seconds a write may take; the fence around every write of the leader."""
+        """Timeout for a write of the leader; the fence in front of every one."""
         return self._election.write_seconds(self._clock()) if self._settings.enabled else REQUEST_SECONDS
 
     async def run(self, term: Term) -> None:
-        """Runs terms until cancelled, or until a term ends by itself; then what it raised is raised."""
+        """Runs terms until cancelled or until a term returns or raises."""
         if not self._settings.enabled:
             await term()
             return
         try:
             while True:
                 await self._acquire()
-                LOG.info("this replica leads", extra={"identity": self.identity})
+                LOG.info("started leading", extra={"identity": self.identity})
                 if await self._hold(asyncio.ensure_future(term())):
                     return
-                LOG.warning("this replica leads no longer", extra={"identity": self.identity})
+                LOG.warning("lost the lease", extra={"identity": self.identity})
         finally:
             await self._release()
 
@@ -193,11 +193,11 @@ class Elector:
             await asyncio.sleep(min(self._settings.retry_seconds, expiry) or self._settings.retry_seconds)
 
     async def _hold(self, term: asyncio.Future[None]) -> bool:
-        """Renews while the term runs; returns whether the term has ended by itself."""
+        """Renews the lease while the term runs; returns whether the term ended, rather than the lease."""
         attempted = self._clock()
         try:
             while (left := self._election.seconds_left(self._clock())) > 0:
-                # an attempt that has taken long is followed by the next one at once
+                # a slow attempt is followed by the next one without a pause
                 pause = max(0.0, attempted + self._settings.retry_seconds - self._clock())
                 done, _ = await asyncio.wait([term], timeout=min(pause, left))
                 if done:
@@ -212,7 +212,7 @@ class Elector:
                 await term
 
     async def _attempt(self, seconds: float) -> bool:
-        """Reads what is not known, and claims the lease if it may be had; returns whether it is held now."""
+        """Tries once to acquire or renew the lease; returns whether this candidate holds it."""
         # two attempts fit between a pause and the deadline, so that a single lost answer costs no lease
         longest = (self._settings.renew_deadline_seconds - self._settings.retry_seconds) / 2
         try:
@@ -221,13 +221,13 @@ class Elector:
         except (ConflictError, AlreadyExistsError):
             return False
         except (ApiError, TimeoutError) as error:
-            LOG.warning("the lease cannot be read or written: %s", error or "no answer in time")
+            LOG.warning("cannot acquire or renew the lease: %s", error or "timed out")
             return False
 
     async def _claim(self) -> bool:
         election = self._election
         if election.seconds_left(self._clock()) <= 0 or not election.is_current:
-            lease = await self._cluster.get(LEASES, self._namespace, self._name)
+            lease = await self._cluster.get("Lease", self._namespace, self._name)
             election.observe(lease, self._clock())
             if election.wait(self._clock()) > 0:
                 return False
@@ -247,9 +247,9 @@ class Elector:
         try:
             async with asyncio.timeout(RELEASE_SECONDS):
                 if election.holder == self.identity and not election.is_current:
-                    # a renewal was cut off: whether it arrived is not known
-                    election.observe(await self._cluster.get(LEASES, self._namespace, self._name), self._clock())
+                    # a renewal was interrupted: it may have arrived
+                    election.observe(await self._cluster.get("Lease", self._namespace, self._name), self._clock())
                 if lease := election.release(self._now()):
                     await self._cluster.replace(lease, fenced=False)
         except (ApiError, TimeoutError) as error:
-            LOG.warning("the lease was not given back: %s", error or "no answer in time")
+            LOG.warning("cannot release the lease: %s", error or "timed out")

@@ -1,39 +1,37 @@
-"""The listings: all objects at start, and now and then again, to find what watches have missed."""
+"""Lists all objects at start and periodically, to find changes that watches missed."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from pydantic import ValidationError
-
-from hatchery_operator.domain.labels import UID_LABEL
-from hatchery_operator.domain.objects import JobSummary, Key, Manifest, key_of, resource_version, summarize_job
+from hatchery_api.kinds import KINDS
+from hatchery_operator.domain import UID_LABEL, JobSummary, Key, Manifest, key_of, resource_version, summarize_job
 from hatchery_operator.errors import ApiError, RefusedError
 from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import JOBS, RUNS, Cluster
-from hatchery_operator.kube.crd_check import Definitions
-from hatchery_operator.telemetry.health import Pulse
-from hatchery_operator.telemetry.metrics import WATCHED, Metrics
+from hatchery_operator.kube.client import Cluster
 
 LOG: Final = logging.getLogger(__name__)
 
 WATCH_GRACE_SECONDS: Final = 10.0
-"""Time a watch has to tell a change that a listing shows."""
+"""Time a watch has to deliver a change that a listing shows."""
 
 PING_SECONDS: Final = 30.0
-"""Time between two questions whether the API server still answers us."""
+"""Interval of the liveness requests to the API server."""
 
 _FORBIDDEN: Final = 403
 
 Sleep = Callable[[float], Awaitable[None]]
-"""Waits some seconds."""
+"""Sleeps for some seconds."""
+
+Report = Callable[[list[str]], None]
+"""Receives, after every resync, the kind of each change that the listing showed and no watch had delivered."""
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """A listing against what the cache knew before it."""
+    """The difference between a listing and the cache as it was before the listing."""
 
     known: frozenset[Key]
     newer: list[Manifest]
@@ -45,7 +43,7 @@ class _Listing:
 
 
 class Resync:
-    """Keeps the cache true to the cluster, whatever watches tell or miss."""
+    """Keeps the cache consistent with the cluster even when watches miss changes."""
 
     def __init__(
         self,
@@ -53,26 +51,23 @@ class Resync:
         cache: Cache,
         *,
         namespaces: list[str],
-        metrics: Metrics,
-        definitions: Definitions,
-        pulse: Pulse,
+        check_crds: Callable[[], Awaitable[None]],
+        report: Report,
         wake: Callable[[Key], None],
     ) -> None:
         self._cluster = cluster
         self._cache = cache
         self._namespaces: list[str | None] = [*namespaces] or [None]
-        self._metrics = metrics
-        self._definitions = definitions
-        self._pulse = pulse
+        self._check_crds = check_crds
+        self._report = report
         self._wake = wake
-        self.refused: frozenset[str] = frozenset()
-        """Namespaces whose resources may not be listed, as the last listing found."""
+        self.forbidden: frozenset[str] = frozenset()
+        """Namespaces in which the last listing was forbidden."""
 
     async def load(self) -> None:
-        """Lists everything into the cache; nothing is reconciled before."""
-        await self._definitions.check()
+        """Fills the cache; must finish before the first reconcile."""
+        await self._check_crds()
         self._merge(await self._list())
-        self._pulse.is_loaded = True
 
     async def _list(self) -> "_Listing":
         known = {key: self._cache.version(key) for key in self._cache.all_keys()}
@@ -83,7 +78,7 @@ class Resync:
             async for manifest in self._all_runs()
             if resource_version(manifest) > known.pop(key_of(manifest), -1)
         ]
-        for key in [key for key in known if key.namespace in self.refused]:
+        for key in [key for key in known if key.namespace in self.forbidden]:
             del known[key]
         newer_jobs = [job async for job in self._all_jobs() if _is_news(job, jobs.pop(job.uid, None))]
         return _Listing(
@@ -92,36 +87,36 @@ class Resync:
             known,
             jobs_were_known,
             newer_jobs,
-            [j for j in jobs.values() if j.namespace not in self.refused],
+            [j for j in jobs.values() if j.namespace not in self.forbidden],
         )
 
     def _merge(self, listing: "_Listing") -> list[tuple[str, Key]]:
-        """Takes what the cache does not have yet; returns what those changes were in, and whose they are."""
+        """Merges a listing into the cache; returns kind and owner of each change that no watch had delivered."""
         cache = self._cache
         changed = [key for manifest in listing.newer if (key := self._take(manifest, listing.known))]
         gone = [key for key, version in listing.gone.items() if cache.version(key) == version]
         for key in gone:
             cache.remove(key)
-        changed_jobs = [job for job in listing.newer_jobs if self._is_untold(job, listing.known_jobs)]
+        changed_jobs = [job for job in listing.newer_jobs if self._was_missed(job, listing.known_jobs)]
         for job in changed_jobs:
             cache.put_job(job)
         gone_jobs = [job for job in listing.gone_jobs if job == self._known(job)]
         for job in gone_jobs:
             cache.remove_job(job)
         runs = (*changed, *gone)
-        return [*((key.kind, key) for key in runs), *((JOBS.kind, job.owner) for job in (*changed_jobs, *gone_jobs))]
+        return [*((key.kind, key) for key in runs), *(("Job", job.owner) for job in (*changed_jobs, *gone_jobs))]
 
     def _take(self, manifest: Manifest, known: frozenset[Key]) -> Key | None:
-        """Takes a resource that no watch has told of; None when one has, or when the resource cannot be read."""
+        """Stores a resource; returns its key if no watch had delivered it and its status is valid."""
         key, before = key_of(manifest), self._cache.version(key_of(manifest))
         was_deleted = key in known and self._cache.get(key) is None
         if was_deleted or resource_version(manifest) <= before:
             return None
-        put_or_complain(self._cache, manifest)
+        self._cache.put_or_log(manifest)
         return key if self._cache.version(key) > before else None
 
-    def _is_untold(self, job: JobSummary, known: frozenset[str]) -> bool:
-        """Whether no watch has told of a Job; one that was known and is not any more was deleted since."""
+    def _was_missed(self, job: JobSummary, known: frozenset[str]) -> bool:
+        """Whether no watch has delivered a Job; one that was cached and no longer is was deleted meanwhile."""
         now = self._known(job)
         was_deleted = job.uid in known and (now is None or now.uid != job.uid)
         return _is_news(job, now) and not was_deleted
@@ -130,86 +125,66 @@ class Resync:
         return self._cache.jobs_of(job.owner_uid).get(job.name)
 
     async def _all_runs(self) -> AsyncIterator[Manifest]:
-        self.refused = frozenset()
+        self.forbidden = frozenset()
         for namespace in self._namespaces:
             try:
-                for kind in RUNS.values():
-                    async for manifest in self._cluster.list(kind, namespace):
+                for kind in KINDS:
+                    async for manifest in self._cluster.list(kind.kind, namespace):
                         yield manifest
             except RefusedError as error:
-                self._leave_out(namespace, error)
+                self._skip(namespace, error)
 
     async def _all_jobs(self) -> AsyncIterator[JobSummary]:
         for namespace in self._namespaces:
-            if namespace in self.refused:
+            if namespace in self.forbidden:
                 continue
-            async for manifest in self._cluster.list(JOBS, namespace, UID_LABEL):
+            async for manifest in self._cluster.list("Job", namespace, UID_LABEL):
                 if job := summarize_job(manifest):
                     yield job
 
-    def _leave_out(self, namespace: str | None, error: RefusedError) -> None:
-        """One of several namespaces that was deleted, and its Role with it, must not stop the others."""
-        refused = self.refused | {namespace or ""}
-        if error.status != _FORBIDDEN or len(refused) == len(set(self._namespaces)):
+    def _skip(self, namespace: str | None, error: RefusedError) -> None:
+        """Skips a namespace that was deleted together with its Role; fails if no namespace is left."""
+        forbidden = self.forbidden | {namespace or ""}
+        if error.status != _FORBIDDEN or len(forbidden) == len(set(self._namespaces)):
             raise error
-        self.refused = refused
-        LOG.error("namespace %s is not served until its resources may be listed: %s", namespace, error)
+        self.forbidden = forbidden
+        LOG.error("not serving namespace %s until listing its resources is allowed: %s", namespace, error)
 
     async def run(self, seconds: float, sleep: Sleep = asyncio.sleep) -> None:
-        """Lists again and again until cancelled, and looks at every resource, whatever watches have told.
+        """Lists periodically and reconciles every resource, until cancelled.
 
-        Ends when other namespaces may be listed than at start, since the watches are those of then.
+        Returns when the set of forbidden namespaces differs from that at start, since the watches still cover the old
+        one.
         """
-        watched = self.refused
+        watched = self.forbidden
         while True:
             await sleep(seconds)
             try:
-                await self._definitions.check()
+                await self._check_crds()
                 listing = await self._list()
             except ApiError as error:
                 LOG.warning("resync failed: %s", error)
                 continue
-            if self.refused != watched:
-                LOG.warning("the operator may list other namespaces than before and starts afresh")
+            if self.forbidden != watched:
+                LOG.warning("the set of readable namespaces has changed; restarting")
                 return
             await sleep(WATCH_GRACE_SECONDS)
             missed = self._merge(listing)
-            self._pulse.misses = self._pulse.misses + 1 if missed else 0
-            self._metrics.heard(*(set(WATCHED) - {kind for kind, _ in missed}))
+            self._report([kind for kind, _ in missed])
             if missed:
-                self._metrics.missed_changes.inc(len(missed))
                 LOG.warning("watches missed %d changes", len(missed))
             for key in {*self._cache.all_keys(), *(key for _, key in missed)}:
                 self._wake(key)
 
     async def ping(self, sleep: Sleep = asyncio.sleep) -> None:
-        """Asks the API server something small now and then until cancelled, so that silence means trouble."""
+        """Pings the API server until cancelled, so that a healthy but idle operator still gets responses."""
         while True:
             await sleep(PING_SECONDS)
             try:
                 await self._cluster.ping()
             except ApiError as error:
-                LOG.warning("the API server does not answer: %s", error)
+                LOG.warning("the API server does not respond: %s", error)
 
 
 def _is_news(job: JobSummary, known: JobSummary | None) -> bool:
     return known is None or job.version > known.version or job.uid != known.uid
-
-
-def put_or_complain(cache: Cache, manifest: Mapping[str, Any]) -> frozenset[Key]:
-    """Takes a resource into the cache; one that cannot be read is named in the log and left alone.
-
-    Returns the resources that name it, when what they see of it has changed.
-    """
-    try:
-        return cache.put(manifest)
-    except ValidationError as error:
-        metadata = manifest["metadata"]
-        LOG.error(  # noqa: TRY400 - the trace says nothing about the object
-            "%s %s/%s has a status that cannot be read; repair or delete it: %s",
-            manifest["kind"],
-            metadata["namespace"],
-            metadata["name"],
-            error.errors(include_url=False)[:3],
-        )
-        return frozenset()

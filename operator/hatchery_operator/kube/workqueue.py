@@ -1,4 +1,4 @@
-"""The work queue: every key at most once in it and at most once in work, with back-off, deadlines and fair order."""
+"""Work queue: each key is queued and processed at most once at a time, with backoff, deadlines and fair order."""
 
 import asyncio
 import heapq
@@ -7,31 +7,23 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Final, Generic, TypeVar
 
+from hatchery_operator.domain import backoff
 from hatchery_operator.errors import OperatorError
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 
 LOG: Final = logging.getLogger(__name__)
 
-FIRST_BACKOFF_SECONDS: Final = 1.0
-"""Wait after the first failure of a key; doubled for each further one."""
-
-LONGEST_BACKOFF_SECONDS: Final = 20.0
-"""Longest wait, so that all is well again soon after the API server is."""
-
 SPACING_SECONDS: Final = 0.2
-"""Time from the end of one pass over a key to the next: what happens meanwhile is seen by one pass, however much it is,
-so an object that changes all the time costs no more than five passes a second and the others wait for none of them."""
+"""Minimum time between the end of a key's reconcile and its next one. All changes meanwhile share that reconcile, so an
+object that changes constantly costs at most five a second and delays no other."""
 
-MOST_PASSED: Final = 4
-"""Times as many deadlines as there are keys with one that are kept, before those that no longer count are dropped."""
-
-JITTER: Final = 0.25
-"""Share of the wait that is random, so that keys that failed together do not come back together."""
+MOST_STALE: Final = 4
+"""Compact the heap once it exceeds this multiple of the live deadlines."""
 
 
 class Schedule(Generic[KeyT]):
-    """What is to be done when: plain data, told the time by its caller."""
+    """The queue's state as plain data; callers pass the time."""
 
     def __init__(self, jitter: Callable[[], float]) -> None:
         self._jitter = jitter
@@ -43,20 +35,21 @@ class Schedule(Generic[KeyT]):
         self._sequence = 0
         self._failures: dict[KeyT, int] = {}
         self._rested: OrderedDict[KeyT, float] = OrderedDict()
-        """When keys of the last passes may be worked on again, in this order."""
+        """Recently processed keys, with the time from which each may be processed again, in that order."""
 
     def __len__(self) -> int:
         return len(self._ready) + len(self._again)
 
     @property
     def busy(self) -> int:
-        """Keys in work."""
+        """Number of keys being processed."""
         return len(self._busy)
 
     def add(self, key: KeyT, now: float) -> None:
-        """Wants a key worked on: at the end of the line, or again after the work on it that is under way.
+        """Queues a key: at the tail, or again once its current processing ends.
 
-        A key that has just failed keeps its back-off, or one that changes all the time would be tried without pause.
+        A key that has just failed keeps its backoff; otherwise an object that changes constantly would be retried
+        without pause.
         """
         if key in self._failures and key in self._due:
             return
@@ -69,19 +62,19 @@ class Schedule(Generic[KeyT]):
             self._ready.setdefault(key, now)
 
     def add_at(self, key: KeyT, due: float) -> None:
-        """Wants a key worked on at a time; the earliest wish counts."""
+        """Queues a key for a time; the earliest of several deadlines counts."""
         if key in self._ready or self._due.get(key, due + 1) <= due:
             return
         self._due[key] = due
         self._sequence += 1
         heapq.heappush(self._heap, (due, self._sequence, key))
-        if len(self._heap) > MOST_PASSED * len(self._due) + MOST_PASSED:
-            # a deadline of next week that every pass names anew would otherwise be kept each time until next week
+        if len(self._heap) > MOST_STALE * len(self._due) + MOST_STALE:
+            # otherwise a deadline next week that every reconcile renews would be kept each time until next week
             self._heap = [(due, number, key) for number, (key, due) in enumerate(self._due.items())]
             heapq.heapify(self._heap)
 
     def take(self, now: float) -> KeyT | None:
-        """The next key to work on, if there is one; it is in work until `done` or `failed`."""
+        """Takes the next key, if there is one; it counts as busy until `done` or `failed`."""
         self._promote(now)
         if not self._ready:
             return None
@@ -91,9 +84,9 @@ class Schedule(Generic[KeyT]):
         return key
 
     def done(self, key: KeyT, now: float, requeue_after: float | None) -> None:
-        """The work on a key went well; it is wanted again after some seconds, or only when something happens.
+        """Records that a key succeeded; it is queued again after some seconds, or only on a change.
 
-        After 0 seconds means at the end of the line, without a rest: it is the work itself that goes on.
+        0 seconds puts it at the tail without spacing: the same work continues.
         """
         self._failures.pop(key, None)
         self._rest(key, now)
@@ -107,22 +100,20 @@ class Schedule(Generic[KeyT]):
     def failed(self, key: KeyT, now: float, at_least: float | None = None) -> float:
         """The work on a key failed; returns the seconds until it is tried again, `at_least` so many."""
         count = self._failures[key] = self._failures.get(key, 0) + 1
-        # the exponent is bounded so that a key that fails for weeks does not overflow a float
-        wait: float = min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** min(count - 1, 10))
-        wait = max(wait * (1 - JITTER * self._jitter()), at_least or 0.0)
+        wait = max(backoff.RECONCILE.after_failures(count, self._jitter()), at_least or 0.0)
         self._again.pop(key, None)
         self._release(key)
         self.add_at(key, now + wait)
         return wait
 
     def next_due(self) -> float | None:
-        """When the next deadline is."""
+        """Time of the next deadline."""
         while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def oldest(self) -> float | None:
-        """Since when the key at the head of the line waits."""
+        """Time since which the key at the head has waited."""
         return next(iter(self._ready.values()), None)
 
     def _promote(self, now: float) -> None:
@@ -144,7 +135,7 @@ class Schedule(Generic[KeyT]):
 
 
 class WorkQueue(Generic[KeyT]):
-    """Runs one function over keys, several at a time, never two of the same key."""
+    """Runs one function over keys, several concurrently, never two for the same key."""
 
     def __init__(
         self,
@@ -156,44 +147,44 @@ class WorkQueue(Generic[KeyT]):
         self._work = work
         self._workers = workers
         self._clock = clock
-        self._agenda: Schedule[KeyT] = Schedule(jitter)
+        self._schedule: Schedule[KeyT] = Schedule(jitter)
         self._wake = asyncio.Event()
         self._ended = clock()
 
     def add(self, key: KeyT) -> None:
-        """Wants a key worked on soon."""
-        self._agenda.add(key, self._clock())
+        """Queues a key."""
+        self._schedule.add(key, self._clock())
         self._wake.set()
 
     @property
     def depth(self) -> int:
-        """Keys that wait."""
-        return len(self._agenda)
+        """Number of queued keys."""
+        return len(self._schedule)
 
     @property
     def oldest_seconds(self) -> float:
-        """How long the key at the head of the line has waited."""
-        since = self._agenda.oldest()
+        """How long the key at the head has waited."""
+        since = self._schedule.oldest()
         return 0.0 if since is None else max(0.0, self._clock() - since)
 
     @property
     def stuck_seconds(self) -> float:
-        """How long keys have waited while no pass has ended; a long line that moves is not stuck."""
+        """How long keys have waited while no call finished; a long queue that moves is not stuck."""
         return min(self.oldest_seconds, self._clock() - self._ended)
 
     async def run(self) -> None:
-        """Works until cancelled; what is in work then is cancelled too, which every step of it survives."""
+        """Processes keys until cancelled, which also cancels running calls; each must be safe to repeat."""
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._wake.clear()
-                while self._agenda.busy < self._workers and (key := self._agenda.take(self._clock())) is not None:
+                while self._schedule.busy < self._workers and (key := self._schedule.take(self._clock())) is not None:
                     tasks.create_task(self._process(key), name=f"reconcile {key}")
                 await self._rest()
 
     async def _rest(self) -> None:
-        due = self._agenda.next_due()
-        # with every worker busy a passed deadline must wait for one of them, not spin
-        timeout = None if due is None or self._agenda.busy >= self._workers else max(0.0, due - self._clock())
+        due = self._schedule.next_due()
+        # with every worker busy a past deadline must wait for one of them, not spin
+        timeout = None if due is None or self._schedule.busy >= self._workers else max(0.0, due - self._clock())
         try:
             async with asyncio.timeout(timeout):
                 await self._wake.wait()
@@ -204,12 +195,12 @@ class WorkQueue(Generic[KeyT]):
         try:
             requeue_after = await self._work(key)
         except OperatorError as error:
-            wait = self._agenda.failed(key, self._clock(), error.retry_after_seconds)
-            LOG.warning("%s: %s; next try in %.1f s", key, error, wait)
+            wait = self._schedule.failed(key, self._clock(), error.retry_after_seconds)
+            LOG.warning("%s: %s; retrying in %.1f s", key, error, wait)
         except Exception:
-            wait = self._agenda.failed(key, self._clock())
-            LOG.exception("work on %s failed, next try in %.1f s", key, wait)
+            wait = self._schedule.failed(key, self._clock())
+            LOG.exception("%s: unexpected error; retrying in %.1f s", key, wait)
         else:
-            self._agenda.done(key, self._clock(), requeue_after)
+            self._schedule.done(key, self._clock(), requeue_after)
         self._ended = self._clock()
         self._wake.set()

@@ -1,6 +1,6 @@
-"""From a stage's input to the objects that run it: Indexed Job and, for a gang, Service and NetworkPolicy; pure.
+"""The objects that run an attempt: an Indexed Job and, for a gang, a Service and a NetworkPolicy.
 
-Several pods that are no gang share work without meeting: the Job is done when all of them are.
+Several pods that are not a gang share the work without connecting to each other; the Job completes when all have.
 """
 
 from typing import Final
@@ -16,53 +16,49 @@ from hatchery_api.contract import (
     Output,
 )
 from hatchery_api.placement import RunSpec
-from hatchery_operator.domain.objects import SIZE_ANNOTATION, Manifest
-from hatchery_operator.manifests.attempt import Attempt
+from hatchery_operator.domain import INPUT_ANNOTATION, JOB_NAME_LABEL, QUEUE_LABEL, SIZE_ANNOTATION, Manifest, claim_of
 from hatchery_operator.manifests.network import gang_policy, isolation
-from hatchery_operator.manifests.pod import CONTAINER, INPUT_ANNOTATION, pod_spec
+from hatchery_operator.manifests.pod import CONTAINER, Attempt, pod_spec
+from hatchery_operator.manifests.resources import pod_resources, processes
 from hatchery_operator.settings import Settings
-from hatchery_operator.stages.base import claim_of
 
 MOST_INPUT_BYTES: Final = 128 * 1024
-"""Longest input of a pod: half of what Kubernetes takes for all annotations of an object."""
+"""Largest input of a pod: half of what Kubernetes accepts for all annotations of an object."""
 
 GANG_RESTARTS: Final = 2
-"""Times all pods may be replaced within one attempt: when one pod of a gang dies by itself, its peers often follow.
-Pods lost to disruptions are not counted."""
-
-QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
-"""Label by which Kueue takes a Job into a queue."""
+"""Times all pods may be replaced within one attempt: when one pod of a gang fails, its peers often follow. Pods lost
+to disruptions are not counted."""
 
 
-def manifests(work: Attempt, settings: Settings) -> tuple[Manifest, ...]:
-    """All objects of an attempt in the order of their creation: the Job last, since its pods need the others."""
-    return (*_gang(work, settings), _job(work, settings))
+def manifests(attempt: Attempt, settings: Settings) -> tuple[Manifest, ...]:
+    """All objects of an attempt in creation order: the Job last, since its pods need the others."""
+    return (*_gang(attempt, settings), _job(attempt, settings))
 
 
-def input_problem(work: Attempt, settings: Settings) -> str | None:
-    """What is wrong with the input of the pods, if anything is."""
-    count = len(_input_text(work, settings).encode())
+def input_problem(attempt: Attempt, settings: Settings) -> str | None:
+    """Why the pods' input is too large; None when it is not."""
+    count = len(_input_text(attempt, settings).encode())
     if count <= MOST_INPUT_BYTES:
         return None
     return (
-        f"the spec and its inputs are {count} bytes as JSON, {MOST_INPUT_BYTES} are the most pods take: shorten lists"
+        f"the spec and its inputs are {count} bytes of JSON, above the limit of {MOST_INPUT_BYTES}: shorten its lists"
     )
 
 
-def job_input(work: Attempt, settings: Settings) -> JobInput[RunSpec]:
-    """What the pods are told."""
-    hub, run = work.spec.hub, work.run
+def job_input(attempt: Attempt, settings: Settings) -> JobInput[RunSpec]:
+    """The input of the pods."""
+    hub, run = attempt.spec.hub, attempt.run
     return JobInput[RunSpec](
         kind=run.kind.kind,
         namespace=run.namespace,
         name=run.name,
         uid=run.uid,
-        stage=work.stage,
-        attempt=work.attempt,
-        earlier_failure=work.earlier_failure,
-        spec=work.spec,
-        inputs=list(work.inputs),
-        output=Output(root=f"{_storage_root(work.spec, settings)}/{run.namespace}/{run.kind.plural}/{run.name}"),
+        stage=attempt.stage,
+        attempt=attempt.number,
+        earlier_failure=attempt.earlier_failure,
+        spec=attempt.spec,
+        inputs=list(attempt.inputs),
+        output=Output(root=f"{_storage_root(attempt.spec, settings)}/{run.namespace}/{run.kind.plural}/{run.name}"),
         hub=HubTarget(endpoint=(hub.endpoint if hub else None) or settings.hub_endpoint),
     )
 
@@ -73,41 +69,41 @@ def _storage_root(spec: RunSpec, settings: Settings) -> str:
     return f"{CLAIM_SCHEME}{spec.storage.claim_name or settings.claim_name}"
 
 
-def _claims(work: Attempt, settings: Settings) -> dict[str, bool]:
-    """Claims the pods mount, and whether they may write there."""
-    reads = [claim_of(url) for url in (*work.shape.urls, *(record.uri for record in work.inputs))]
-    written = claim_of(_storage_root(work.spec, settings))
+def _claims(attempt: Attempt, settings: Settings) -> dict[str, bool]:
+    """Claims the pods mount, and whether the mount is writable."""
+    reads = [claim_of(url) for url in (*attempt.shape.urls, *(record.uri for record in attempt.inputs))]
+    written = claim_of(_storage_root(attempt.spec, settings))
     return {name: name == written for name in sorted({name for name in (*reads, written) if name})}
 
 
-def _metadata(work: Attempt) -> Manifest:
+def _metadata(attempt: Attempt) -> Manifest:
     return {
-        "name": work.name,
-        "namespace": work.run.namespace,
-        "labels": work.labels,
-        "ownerReferences": [work.run.owner_reference()],
+        "name": attempt.name,
+        "namespace": attempt.run.namespace,
+        "labels": attempt.labels,
+        "ownerReferences": [attempt.run.owner_reference()],
     }
 
 
-def _input_text(work: Attempt, settings: Settings) -> str:
-    # absent and null are different things for a field with a default, so nulls are written out
-    return job_input(work, settings).model_dump_json(by_alias=True, serialize_as_any=True)
+def _input_text(attempt: Attempt, settings: Settings) -> str:
+    # for a field with a default, absent and null differ, so nulls are written out
+    return job_input(attempt, settings).model_dump_json(by_alias=True, serialize_as_any=True)
 
 
-def _gang(work: Attempt, settings: Settings) -> tuple[Manifest, ...]:
-    """What lets several pods find and reach each other."""
-    if not work.shape.is_gang:
+def _gang(attempt: Attempt, settings: Settings) -> tuple[Manifest, ...]:
+    """The objects by which the pods of a gang find and reach each other."""
+    if not attempt.shape.is_gang:
         return ()
-    selector = {"batch.kubernetes.io/job-name": work.name}
-    policy = (gang_policy(_metadata(work), selector),) if settings.network_policies.enabled else ()
-    return (_service(work, selector), *policy)
+    selector = {JOB_NAME_LABEL: attempt.name}
+    policy = (gang_policy(_metadata(attempt), selector),) if settings.network_policies.enabled else ()
+    return (_service(attempt, selector), *policy)
 
 
-def _service(work: Attempt, selector: dict[str, str]) -> Manifest:
+def _service(attempt: Attempt, selector: dict[str, str]) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(work),
+        "metadata": _metadata(attempt),
         "spec": {
             "clusterIP": "None",
             # workers look for the rendezvous before any of them is ready
@@ -118,13 +114,15 @@ def _service(work: Attempt, selector: dict[str, str]) -> Manifest:
     }
 
 
-def _job(work: Attempt, settings: Settings) -> Manifest:
-    metadata, queue = _metadata(work), work.spec.placement.queue_name
+def _job(attempt: Attempt, settings: Settings) -> Manifest:
+    metadata, queue = _metadata(attempt), attempt.spec.placement.queue_name
     if queue:
         metadata["labels"] = {**metadata["labels"], QUEUE_LABEL: queue}
-    if work.shape.size:
-        metadata["annotations"] = {SIZE_ANNOTATION: work.shape.size}
-    nodes, overrides = work.shape.nodes, work.spec.placement.pod_overrides
+    if attempt.shape.size:
+        metadata["annotations"] = {SIZE_ANNOTATION: attempt.shape.size}
+    nodes, overrides = attempt.shape.nodes, attempt.spec.placement.pod_overrides
+    resources = pod_resources(attempt.stage, attempt.spec, attempt.shape, settings)
+    per_pod = processes(attempt.shape.processes, resources)
     spec: Manifest = {
         "completionMode": "Indexed",
         "completions": nodes,
@@ -134,27 +132,27 @@ def _job(work: Attempt, settings: Settings) -> Manifest:
         "podFailurePolicy": {"rules": failure_rules()},
         "template": {
             "metadata": {
-                "labels": {**overrides.labels, **work.labels, **isolation(settings)},
+                "labels": {**overrides.labels, **attempt.labels, **isolation(settings)},
                 "annotations": {
                     **overrides.annotations,
-                    INPUT_ANNOTATION: _input_text(work, settings),
+                    INPUT_ANNOTATION: _input_text(attempt, settings),
                     **_scraping(),
                 },
             },
-            "spec": pod_spec(work, _claims(work, settings), settings),
+            "spec": pod_spec(attempt, resources, per_pod, _claims(attempt, settings), settings),
         },
     }
     if queue:
-        # the queue admits it; from now on this field is the queue's alone
+        # the queue admits it; from now on only the queue writes this field
         spec["suspend"] = True
-    if work.shape.is_gang:
+    if attempt.shape.is_gang:
         # the artifact is complete when index 0 is; peers that hang afterwards must not hold the run
         spec["successPolicy"] = {"rules": [{"succeededIndexes": "0"}]}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
 
 
 def failure_rules() -> list[Manifest]:
-    """What the Job controller does when a pod fails, from the exit codes; the first rule that matches counts."""
+    """The Job's `podFailurePolicy`, from the exit codes; the first matching rule applies."""
 
     def _on_exit(action: str, *codes: ExitCode) -> Manifest:
         values = sorted(int(code) for code in codes)

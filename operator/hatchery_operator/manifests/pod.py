@@ -1,5 +1,6 @@
-"""The pod of a stage: restricted, read-only, with explicit volumes and the environment the jobs read; pure."""
+"""One attempt at a stage and the pod that runs it: restricted, read-only, with explicit volumes and environment."""
 
+from dataclasses import dataclass
 from typing import Final
 
 from hatchery_api.contract import (
@@ -11,62 +12,120 @@ from hatchery_api.contract import (
     SHARED_MEMORY_PATH,
     ProgressVariable,
 )
-from hatchery_api.placement import RunSpec
-from hatchery_operator.domain.labels import AUDIENCE, CA_CONFIG_MAP, CA_KEY, status_path
-from hatchery_operator.domain.objects import Manifest, Run
-from hatchery_operator.manifests.attempt import Attempt
-from hatchery_operator.manifests.overrides import container_claims, pod_fields, shared_memory
-from hatchery_operator.manifests.overrides import volumes as user_volumes
-from hatchery_operator.manifests.resources import container_resources, pod_resources, processes
+from hatchery_api.placement import Resources, RunSpec
+from hatchery_api.pod_overrides import PodOverrides
+from hatchery_api.status import InputRecord
+from hatchery_operator.domain import (
+    ATTEMPT_LABEL,
+    AUDIENCE,
+    CA_CONFIG_MAP,
+    CA_KEY,
+    INPUT_ANNOTATION,
+    KIND_LABEL,
+    MANAGED_BY_LABEL,
+    MANAGER,
+    NAME_LABEL,
+    STAGE_LABEL,
+    UID_LABEL,
+    Manifest,
+    Run,
+    status_path,
+)
 from hatchery_operator.settings import Settings
-from hatchery_operator.stages.base import PodShape
+from hatchery_operator.stages import PodShape
 
 CONTAINER: Final = "main"
 """Name of the pods' only container."""
 
-INPUT_ANNOTATION: Final = "hatchery.dev/input"
-"""Annotation of the pods: the `JobInput` as JSON. It is part of the Job's template, which nobody can change."""
-
 USER: Final = 10001
-"""User, and group of the volumes, that the pods run as; the images make the same one."""
+"""User and volume group of the pods; the images create the same user."""
 
 TEMPORARY_PATH: Final = "/tmp"  # noqa: S108 - an emptyDir of the pod
-"""Local disk, lost with the pod; the home folder too, since the root is read-only."""
+"""Local disk, lost with the pod; also the home folder, since the root file system is read-only."""
 
 PROGRESS_PATH: Final = "/var/run/hatchery"
-"""Token and certificate for progress reports."""
+"""Folder of the token and the certificate for progress reports."""
 
 TOKEN_SECONDS: Final = 3600
-"""Life of the progress token; the kubelet renews it before."""
+"""Lifetime of the progress token; the kubelet renews it earlier."""
 
 PUBLIC_HUB: Final = "https://huggingface.co"
-"""The only Hub that is known to speak the Xet protocol."""
+"""The only Hub known to speak the Xet protocol."""
+
+USER_VOLUME_PREFIX: Final = "user-"
+"""Prefix of the user's volume names, so that they never collide with the operator's."""
 
 
-def pod_spec(work: Attempt, claims: dict[str, bool], settings: Settings) -> Manifest:
-    """The pod template's spec; `claims` says for each PersistentVolumeClaim whether the pod may write there."""
-    resources = pod_resources(work.run.kind.kind, work.stage, work.spec, work.shape, settings)
-    overrides = work.spec.placement.pod_overrides
-    volumes, mounts = _volumes(work, claims, settings)
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at one stage: the input of all manifests."""
+
+    run: Run
+    spec: RunSpec
+    stage: str
+    number: int
+    """Number of the attempt, from 1."""
+    shape: PodShape
+    inputs: tuple[InputRecord, ...] = ()
+    earlier_failure: str | None = None
+    """Reason for which the previous attempt failed."""
+
+    @property
+    def name(self) -> str:
+        """Name of the Job and of its Service and NetworkPolicy."""
+        return job_name(self.run.name, self.stage, self.number)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of all objects: an explicit list, since labels of the resource may belong to a deployment tool."""
+        return {
+            KIND_LABEL: self.run.kind.kind,
+            NAME_LABEL: self.run.name,
+            UID_LABEL: self.run.uid,
+            MANAGED_BY_LABEL: MANAGER,
+            STAGE_LABEL: self.stage,
+            ATTEMPT_LABEL: str(self.number),
+        }
+
+
+def job_name(run: str, stage: str, number: int) -> str:
+    """Name of a Job: deterministic, so that no attempt starts twice."""
+    return f"{run}-{stage}-a{number}"
+
+
+def pod_spec(
+    attempt: Attempt, resources: Resources, processes: int | None, claims: dict[str, bool], settings: Settings
+) -> Manifest:
+    """The spec of the pod template.
+
+    Args:
+        attempt: the attempt.
+        resources: what the container requests.
+        processes: torchrun processes in the pod; None without torchrun.
+        claims: for each PersistentVolumeClaim, whether the pod may write there.
+        settings: the operator's settings.
+    """
+    overrides = attempt.spec.placement.pod_overrides
+    volumes, mounts = _volumes(attempt, claims, settings)
     container: Manifest = {
         "name": CONTAINER,
-        "image": work.spec.image or settings.jobs_image,
+        "image": attempt.spec.image or settings.jobs_image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["python", "-m", "hatchery_jobs"],
         "env": [
-            *_environment(work, settings),
-            *_secrets(work.shape),
-            *_workers(work, processes(work.shape.processes, resources)),
-            *_progress(work.run, settings),
+            *_environment(attempt, settings),
+            *_secrets(attempt.shape),
+            *_workers(attempt, processes),
+            *_progress(attempt.run, settings),
             *(variable.wire() for variable in overrides.env),
         ],
         "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
         "resources": {
-            **container_resources(resources),
-            **(container_claims(overrides) if work.shape.uses_devices else {}),
+            **_container_resources(resources),
+            **(_container_claims(overrides) if attempt.shape.uses_devices else {}),
         },
         "terminationMessagePath": REPORT_PATH,
-        # a crash without report still says its last lines
+        # a crash without a report still leaves its last log lines
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -77,7 +136,7 @@ def pod_spec(work: Attempt, claims: dict[str, bool], settings: Settings) -> Mani
     }
     return {
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": max(1, round(work.shape.grace_seconds)),
+        "terminationGracePeriodSeconds": max(1, round(attempt.shape.grace_seconds)),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
@@ -85,15 +144,15 @@ def pod_spec(work: Attempt, claims: dict[str, bool], settings: Settings) -> Mani
             "runAsUser": USER,
             "runAsGroup": USER,
             "fsGroup": USER,
-            # a claim with millions of files would otherwise be walked at every start
+            # otherwise the kubelet walks all files of a claim at every start
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [container],
         "volumes": volumes,
-        **({"subdomain": work.name} if work.shape.is_gang else {}),
-        **_placement(work.spec),
-        **pod_fields(overrides, uses_devices=work.shape.uses_devices),
+        **({"subdomain": attempt.name} if attempt.shape.is_gang else {}),
+        **_placement(attempt.spec),
+        **_override_fields(overrides, uses_devices=attempt.shape.uses_devices),
     }
 
 
@@ -113,8 +172,8 @@ def _value(name: str, value: str) -> Manifest:
     return {"name": name, "value": value}
 
 
-def _environment(work: Attempt, settings: Settings) -> list[Manifest]:
-    hub = work.spec.hub
+def _environment(attempt: Attempt, settings: Settings) -> list[Manifest]:
+    hub = attempt.spec.hub
     endpoint = (hub.endpoint if hub else None) or settings.hub_endpoint
     index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
     variables = [
@@ -122,7 +181,7 @@ def _environment(work: Attempt, settings: Settings) -> list[Manifest]:
         _value("HF_HOME", f"{TEMPORARY_PATH}/hf"),
         _value("HF_ENDPOINT", endpoint),
         _value("HF_HUB_DISABLE_TELEMETRY", "1"),
-        _value("HF_UPDATE_DOWNLOAD_COUNTS", "0"),  # datasets would ask a public host, whatever the endpoint
+        _value("HF_UPDATE_DOWNLOAD_COUNTS", "0"),  # datasets calls a public host, whatever the endpoint
         _value("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
         {"name": "HATCHERY_NODE_INDEX", "valueFrom": {"fieldRef": {"fieldPath": index}}},
     ]
@@ -132,7 +191,7 @@ def _environment(work: Attempt, settings: Settings) -> list[Manifest]:
 
 
 def _secrets(shape: PodShape) -> list[Manifest]:
-    """Secrets by reference: the operator never sees what is in them."""
+    """Secrets by reference: the operator never reads their content."""
     secrets = {"HF_TOKEN": shape.token, "WANDB_API_KEY": shape.tracking_key}
     return [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
@@ -141,19 +200,19 @@ def _secrets(shape: PodShape) -> list[Manifest]:
     ]
 
 
-def _workers(work: Attempt, processes: int | None) -> list[Manifest]:
-    nodes = _value("HATCHERY_NODES", str(work.shape.nodes))
+def _workers(attempt: Attempt, processes: int | None) -> list[Manifest]:
+    nodes = _value("HATCHERY_NODES", str(attempt.shape.nodes))
     if processes is None:
-        return [nodes] if work.shape.nodes > 1 else []
-    host = f"{work.name}-0.{work.name}" if work.shape.is_gang else "localhost"
+        return [nodes] if attempt.shape.nodes > 1 else []
+    host = f"{attempt.name}-0.{attempt.name}" if attempt.shape.is_gang else "localhost"
     return [
         nodes,
         _value("HATCHERY_PROCESSES_PER_NODE", str(processes)),
-        # rounded up; more threads than processors that are the pod's own make a gang on one node wait for itself
+        # rounded up; more threads than the pod's own CPUs make the pods of a gang on one node slow each other down
         {"name": "HATCHERY_CPUS", "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1"}}},
         _value("HATCHERY_RENDEZVOUS_ENDPOINT", f"{host}:{RENDEZVOUS_PORT}"),
-        # pods of an attempt that is going must never meet those of the next one
-        _value("HATCHERY_RENDEZVOUS_ID", f"{work.run.uid}-{work.attempt}"),
+        # terminating pods of one attempt must never join those of the next
+        _value("HATCHERY_RENDEZVOUS_ID", f"{attempt.run.uid}-{attempt.number}"),
     ]
 
 
@@ -169,15 +228,15 @@ def _progress(run: Run, settings: Settings) -> list[Manifest]:
     return [_value(variable, value) for variable, value in values.items()]
 
 
-def _volumes(work: Attempt, claims: dict[str, bool], settings: Settings) -> tuple[list[Manifest], list[Manifest]]:
-    overrides = work.spec.placement.pod_overrides
-    own_volumes, own_mounts = user_volumes(overrides)
+def _volumes(attempt: Attempt, claims: dict[str, bool], settings: Settings) -> tuple[list[Manifest], list[Manifest]]:
+    overrides = attempt.spec.placement.pod_overrides
+    own_volumes, own_mounts = _user_volumes(overrides)
     folder, _, file = INPUT_PATH.rpartition("/")
-    told = {"path": file, "fieldRef": {"fieldPath": f"metadata.annotations['{INPUT_ANNOTATION}']"}}
+    item = {"path": file, "fieldRef": {"fieldPath": f"metadata.annotations['{INPUT_ANNOTATION}']"}}
     volumes: list[Manifest] = [
-        {"name": "input", "downwardAPI": {"items": [told]}},
+        {"name": "input", "downwardAPI": {"items": [item]}},
         {"name": "tmp", "emptyDir": {}},
-        shared_memory(overrides),
+        _shared_memory(overrides),
         *own_volumes,
     ]
     mounts: list[Manifest] = [
@@ -203,6 +262,45 @@ def _volumes(work: Attempt, claims: dict[str, bool], settings: Settings) -> tupl
 
 def _progress_sources() -> list[Manifest]:
     token = {"audience": AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token"}
-    # optional: a run without live progress is better than none
+    # optional: a run without live progress is better than no run
     certificate = {"name": CA_CONFIG_MAP, "optional": True, "items": [{"key": CA_KEY, "path": CA_KEY}]}
     return [{"serviceAccountToken": token}, {"configMap": certificate}]
+
+
+def _container_resources(resources: Resources) -> Manifest:
+    amounts = {"requests": resources.requests, "limits": resources.limits}
+    return {key: {n: str(amount) for n, amount in value.items()} for key, value in amounts.items() if value}
+
+
+def _container_claims(overrides: PodOverrides) -> Manifest:
+    """The part of a container's resources that names the resource claims of the pod it uses."""
+    claims = [{"name": claim.name} for claim in overrides.resource_claims]
+    return {"claims": claims} if claims else {}
+
+
+def _override_fields(overrides: PodOverrides, *, uses_devices: bool) -> Manifest:
+    """The user's fields of the pod's spec; the API model holds every rule about what they may be."""
+    fields = {
+        "imagePullSecrets": [secret.wire() for secret in overrides.image_pull_secrets],
+        "schedulerName": overrides.scheduler_name,
+        "topologySpreadConstraints": overrides.topology_spread_constraints,
+        "resourceClaims": [claim.wire() for claim in overrides.resource_claims] if uses_devices else [],
+    }
+    return {key: value for key, value in fields.items() if value}
+
+
+def _user_volumes(overrides: PodOverrides) -> tuple[list[Manifest], list[Manifest]]:
+    """The user's volumes, and their mounts in the container."""
+    volumes, mounts = [], []
+    for volume in overrides.volumes:
+        name = USER_VOLUME_PREFIX + volume.name
+        source = {k: v for k, v in volume.wire().items() if k not in ("name", "mountPath", "readOnly")}
+        volumes.append({"name": name, **source})
+        mounts.append({"name": name, "mountPath": volume.mount_path, "readOnly": volume.read_only})
+    return volumes, mounts
+
+
+def _shared_memory(overrides: PodOverrides) -> Manifest:
+    """The volume of `/dev/shm`."""
+    limit = {} if overrides.shm_size is None else {"sizeLimit": str(overrides.shm_size)}
+    return {"name": "shm", "emptyDir": {"medium": "Memory", **limit}}

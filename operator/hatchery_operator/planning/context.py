@@ -1,36 +1,84 @@
-"""What a step is decided from: one resource, its current stage, and the cluster as it sees it; pure."""
+"""What the decision about a stage is made from, and the decision itself."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
+from hatchery_api.conditions import Reason
+from hatchery_api.contract import Report
 from hatchery_api.placement import RunSpec
-from hatchery_api.status import StageState, StageStatus
-from hatchery_operator.domain.objects import Run, rfc3339
-from hatchery_operator.domain.observed import Observed
+from hatchery_api.status import InputRecord, StageState, StageStatus
+from hatchery_operator.domain import Diagnosis, Manifest, Observed, Run, SpecPaths, rfc3339
 from hatchery_operator.settings import Settings
-from hatchery_operator.stages.base import PodShape
-from hatchery_operator.stages.registry import STAGES
+from hatchery_operator.stages import PodShape, find_stage
+
+Verdict = Literal["True", "False", "Unknown"]
+"""Status of the Succeeded condition."""
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """What the functions below decide about."""
+    """One resource, its current stage, and the cluster as the resource sees it."""
 
     run: Run
     spec: RunSpec
-    seen: Observed
+    observed: Observed
     settings: Settings
     stage: StageStatus
 
     @property
     def now(self) -> str:
         """The time, as the API writes it."""
-        return rfc3339(self.seen.now)
+        return rfc3339(self.observed.now)
 
     @property
     def shape(self) -> PodShape:
-        """What the stage's pods look like."""
-        return next(s for s in STAGES[self.run.kind.kind] if s.name == self.stage.name).shape(self.spec)
+        """The shape of the stage's pods."""
+        return find_stage(self.run.kind.kind, self.stage.name).shape(self.spec)
+
+    @cached_property
+    def paths(self) -> SpecPaths:
+        """The fields of the spec by the names they hold."""
+        return self.run.spec_paths(self.settings.claim_name)
 
     def in_state(self, state: StageState) -> StageStatus:
-        """The stage in a state."""
+        """The stage in another state."""
         return self.stage.model_copy(update={"state": state})
+
+
+@dataclass(frozen=True)
+class ChildRef:
+    """Names an object that belongs to a run."""
+
+    kind: str
+    name: str
+    uid: str | None = None
+    foreground: bool = False
+    """Whether a deleted object stays until its pods have ended."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The decision about the current stage."""
+
+    reason: Reason
+    message: str
+    verdict: Verdict = "Unknown"
+    stage: StageStatus | None = None
+    """The new status of the stage; None when it does not change."""
+    diagnosis: Diagnosis | None = None
+    """Set while something is wrong."""
+    stalled: Diagnosis | None = None
+    """Why a running run seems to hang."""
+    creates: tuple[Manifest, ...] = ()
+    deletes: tuple[ChildRef, ...] = ()
+    suspends: tuple[tuple[ChildRef, bool], ...] = ()
+    """Jobs to suspend, or to resume with False."""
+    inputs: tuple[InputRecord, ...] = ()
+    """Inputs of the attempt that begins."""
+    report: Report | None = None
+    is_failure: bool = False
+    preempted: int = 0
+    """Pods that a queue has just preempted."""
+    requeue_after: float | None = None
+    """Seconds until the next look, unless an event arrives earlier."""

@@ -1,80 +1,66 @@
-"""How an attempt ends, and what comes of it: the artifact, another attempt, or the end of the run; pure."""
+"""How an attempt ends and what follows: the artifact, another attempt, or the end of the run."""
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Final
 
 from hatchery_api.base import parse_duration
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.contract import Report
-from hatchery_operator.diagnosis import pods
-from hatchery_operator.diagnosis.pending import failure_of
-from hatchery_operator.domain.diagnosis import AttemptFailure
-from hatchery_operator.domain.objects import JobSummary, rfc3339
-from hatchery_operator.planning.context import StageContext
-from hatchery_operator.planning.status import Decision
-
-LONGEST_BACKOFF_SECONDS: Final = 600.0
-"""Longest wait between two attempts."""
+from hatchery_operator.diagnosis import success_report, why_failed
+from hatchery_operator.domain import AttemptFailure, JobSummary, backoff, rfc3339
+from hatchery_operator.planning.context import Decision, StageContext
 
 
-def ended(case: StageContext, job: JobSummary) -> Decision:
-    """The step after the end of a Job."""
-    return (
-        _completed(case, job)
-        if job.end == "Complete"
-        else attempt_failed(case, failure_of(job, case.run, case.seen, case.settings))
-    )
+def ended(context: StageContext, job: JobSummary) -> Decision:
+    """The decision after the end of a Job."""
+    if job.end != "Complete":
+        return attempt_failed(context, why_failed(job, context.observed.pods, context.paths))
+    if report := success_report(context.observed.pods):
+        return _completed(context, report)
+    message = f"Job {job.name} left no report; the next attempt finds the artifact and reports it"
+    return attempt_failed(context, AttemptFailure(Reason.ATTEMPT_FAILED, message))
 
 
-def _completed(case: StageContext, job: JobSummary) -> Decision:
-    report = pods.success_report(case.seen.pods)
-    if report is None:
-        said = f"Job {job.name} left no report; the next attempt finds the artifact and reports it"
-        return attempt_failed(case, AttemptFailure(Reason.ATTEMPT_FAILED, said))
-    stage = case.stage.model_copy(
-        update={"state": "Succeeded", "finished_at": case.now, "artifact": report.artifact, "retry_at": None}
-    )
-    is_last = case.stage.name == case.run.kind.stages[-1]
-    return Decision(
-        Reason.COMPLETED if is_last else Reason.PENDING,
-        _completion_message(report) if is_last else f"stage {case.stage.name} is complete",
-        verdict="True" if is_last else "Unknown",
-        stage=stage,
-        report=report,
-        requeue_after=None if is_last else 0.0,
-    )
-
-
-def _completion_message(report: Report) -> str:
-    where = report.artifact.uri if report.artifact else ""
+def _completed(context: StageContext, report: Report) -> Decision:
+    update = {"state": "Succeeded", "finished_at": context.now, "artifact": report.artifact, "retry_at": None}
+    stage = context.stage.model_copy(update=update)
+    if stage.name != context.run.kind.stages[-1]:
+        message = f"stage {stage.name} is complete"
+        return Decision(Reason.PENDING, message, stage=stage, report=report, requeue_after=0.0)
+    uri = report.artifact.uri if report.artifact else ""
+    existed = " already existed" if report.cached else ""
     pushed = f", pushed to {report.hub.repo} at {report.hub.revision}" if report.hub else ""
-    found = " was there already" if report.cached else ""
-    return f"artifact {where}{found}{pushed}"
+    return Decision(Reason.COMPLETED, f"artifact {uri}{existed}{pushed}", verdict="True", stage=stage, report=report)
 
 
-def attempt_failed(case: StageContext, failure: AttemptFailure) -> Decision:
-    """The step after a failure: another attempt after the back-off, or the end."""
-    attempt, most = case.stage.attempt, case.spec.retry.max_attempts
+def attempt_failed(context: StageContext, failure: AttemptFailure) -> Decision:
+    """The decision after a failure: another attempt after the back-off, or the end of the run."""
+    attempt, most = context.stage.attempt, context.spec.retry.max_attempts
     if failure.permanent or attempt >= most:
-        return replace(_failed_for_good(case, failure), is_failure=True)
-    wait = min(LONGEST_BACKOFF_SECONDS, parse_duration(case.spec.retry.backoff) * 2 ** (attempt - 1))
-    retry_at = rfc3339(case.seen.now + timedelta(seconds=wait))
-    stage = case.stage.model_copy(update={"state": "Retrying", "retry_at": retry_at, "failure": failure.reason.value})
-    message = f"attempt {attempt} of {most} failed, the next one starts at {retry_at}: {failure.message}"
-    return Decision(Reason.RETRYING, message, stage=stage, problem=failure, is_failure=True, requeue_after=wait)
+        return replace(_failed_for_good(context, failure), is_failure=True)
+    wait = backoff.between_attempts(parse_duration(context.spec.retry.backoff)).after_failures(attempt)
+    retry_at = rfc3339(context.observed.now + timedelta(seconds=wait))
+    update = {"state": "Retrying", "retry_at": retry_at, "failure": failure.reason.value}
+    return Decision(
+        Reason.RETRYING,
+        f"attempt {attempt} of {most} failed, the next one starts at {retry_at}: {failure.message}",
+        stage=context.stage.model_copy(update=update),
+        diagnosis=failure,
+        is_failure=True,
+        requeue_after=wait,
+    )
 
 
-def out_of_budget(case: StageContext) -> Decision:
-    """The budget was lowered after the last failure."""
-    said = find_condition(case.run.status.conditions, ConditionType.DEGRADED)
-    known = said is not None and said.status == "True"
-    reason, message = (Reason(said.reason), said.message) if said and known else (Reason.ATTEMPT_FAILED, "")
-    return _failed_for_good(case, AttemptFailure(reason, message))
+def out_of_budget(context: StageContext) -> Decision:
+    """The end of a run whose attempts were lowered after the last failure."""
+    degraded = find_condition(context.run.status.conditions, ConditionType.DEGRADED)
+    if degraded and degraded.status == "True":
+        return _failed_for_good(context, AttemptFailure(Reason(degraded.reason), degraded.message))
+    return _failed_for_good(context, AttemptFailure(Reason.ATTEMPT_FAILED, ""))
 
 
-def _failed_for_good(case: StageContext, failure: AttemptFailure) -> Decision:
-    attempt, most = case.stage.attempt, case.spec.retry.max_attempts
+def _failed_for_good(context: StageContext, failure: AttemptFailure) -> Decision:
+    attempt, most = context.stage.attempt, context.spec.retry.max_attempts
     suffix = "" if failure.permanent else f" (attempt {attempt} of {most})"
-    stage = case.stage.model_copy(update={"state": "Failed", "finished_at": case.now, "retry_at": None})
-    return Decision(failure.reason, failure.sentence_with(suffix), verdict="False", stage=stage, problem=failure)
+    stage = context.stage.model_copy(update={"state": "Failed", "finished_at": context.now, "retry_at": None})
+    return Decision(failure.reason, failure.sentence_with(suffix), verdict="False", stage=stage, diagnosis=failure)

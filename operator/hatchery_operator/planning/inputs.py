@@ -1,76 +1,60 @@
-"""The artifacts a stage reads: where they come from, whether they are ready, whether they have changed since; pure."""
+"""The artifacts a stage reads: where they come from, whether they are ready, and whether they have changed since."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 from hatchery_api.conditions import Condition, ConditionType, Reason, find_condition, set_condition
 from hatchery_api.placement import RunSpec
 from hatchery_api.status import Artifact, InputRecord, RunStatus
-from hatchery_operator.domain.diagnosis import Diagnosis
-from hatchery_operator.domain.objects import Key, Run, rfc3339
-from hatchery_operator.domain.observed import Observed
-from hatchery_operator.stages.base import Need
-from hatchery_operator.stages.registry import STAGES
+from hatchery_operator.domain import Diagnosis, Key, Observed, Run, rfc3339
+from hatchery_operator.stages import Need, find_stage
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ResolvedInputs:
     """The inputs of a stage."""
 
     records: tuple[InputRecord, ...]
     """Those that are ready."""
     missing: tuple[str, ...] = ()
-    """Those that are not, in words."""
-    problem: Diagnosis | None = None
+    """Those that are not ready, each with the cause."""
+    diagnosis: Diagnosis | None = None
     """Set when one of them has failed."""
 
 
-def resolve(run: Run, spec: RunSpec, stage: str, references: Mapping[Key, Run]) -> Resolved:
-    """The inputs of a stage. One that was used before is used again as it was, whatever its resource says by now."""
-    definition = next(s for s in STAGES[run.kind.kind] if s.name == stage)
-    records, missing, problem = [], [], None
-    for need in definition.needs(spec):
-        record = _recorded(run, need) or _own(run, need) or _ready(need, references.get(_key(run, need)))
+def resolve_inputs(run: Run, spec: RunSpec, stage: str, references: Mapping[Key, Run]) -> ResolvedInputs:
+    """The inputs of a stage. A recorded input is reused unchanged, even if its resource has another artifact by now."""
+    records, missing, diagnosis = [], [], None
+    for need in find_stage(run.kind.kind, stage).needs(spec):
+        referenced = references.get(Key(need.kind, run.namespace, need.name))
+        record = _recorded(run, need) or _own(run, need) or _ready(need, referenced)
         if record:
             records.append(record)
             continue
-        words, failed = _why_not(need, references.get(_key(run, need)))
-        missing.append(words)
-        problem = problem or failed
-    return Resolved(tuple(records), tuple(missing), problem)
+        cause, failed = _why_not_ready(need, referenced)
+        missing.append(cause)
+        diagnosis = diagnosis or failed
+    return ResolvedInputs(tuple(records), tuple(missing), diagnosis)
 
 
-def with_staleness(run: Run, status: RunStatus, seen: Observed) -> RunStatus:
-    """The status with its Stale condition, for a run that has used something; nothing is ever repeated by itself."""
+def with_staleness(run: Run, status: RunStatus, observed: Observed) -> RunStatus:
+    """The status with its Stale condition, for a run that has used an input; a stale run never repeats by itself."""
     if not status.inputs:
         return status
-    changed = [record for record in status.inputs if _differs(record, seen.references.get(_record_key(run, record)))]
+    changed = [record for record in status.inputs if _has_changed(run, record, observed.references)]
     before = find_condition(status.conditions, ConditionType.STALE)
     if before is not None and (before.status == "True") == bool(changed):
         return status
-    condition = _stale(run, changed, seen.now)
-    return status.model_copy(update={"conditions": set_condition(status.conditions, condition)})
-
-
-def _stale(run: Run, changed: list[InputRecord], now: datetime) -> Condition:
     names = ", ".join(f"{record.kind} {record.name}" for record in changed)
-    return Condition(
+    condition = Condition(
         type=ConditionType.STALE,
         status="True" if changed else "False",
         reason=Reason.REFERENCE_CHANGED if changed else Reason.UP_TO_DATE,
         message=f"{names} has changed since it was used; create a new {run.kind.kind} to use it" if changed else "",
-        last_transition_time=rfc3339(now),
+        last_transition_time=rfc3339(observed.now),
         observed_generation=run.generation,
     )
-
-
-def _key(run: Run, need: Need) -> Key:
-    return Key(need.kind, run.namespace, need.name)
-
-
-def _record_key(run: Run, record: InputRecord) -> Key:
-    return Key(record.kind, run.namespace, record.name)
+    return status.model_copy(update={"conditions": set_condition(status.conditions, condition)})
 
 
 def _recorded(run: Run, need: Need) -> InputRecord | None:
@@ -102,17 +86,18 @@ def _artifact(referenced: Run | None) -> Artifact | None:
     return referenced.status.artifact if succeeded and succeeded.status == "True" else None
 
 
-def _why_not(need: Need, referenced: Run | None) -> tuple[str, Diagnosis | None]:
+def _why_not_ready(need: Need, referenced: Run | None) -> tuple[str, Diagnosis | None]:
     what = f"{need.kind} {need.name}"
     if referenced is None:
         return f"{what}, which does not exist", None
     succeeded = find_condition(referenced.status.conditions, ConditionType.SUCCEEDED)
     if succeeded and succeeded.status == "False":
-        words = f"{what}, which has failed ({succeeded.reason}): delete it and create it again"
-        return words, Diagnosis(Reason.REFERENCE_FAILED, words)
+        message = f"{what}, which has failed ({succeeded.reason}): delete it and create it again"
+        return message, Diagnosis(Reason.REFERENCE_FAILED, message)
     return f"{what}, which is not ready", None
 
 
-def _differs(record: InputRecord, referenced: Run | None) -> bool:
-    artifact = _artifact(referenced)
+def _has_changed(run: Run, record: InputRecord, references: Mapping[Key, Run]) -> bool:
+    """Whether the resource of an input has another artifact now; one that is gone or not ready has not changed."""
+    artifact = _artifact(references.get(Key(record.kind, run.namespace, record.name)))
     return artifact is not None and artifact.digest != record.digest

@@ -1,7 +1,7 @@
-"""Whose token it is, by its signature alone, and which labels the pod has.
+"""Authentication of progress reports: verifies the pod's token locally and reads the pod's labels.
 
-The API server publishes the keys that it signs ServiceAccount tokens with, readable by every ServiceAccount. A token is
-verified here without a question to the API server, which a TokenReview would be, and which needs a ClusterRole.
+The API server publishes the keys by which it signs ServiceAccount tokens, readable by every ServiceAccount. Verifying
+tokens by these keys needs neither a TokenReview request per report nor the ClusterRole that TokenReview requires.
 """
 
 import asyncio
@@ -11,32 +11,32 @@ from typing import Any, Final
 
 import jwt
 
-from hatchery_operator.domain.labels import AUDIENCE
+from hatchery_operator.domain import AUDIENCE
 from hatchery_operator.errors import ApiError
-from hatchery_operator.kube.client import PODS, Cluster
+from hatchery_operator.kube import Cluster
 from hatchery_operator.progress.receiver import Identity
 
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
-"""Where the API server says who issues its tokens."""
+"""Path at which the API server publishes the issuer of its tokens."""
 
 KEYS_PATH: Final = "/openid/v1/jwks"
-"""Where it publishes the keys they are signed with."""
+"""Path at which it publishes the keys that verify them."""
 
 FRESH_SECONDS: Final = 300.0
-"""How long keys are believed, so that one that was withdrawn stops working."""
+"""Lifetime of cached keys; a withdrawn key stops working after it."""
 
 REFETCH_SECONDS: Final = 10.0
-"""Shortest time between two readings of the keys, so that invented tokens cannot load the API server."""
+"""Minimum interval between fetches of the keys, so that forged tokens cannot load the API server."""
 
 ALGORITHMS: Final = ("RS256", "ES256", "ES384", "ES512")
-"""Signatures that Kubernetes makes; nothing else is tried, whatever a token says of itself."""
+"""Signature algorithms of Kubernetes; whatever algorithm a token claims, no other is accepted."""
 
 LEEWAY_SECONDS: Final = 10.0
-"""How far the clock of the API server may be off."""
+"""Tolerated clock skew of the API server."""
 
 
 class ProgressAccess:
-    """Answers for the progress endpoint."""
+    """Identifies pods for the progress endpoint."""
 
     def __init__(self, cluster: Cluster, clock: Callable[[], float]) -> None:
         self._cluster = cluster
@@ -47,7 +47,7 @@ class ProgressAccess:
         self._lock = asyncio.Lock()
 
     async def identify(self, token: str) -> Identity | None:
-        """Whose a token is; None for one that is no pod's, not for us, or not valid now."""
+        """The pod of a token; None for a token that is not a pod's, has another audience, or is not valid now."""
         try:
             key = await self._key(str(jwt.get_unverified_header(token).get("kid", "")))
             return None if key is None else _identity(self._claims(token, key))
@@ -55,7 +55,7 @@ class ProgressAccess:
             return None
 
     async def _key(self, identifier: str) -> jwt.PyJWK | None:
-        # one at a time, so that of many pods that start at once all wait for the same answer
+        # one at a time, so that pods that start together share one fetch
         async with self._lock:
             if self._is_due(identifier):
                 self._tried = self._clock()
@@ -91,8 +91,8 @@ class ProgressAccess:
         return claims
 
     async def pod_labels(self, identity: Identity) -> Mapping[str, str] | None:
-        """Labels of a pod; None when it is gone, also if another one has its name by now."""
-        pod = await self._cluster.get(PODS, identity.namespace, identity.pod_name)
+        """Labels of a pod; None when it is gone, even if another pod has its name by now."""
+        pod = await self._cluster.get("Pod", identity.namespace, identity.pod_name)
         if pod is None or pod["metadata"]["uid"] != identity.pod_uid:
             return None
         return dict(pod["metadata"].get("labels", {}))

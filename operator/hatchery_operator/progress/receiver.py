@@ -1,8 +1,8 @@
 """Receives the pods' live progress: Kubeflow Trainer's status protocol (KEP-2779) over TLS.
 
-A request passes four gates: the token is a pod's (signed by the API server for our audience), the pod belongs to the
-resource in the URL (its labels), it does not report too often, and the body is a small, valid `TrainerProgress`. What
-passes is handed to a callback. Nothing raised here reaches the operator: the pod gets a status code and tries again.
+A request passes four checks: the token belongs to a pod (signed by the API server for our audience), the pod's labels
+name the resource in the URL, the pod stays within its rate limit, and the body is a small, valid `TrainerProgress`.
+Accepted reports go to a callback. No error reaches the operator: the pod gets a status code and tries again.
 """
 
 import asyncio
@@ -18,33 +18,33 @@ from pydantic import ValidationError
 
 from hatchery_api.contract import TrainerProgress, TrainerStatus
 from hatchery_api.kinds import KINDS
-from hatchery_operator.domain.labels import KIND_LABEL, NAME_LABEL, UID_LABEL, status_path
+from hatchery_operator.domain import AUDIENCE, KIND_LABEL, NAME_LABEL, UID_LABEL, status_path
 
 LOG: Final = logging.getLogger(__name__)
 
 BODY_LIMIT_BYTES: Final = 64 * 1024
-"""Largest body, as the protocol has it."""
+"""Largest body the protocol allows."""
 
 BODY_SECONDS: Final = 10.0
-"""Longest time a body may take to arrive."""
+"""Timeout for the arrival of a body."""
 
 STOP_SECONDS: Final = 1.0
-"""Longest time requests under way may still take when the operator ends."""
+"""Grace period of open requests when the operator stops."""
 
-TRUST_SECONDS: Final = 300.0
-"""How long the labels of a pod are believed."""
+LABELS_SECONDS: Final = 300.0
+"""Lifetime of a pod's cached labels."""
 
-DISTRUST_SECONDS: Final = 10.0
-"""How long a pod that was not there is not asked for again: short, since a new one may not be visible yet."""
+ABSENCE_SECONDS: Final = 10.0
+"""Lifetime of the answer that a pod does not exist: short, since a new pod may not be visible yet."""
 
 CACHE_ENTRIES: Final = 20_000
-"""Pods remembered at most."""
+"""Most pods in a cache."""
 
 POD_BURST: Final = 10
-"""Requests a pod may send at once; clients send one in five seconds, and one more at start and end."""
+"""Burst of requests allowed for a pod; clients send one in five seconds, and one more at start and end."""
 
 POD_PER_SECOND: Final = 1.0
-"""Requests a pod may send in the long run."""
+"""Sustained request rate allowed for a pod."""
 
 _PLURALS: Final = {k.plural: k.kind for k in KINDS}
 _ValueT = TypeVar("_ValueT")
@@ -52,7 +52,7 @@ _ValueT = TypeVar("_ValueT")
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose token it is, as the API server says."""
+    """The pod of a verified token."""
 
     pod_name: str
     pod_uid: str
@@ -61,26 +61,26 @@ class Identity:
 
 @dataclass(frozen=True)
 class Received:
-    """Progress of one resource, from a pod that belongs to it."""
+    """A progress report about one resource, from a pod that belongs to it."""
 
     kind: str
     """Kind of the resource, CamelCase."""
     namespace: str
     name: str
     uid: str
-    """UID of the resource the pod was made for; a resource of the same name made later has another one."""
+    """UID of the resource the pod was created for; a later resource of the same name has another one."""
     pod: str
     status: TrainerStatus
 
 
 Identify = Callable[[str], Awaitable[Identity | None]]
-"""Whose a token is; None for one that is not (or no longer) a pod's, or not for the audience `AUDIENCE`."""
+"""The pod of a token; None for a token that is not a pod's, has expired, or has an audience other than `AUDIENCE`."""
 
 PodLabels = Callable[[Identity], Awaitable[Mapping[str, str] | None]]
-"""Labels of a pod; None when there is no such pod."""
+"""Labels of a pod; None when it does not exist."""
 
 Deliver = Callable[[Received], None]
-"""Takes progress; it must not block."""
+"""Takes an accepted report; it must not block."""
 
 
 class ProgressReceiver:
@@ -92,12 +92,12 @@ class ProgressReceiver:
         self._identify_token = identify
         self._pod_labels = pod_labels
         self._deliver = deliver
-        self._labels: _Remembered[Mapping[str, str]] = _Remembered(clock)
-        self._pods = _Rate(POD_BURST, POD_PER_SECOND, clock)
+        self._labels: _ExpiringCache[Mapping[str, str]] = _ExpiringCache(clock)
+        self._rate_limit = _RateLimit(POD_BURST, POD_PER_SECOND, clock)
         self._runner: web.AppRunner | None = None
 
     async def start(self, port: int, tls: ssl.SSLContext, host: str | None = None) -> int:
-        """Listens on all addresses, or on one; returns the port, which matters when 0 was asked for."""
+        """Listens on all addresses, or on one; returns the port, which the kernel chooses for port 0."""
         app = web.Application(client_max_size=BODY_LIMIT_BYTES, middlewares=[_answer_failures])
         app.router.add_post(status_path("{namespace}", "{plural}", "{name}"), self._post)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
@@ -106,7 +106,7 @@ class ProgressReceiver:
         return int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
-        """Stops listening; safe to call when never started."""
+        """Stops listening; a no-op when it never started."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -114,11 +114,11 @@ class ProgressReceiver:
     async def _post(self, request: web.Request) -> web.Response:
         namespace, plural, name = (request.match_info[part] for part in ("namespace", "plural", "name"))
         if plural not in _PLURALS:
-            raise web.HTTPNotFound(text=f"{plural} is no resource of ours; it is one of {', '.join(_PLURALS)}")
+            raise web.HTTPNotFound(text=f"unknown resource {plural}; expected one of {', '.join(_PLURALS)}")
         identity = await self._identify(request)
         uid = await self._owner_uid(identity, _PLURALS[plural], namespace, name)
-        if not self._pods.allows(identity.pod_uid):
-            raise web.HTTPTooManyRequests(text=f"pod {identity.pod_name} reports too often; once in 5 s is enough")
+        if not self._rate_limit.allows(identity.pod_uid):
+            raise web.HTTPTooManyRequests(text=f"pod {identity.pod_name} exceeds its rate limit; report every 5 s")
         status = _parse(await _body(request))
         self._deliver(Received(_PLURALS[plural], namespace, name, uid, identity.pod_name, status))
         return web.json_response({})
@@ -129,7 +129,7 @@ class ProgressReceiver:
             raise web.HTTPUnauthorized(text="send the pod's projected token as 'Authorization: Bearer'")
         identity = await self._identify_token(token)
         if identity is None:
-            raise web.HTTPUnauthorized(text="this is no valid token of a pod for this audience")
+            raise web.HTTPUnauthorized(text=f"the token is not a valid pod token for the audience {AUDIENCE}")
         return identity
 
     async def _owner_uid(self, identity: Identity, kind: str, namespace: str, name: str) -> str:
@@ -140,7 +140,12 @@ class ProgressReceiver:
         uid = labels.get(UID_LABEL)
         if owner != (namespace, kind, name) or not uid:
             LOG.warning(
-                "pod %s/%s may not report on %s %s/%s", identity.namespace, identity.pod_name, kind, namespace, name
+                "rejected a report: pod %s/%s does not belong to %s %s/%s",
+                identity.namespace,
+                identity.pod_name,
+                kind,
+                namespace,
+                name,
             )
             raise web.HTTPForbidden(text=f"pod {identity.pod_name} does not belong to {kind} {namespace}/{name}")
         return uid
@@ -167,14 +172,14 @@ def _parse(body: bytes) -> TrainerStatus:
 async def _answer_failures(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Every failure as a Kubernetes Status object; an unforeseen one is logged here and costs the pod one report."""
+    """Answers each failure with a Kubernetes Status object; an unexpected one is logged and costs one report."""
     try:
         return await handler(request)
     except web.HTTPException as error:
         return _failure(error.status, error.text or error.reason)
     except Exception:
         LOG.exception("progress request %s failed", request.path)
-        return _failure(503, "the operator cannot take progress now; try again")
+        return _failure(503, "the operator cannot take the report now; try again")
 
 
 def _failure(code: int, message: str) -> web.Response:
@@ -182,31 +187,31 @@ def _failure(code: int, message: str) -> web.Response:
     return web.json_response(body, status=code)
 
 
-class _Remembered(Generic[_ValueT]):
-    """Answers of the API server by key: good ones for long, refusals for a moment; the oldest goes first."""
+class _ExpiringCache(Generic[_ValueT]):
+    """Values that expire: present ones late, absent ones (None) early; a full cache evicts its oldest entry."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._entries: dict[str, tuple[float, _ValueT | None]] = {}
 
     def knows(self, key: str) -> bool:
-        """Whether there is an answer that still counts."""
+        """Whether a key has an entry that has not expired."""
         return key in self._entries and self._clock() < self._entries[key][0]
 
     def get(self, key: str) -> _ValueT | None:
-        """The answer."""
+        """The value of a key; None for a known absence."""
         return self._entries[key][1]
 
     def put(self, key: str, value: _ValueT | None) -> None:
-        """Keeps an answer."""
+        """Stores a value."""
         self._entries.pop(key, None)
         while len(self._entries) >= CACHE_ENTRIES:
             del self._entries[next(iter(self._entries))]
-        self._entries[key] = (self._clock() + (DISTRUST_SECONDS if value is None else TRUST_SECONDS), value)
+        self._entries[key] = (self._clock() + (ABSENCE_SECONDS if value is None else LABELS_SECONDS), value)
 
 
-class _Rate:
-    """A token bucket for each key."""
+class _RateLimit:
+    """A token bucket per key."""
 
     def __init__(self, burst: int, per_second: float, clock: Callable[[], float]) -> None:
         self._burst = burst
@@ -215,7 +220,7 @@ class _Rate:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def allows(self, key: str) -> bool:
-        """Whether one more is within the rate; counts it when it is."""
+        """Whether one more request is within the limit; counts it if so."""
         now = self._clock()
         left, since = self._buckets.pop(key, (float(self._burst), now))
         left = min(self._burst, left + (now - since) * self._per_second)

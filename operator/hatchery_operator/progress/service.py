@@ -1,4 +1,4 @@
-"""The progress endpoint with all that belongs to it, on every replica: certificate, receiver and writer."""
+"""The progress endpoint of one replica: certificate, receiver and writer, wired together."""
 
 import asyncio
 import logging
@@ -9,36 +9,40 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from hatchery_operator.domain.objects import Key
-from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import Cluster
+from hatchery_operator.domain import Key
+from hatchery_operator.kube import Cache, Cluster
 from hatchery_operator.progress.auth import ProgressAccess
-from hatchery_operator.progress.ca_bundle import CaBundle, ReplicaCertificates
-from hatchery_operator.progress.certificate import Certificate, make_certificate, read_certificate
 from hatchery_operator.progress.receiver import ProgressReceiver
+from hatchery_operator.progress.tls import (
+    CaBundle,
+    Certificate,
+    ReplicaCertificates,
+    make_certificate,
+    read_certificate,
+)
 from hatchery_operator.progress.writer import ProgressWriter
 from hatchery_operator.settings import Settings, SettingsError, own_namespace, replica_name
 
 LOG: Final = logging.getLogger(__name__)
 
 RELOAD_SECONDS: Final = 60.0
-"""Time between two looks at a mounted certificate."""
+"""Interval at which a mounted certificate is read again."""
 
 
 class ProgressService:
-    """Takes the pods' reports and shows them."""
+    """Receives the pods' progress reports and writes them to the status; runs on every replica."""
 
     def __init__(self, cluster: Cluster, cache: Cache, settings: Settings) -> None:
-        """Takes its parts, and reads or makes the certificate.
+        """Reads or generates the certificate.
 
         Raises:
-            SettingsError: the certificate's folder or the operator's namespace cannot be read.
+            SettingsError: the certificate's folder or the operator's namespace is not readable.
         """
         self._cluster = cluster
         self._cache = cache
         self._port = settings.progress.port
         self._folder = Path(settings.progress.certificate) if settings.progress.certificate else None
-        self._certificate = _mounted(self._folder) if self._folder else _made(settings)
+        self._certificate = _mounted(self._folder) if self._folder else _generated(settings)
         self._replicas: ReplicaCertificates | None = None
         if self._folder is None:
             self._replicas = ReplicaCertificates(
@@ -53,11 +57,11 @@ class ProgressService:
         self._receiver = ProgressReceiver(access.identify, access.pod_labels, self._writer.take)
 
     def bundle(self) -> CaBundle:
-        """What the leader does for one term so that pods can verify every replica."""
+        """The CA bundle that the leader keeps in the namespaces during one term."""
         return CaBundle(self._cluster, self._cache, self._replicas.joined if self._replicas else self._own)
 
     def notice(self, key: Key) -> None:
-        """Something about a resource may have changed."""
+        """Notes a change of a resource in the cache."""
         self._writer.notice(key)
 
     async def run(self) -> None:
@@ -76,7 +80,7 @@ class ProgressService:
         return self._certificate.ca_pem
 
     async def _reload(self, context: ssl.SSLContext) -> None:
-        """Takes a certificate that was renewed; a broken one is left alone until it is repaired."""
+        """Reloads a renewed certificate; keeps the current one while the renewed one is invalid."""
         while self._folder:
             await asyncio.sleep(RELOAD_SECONDS)
             try:
@@ -85,10 +89,10 @@ class ProgressService:
                     found.load_into(context)
                     self._certificate = found
             except (OSError, ValueError) as error:
-                LOG.warning("the renewed progress certificate in %s cannot be used: %s", self._folder, error)
+                LOG.warning("cannot use the renewed progress certificate in %s: %s", self._folder, error)
 
 
-def _made(settings: Settings) -> Certificate:
+def _generated(settings: Settings) -> Certificate:
     host = urlsplit(settings.progress.service_url or "").hostname
     return make_certificate([host] if host else [], datetime.now(UTC))
 
@@ -99,6 +103,6 @@ def _mounted(folder: Path) -> Certificate:
         certificate.server_context()
     except (OSError, ValueError) as error:
         raise SettingsError(
-            f"progress.certificate: tls.crt, tls.key and ca.crt in {folder} cannot be used: {error}"
+            f"progress.certificate: cannot use tls.crt, tls.key and ca.crt in {folder}: {error}"
         ) from error
     return certificate

@@ -1,4 +1,4 @@
-"""From a pod's report to `status.progress`: written by the replica that got it, seldom, by a manager of its own."""
+"""Writes pods' progress reports to `status.progress`: rate-limited, by the replica that received them."""
 
 import time
 from collections.abc import Callable
@@ -6,27 +6,36 @@ from datetime import UTC, datetime
 from random import random
 from typing import Final
 
-from hatchery_operator.domain.objects import Key, Run
-from hatchery_operator.domain.observed import stage_in_flight
+from hatchery_api.contract import TrainerStatus
+from hatchery_api.format import duration_text, significant
+from hatchery_api.status import LOSSES, ProgressStatus
+from hatchery_operator.domain import Key, Run, rfc3339, stage_in_flight
 from hatchery_operator.errors import ConflictError, GoneError
-from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import Cluster
-from hatchery_operator.kube.workqueue import WorkQueue
-from hatchery_operator.progress.live import progress_status
+from hatchery_operator.kube import Cache, Cluster, WorkQueue
 from hatchery_operator.progress.receiver import Received
 
 PROGRESS_MANAGER: Final = "hatchery-progress"
-"""Field manager of `status.progress`; the rest of the status is the reconciler's."""
+"""Field manager of `status.progress`; the reconciler owns the rest of the status."""
 
 WRITE_SECONDS: Final = 10.0
-"""Shortest time between two writes to one resource, over all replicas; faster numbers are in Prometheus."""
+"""Minimum interval between writes to one resource, over all replicas; Prometheus has faster numbers."""
 
 WORKERS: Final = 8
-"""Resources whose progress is written at the same time."""
+"""Resources whose progress is written concurrently."""
+
+METRICS: Final = 32
+"""Metrics kept of a report."""
+
+TEXT_CHARACTERS: Final = 128
+"""Longest progress text."""
+
+_TEXT = "text"
+_PAIRS: Final = (("done", "total"), ("step", "steps"), ("current_step", "total_steps"))
+"""Metrics that count work: of our own jobs, of the protocol's examples, of transformers' callback."""
 
 
 class ProgressWriter:
-    """Keeps the newest report of each resource and writes it when the last write is long enough ago."""
+    """Keeps the latest report of each resource and writes it once the last write is old enough."""
 
     def __init__(
         self,
@@ -40,45 +49,45 @@ class ProgressWriter:
         self._cache = cache
         self._clock = clock
         self._now = now
-        self._waiting: dict[Key, tuple[Received, datetime]] = {}
-        self._shown: dict[Key, tuple[str, float]] = {}
-        self._queue: WorkQueue[Key] = WorkQueue(self._look, WORKERS, clock, random)
+        self._pending: dict[Key, tuple[Received, datetime]] = {}
+        self._last_writes: dict[Key, tuple[str, float]] = {}
+        self._queue: WorkQueue[Key] = WorkQueue(self._process, WORKERS, clock, random)
 
     def take(self, received: Received) -> None:
-        """Takes a report; an older one that still waits is forgotten."""
+        """Takes a report; it replaces one that is still pending."""
         key = Key(received.kind, received.namespace, received.name)
-        self._waiting[key] = received, self._now()
+        self._pending[key] = received, self._now()
         self._queue.add(key)
 
     def notice(self, key: Key) -> None:
-        """Looks when the progress of a resource was written, by whichever replica.
+        """Notes a write to a resource's progress by any replica.
 
-        Counted from when it is seen here, since clocks of machines differ.
+        Its age counts from when this replica observes it, since the clocks of machines differ.
         """
         run = self._cache.get(key)
         if run is None:
-            self._shown.pop(key, None)
-            self._waiting.pop(key, None)
+            self._last_writes.pop(key, None)
+            self._pending.pop(key, None)
         elif run.status.progress and (stamp := run.status.progress.updated_at):
-            known, _ = self._shown.get(key, ("", 0.0))
-            if stamp != known:
-                self._shown[key] = stamp, self._clock()
+            noted, _ = self._last_writes.get(key, ("", 0.0))
+            if stamp != noted:
+                self._last_writes[key] = stamp, self._clock()
 
     async def run(self) -> None:
         """Writes until cancelled."""
         await self._queue.run()
 
-    async def _look(self, key: Key) -> float | None:
-        """Writes what waits if it is time; returns the seconds until it is."""
-        run, waiting = self._cache.get(key), self._waiting.get(key)
-        if waiting is None or run is None or not _is_current(run, waiting[0]):
-            self._waiting.pop(key, None)
+    async def _process(self, key: Key) -> float | None:
+        """Writes the pending report if it is due; otherwise returns the seconds until it is."""
+        run, pending = self._cache.get(key), self._pending.get(key)
+        if pending is None or run is None or not _is_current(run, pending[0]):
+            self._pending.pop(key, None)
             return None
-        _, shown = self._shown.get(key, ("", -WRITE_SECONDS))
-        if (wait := shown + WRITE_SECONDS - self._clock()) > 0:
+        _, last = self._last_writes.get(key, ("", -WRITE_SECONDS))
+        if (wait := last + WRITE_SECONDS - self._clock()) > 0:
             return wait
-        del self._waiting[key]
-        await self._write(run, *waiting)
+        del self._pending[key]
+        await self._write(run, *pending)
         return None
 
     async def _write(self, run: Run, received: Received, at: datetime) -> None:
@@ -86,14 +95,47 @@ class ProgressWriter:
         try:
             written = await self._cluster.apply(manifest, PROGRESS_MANAGER, "status", fenced=False)
         except (ConflictError, GoneError):
-            return  # the next report comes in a few seconds
+            return  # the next report arrives in a few seconds
         self._cache.put(written)
         self.notice(run.key)
 
 
 def _is_current(run: Run, received: Received) -> bool:
-    """Whether a report is from a pod of the Job that is in flight."""
+    """Whether a report comes from a pod of the Job in flight."""
     stage = stage_in_flight(run.status)
     if run.uid != received.uid or run.status.completion_time or stage is None or stage.job is None:
         return False
     return stage.state in ("Pending", "Running") and received.pod.startswith(f"{stage.job}-")
+
+
+def progress_status(reported: TrainerStatus, at: datetime) -> ProgressStatus:
+    """`status.progress` for what a pod reported at a time."""
+    remaining = reported.estimated_remaining_seconds
+    return ProgressStatus(
+        text=_text(reported)[:TEXT_CHARACTERS],
+        percentage=reported.progress_percentage,
+        eta=None if remaining is None else duration_text(remaining),
+        loss=_loss(reported),
+        metrics=[metric for metric in reported.metrics if metric.name != _TEXT][:METRICS],
+        updated_at=rfc3339(at),
+    )
+
+
+def _text(reported: TrainerStatus) -> str:
+    values = {metric.name: metric.value for metric in reported.metrics}
+    share = "" if reported.progress_percentage is None else f"{reported.progress_percentage}%"
+    if _TEXT in values:
+        return values[_TEXT]
+    for done, total in _PAIRS:
+        if done in values and total in values:
+            count = f"{values[done]}/{values[total]} {values.get('unit', '')}".rstrip()
+            return f"{count} ({share})" if share else count
+    return share
+
+
+def _loss(reported: TrainerStatus) -> str | None:
+    values = {metric.name: metric.value for metric in reported.metrics}
+    try:
+        return next((significant(float(values[name])) for name in LOSSES if name in values), None)
+    except ValueError:
+        return None

@@ -1,4 +1,4 @@
-"""EvalRun: one pod measures a model."""
+"""EvalRun: one pod evaluates a model."""
 
 from hatchery_api.resources.evaluate import EvalRunSpec
 from hatchery_operator.stages.base import Need, PodShape, Stage, first_token

@@ -1,7 +1,7 @@
-"""PretrainRun: pods share the encoding of the corpora into tokens, then a gang trains."""
+"""PretrainRun: several pods encode the corpora into tokens, then a gang trains."""
 
 from hatchery_api.base import parse_duration
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_operator.stages.base import Need, PodShape, Stage, first_token
 
 ENCODE, TRAIN = "encode", "train"
@@ -12,7 +12,7 @@ def _tokenizer(spec: PretrainRunSpec) -> Need:
 
 
 def _corpora(spec: PretrainRunSpec) -> tuple[Need, ...]:
-    """The first corpus has the role `corpus`, the others `corpus-1`, `corpus-2` and so on; only artifacts need one."""
+    """The first corpus has the role `corpus`, the others `corpus-1`, `corpus-2`, ...; only artifacts have a role."""
     roles = ("corpus" if not index else f"corpus-{index}" for index in range(len(spec.corpora)))
     corpora = zip(roles, spec.corpora, strict=True)
     return tuple(Need(role, "CorpusBuild", c.corpus_ref.name) for role, c in corpora if c.corpus_ref)

@@ -1,4 +1,4 @@
-"""Liveness and readiness: what makes the operator useful is measured, not only that a port is open."""
+"""Liveness and readiness: the probes measure whether the operator does its work, not only whether a port is open."""
 
 import asyncio
 import math
@@ -11,57 +11,61 @@ from aiohttp import web
 from hatchery_operator.telemetry.metrics import CONTENT_TYPE, Metrics
 
 BEAT_SECONDS: Final = 5.0
-"""Time between two measurements of the event loop's lag."""
+"""Interval between measurements of the event loop's lag."""
 
 LONGEST_LAG_SECONDS: Final = 30.0
-"""Lag at which the event loop counts as blocked."""
+"""Lag above which the event loop counts as blocked."""
 
 LONGEST_SILENCE_SECONDS: Final = 300.0
-"""Time without a good answer of the API server after which a restart is worth a try; an outage passes by itself."""
+"""Time without a successful API server response before a restart; an ordinary outage is shorter than this."""
 
-LONGEST_REFUSAL_SECONDS: Final = 100.0
-"""Time for which the API server may refuse our credentials: they are read afresh at each refusal, so they are lost."""
+LONGEST_REJECTION_SECONDS: Final = 100.0
+"""Time for which the API server may reject the credentials; each rejection reloads them, so by then they are lost."""
 
 LONGEST_WAIT_SECONDS: Final = 300.0
-"""Time keys may wait while no worker ends a pass; a restart does not help where the line is long and moves."""
+"""Time keys may wait while no reconcile finishes; a long queue that moves needs no restart."""
 
 MOST_MISSES: Final = 2
-"""Resyncs in a row that may find changes which no watch had told."""
+"""Consecutive resyncs that may find changes no watch delivered."""
 
 
 @dataclass
 class Pulse:
-    """What health is judged by; each part is kept current by the part of the operator it is about."""
+    """Vital signs of the operator; each component updates its own."""
 
     last_success: Callable[[], float]
-    """When the API server last gave a good answer."""
+    """Time of the last successful API server response."""
     stuck_seconds: Callable[[], float]
-    """How long keys have waited while no worker has ended a pass."""
+    """How long keys have waited while no reconcile finished."""
     last_beat: float
-    """When the event loop last ran the heartbeat."""
-    last_refusal: float = -math.inf
-    """When the API server last refused our credentials."""
+    """Time of the last heartbeat of the event loop."""
+    last_rejection: float = -math.inf
+    """Time at which the API server last rejected the credentials."""
     lag_seconds: float = 0.0
     """How late the last heartbeat was."""
     is_loaded: bool = False
-    """Whether the first listing is in the cache."""
+    """Whether the cache holds the initial listing."""
     misses: int = 0
-    """Resyncs in a row that found changes which no watch had told."""
+    """Consecutive resyncs that found changes no watch delivered."""
+
+    def resynced(self, missed: int) -> None:
+        """Records how many changes a resync found that no watch had delivered."""
+        self.misses = self.misses + 1 if missed else 0
 
     def complaints(self, now: float) -> list[str]:
-        """What is wrong; empty while the operator is alive."""
+        """One sentence per problem; empty while the operator is healthy."""
         lag = max(self.lag_seconds, now - self.last_beat - BEAT_SECONDS)
         silence, wait = now - self.last_success(), self.stuck_seconds()
-        is_refused = self.last_refusal > self.last_success()
+        is_rejected = self.last_rejection > self.last_success()
         checks = (
             (lag > LONGEST_LAG_SECONDS, f"the event loop lags by {lag:.0f} s"),
-            (silence > LONGEST_SILENCE_SECONDS, f"no good answer of the API server for {silence:.0f} s"),
+            (silence > LONGEST_SILENCE_SECONDS, f"no successful API server response for {silence:.0f} s"),
             (
-                is_refused and silence > LONGEST_REFUSAL_SECONDS,
-                f"the API server refuses our credentials for {silence:.0f} s",
+                is_rejected and silence > LONGEST_REJECTION_SECONDS,
+                f"the API server has rejected the operator's credentials for {silence:.0f} s",
             ),
-            (wait > LONGEST_WAIT_SECONDS, f"keys wait and no worker has ended a pass for {wait:.0f} s"),
-            (self.misses > MOST_MISSES, f"watches missed changes in {self.misses} resyncs in a row"),
+            (wait > LONGEST_WAIT_SECONDS, f"no reconcile has finished for {wait:.0f} s while keys are waiting"),
+            (self.misses > MOST_MISSES, f"watches missed changes in {self.misses} consecutive resyncs"),
         )
         return [text for is_wrong, text in checks if is_wrong]
 
@@ -76,7 +80,7 @@ async def beat(pulse: Pulse, clock: Callable[[], float]) -> None:
 
 
 def health_app(pulse: Pulse, clock: Callable[[], float]) -> web.Application:
-    """`/healthz` for liveness, `/readyz` for readiness."""
+    """Serves `/healthz` for liveness and `/readyz` for readiness."""
 
     async def _live(_: web.Request) -> web.Response:
         complaints = pulse.complaints(clock())
@@ -92,7 +96,7 @@ def health_app(pulse: Pulse, clock: Callable[[], float]) -> web.Application:
 
 
 def metrics_app(metrics: Metrics) -> web.Application:
-    """`/metrics`."""
+    """Serves `/metrics`."""
 
     async def _text(_: web.Request) -> web.Response:
         return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE})
@@ -103,7 +107,7 @@ def metrics_app(metrics: Metrics) -> web.Application:
 
 
 async def serve(app: web.Application, port: int) -> web.AppRunner:
-    """Serves an application until its runner is cleaned up."""
+    """Serves an application on a port until the returned runner is cleaned up."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     await web.TCPSite(runner, None, port).start()

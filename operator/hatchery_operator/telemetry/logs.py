@@ -1,4 +1,4 @@
-"""Logs as one JSON object a line; each line of a pass says what the pass is about."""
+"""Structured logs: one JSON object a line; every line of a reconcile carries its resource."""
 
 import json
 import logging
@@ -7,33 +7,31 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 _STANDARD: Final = frozenset(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
+_CONTEXT: ContextVar[dict[str, str | int] | None] = ContextVar("log_context", default=None)
 
 
-_SUBJECT: ContextVar[dict[str, str | int] | None] = ContextVar("subject", default=None)
+def set_log_context(**fields: str | int) -> None:
+    """Replaces the fields that every further line of this task, and of the tasks it starts, carries."""
+    _CONTEXT.set(fields)
 
 
-def begin_subject(**facts: str | int) -> None:
-    """From here on every line of this task, and of those it starts, carries these facts and no others."""
-    _SUBJECT.set(facts)
-
-
-def add_subject(**facts: str | int) -> None:
-    """Every further line of this task carries these facts too."""
-    _SUBJECT.set({**(_SUBJECT.get() or {}), **facts})
+def add_log_context(**fields: str | int) -> None:
+    """Adds fields to those that every further line of this task carries."""
+    _CONTEXT.set({**(_CONTEXT.get() or {}), **fields})
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as JSON, with the fields given as `extra`."""
+    """Formats a record as JSON, with its `extra` fields and the log context."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Returns the line."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= _SUBJECT.get() or {}
+        line |= _CONTEXT.get() or {}
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD and _is_plain(value)}
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
@@ -41,12 +39,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def _is_plain(value: object) -> bool:
-    """Kopf hangs whole objects on its records."""
+    """Whether a value belongs in a line; kopf attaches whole objects to its records."""
     return isinstance(value, str | int | float | bool)
 
 
 def configure_logs(level: str) -> None:
-    """Sends all logs to standard error as JSON."""
+    """Sends all logs to standard error as JSON lines."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import REPORT_LIMIT_BYTES, ExitCode, Report, artifact_key, stage_spec
 from hatchery_api.placement import OPERATIONAL_FIELDS
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.resources.tokenizer import TokenizerBuildSpec
 from hatchery_api.status import Artifact
 

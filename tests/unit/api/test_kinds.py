@@ -1,7 +1,7 @@
 """The kinds as data."""
 
 from hatchery_api.kinds import KINDS
-from hatchery_api.schema.crd import NAME_LIMIT
+from hatchery_api.schema import NAME_LIMIT
 
 DNS_LABEL_LIMIT = 63
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import yaml
-from tests.support.status_objects import FakeCluster, completed, condition, failed, pipeline, resource, running
+from tests.support.operator.status_objects import FakeCluster, completed, condition, failed, pipeline, resource, running
 
 from hatchery_api import __version__
 from hatchery_cli import app as commands
@@ -71,31 +71,32 @@ def test_summary_tells_every_result(hatchery):
     code, out, _ = hatchery(FakeCluster([pipeline()]), "summary")
     assert code == Exit.OK
     for fact in (
-        "Completed in 4m05s",
+        "Completed in 4m05s, 1 Job, 0 failures, 0 disruptions",
         "maxLineLength",
         "1,500",
         "75.0%",
         "50.0%",
-        "12 identical, 500 near, in 40 clusters, the largest of 9",
-        "split train: 950 documents, 2.0 KiB, 1 files",
-        "set aside as unreadable: 3",
-        "4,096 tokens, trained on 950 documents",
+        "duplicates: 12 exact, 500 near in 40 clusters, largest cluster 9 documents",
+        "split train: 950 documents, 2.0 KiB, 1 file",
+        "quarantined: 3 unreadable files or rows",
+        "vocabulary of 4,096 tokens, trained on 950 documents",
         "fertility",
-        "1.7500",
+        "1.750",
         "Tokens per word.",
-        "keywords that are no single token: nonlocal, await",
+        "keywords split into several tokens: nonlocal, await",
         "parameters 1,400,000",
         "tokens/s 4,100",
         "MFU 41.4%",
         "goodput 93.0%",
-        "left out by the guard: 3 batches; returns to a checkpoint: 1",
-        "loss before 8.300",
-        "loss after 3.200",
-        "perplexity 4,000.0 untrained, 25.0 trained: 160.0 times better",
-        "resumed at steps 150",
-        "24.9",
-        "def area(w, h):",
-        "return w * h",
+        "guard: 3 batches skipped, 1 rollback",
+        "initial loss 8.300",
+        "validation loss 3.200",
+        "perplexity 4,000 before training, 25.00 after: 160.0 times lower",
+        "resumed at step 150",
+        "24.90",
+        "samples of completion",
+        "prompt      def area(w, h):⏎",
+        "completion      return w * h",
         "claim://hatchery/team/pretrainruns/tiny/0123456789abcdef  3.0 MiB",
         "digest sha-of-PretrainRun",
         "http://hub.test/org/PretrainRun",
@@ -105,6 +106,69 @@ def test_summary_tells_every_result(hatchery):
         assert fact in out, fact
 
 
+def evaluated(**status):
+    return completed("EvalRun", **status)
+
+
+def measure(task, metric, value):
+    return {"task": task, "metric": metric, "value": value, "n": 9}
+
+
+def test_results_are_grouped_by_task_and_rounded(hatchery):
+    ranked = [
+        measure("ppl", "perplexity", "90.20550417490631"),
+        measure("say", "parses", "0.8"),
+        measure("ppl", "loss", "4.502"),
+        measure("ppl", "bitsPerByte", "inf"),
+    ]
+    _, out, _ = hatchery(FakeCluster([[evaluated(results=ranked)]]), "summary")
+    rows = [line.split() for line in out.splitlines() if line.rstrip().endswith(" 9")]
+    assert rows == [
+        ["ppl", "perplexity", "90.21", "9"],
+        ["loss", "4.502", "9"],
+        ["bitsPerByte", "inf", "9"],
+        ["say", "parses", "0.8000", "9"],
+    ]
+
+
+def test_results_for_programs_are_exact(hatchery):
+    ranked = [measure("ppl", "perplexity", "90.20550417490631")]
+    _, out, _ = hatchery(FakeCluster([[evaluated(results=ranked)]]), "summary", "-o", "json")
+    assert json.loads(out)[0]["status"]["results"] == ranked
+
+
+def test_completions_stand_apart_from_their_prompts_and_are_cut_between_words(hatchery):
+    samples = [
+        {"task": "say", "prompt": "def f():\n", "completion": "    return 1\n\nprint(f())"},
+        {"task": "say", "prompt": "once", "completion": "word " * 100},
+        {"task": "tell", "prompt": "\x1b[31mred", "completion": ""},
+    ]
+    _, out, _ = hatchery(FakeCluster([[evaluated(samples=samples)]]), "summary")
+    lines = [line.rstrip() for line in out.splitlines()]
+    start = lines.index("  samples of say")
+    assert lines[start + 1 : start + 6] == [
+        "  prompt      def f():⏎",
+        "  completion      return 1⏎",
+        "              ⏎",
+        "              print(f())",
+        "  prompt      once",
+    ]
+    assert "word word…" in out
+    assert "  samples of tell" in lines
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [((1, 1, 1), "1 Job, 1 failure, 1 disruption"), ((2, 0, 3), "2 Jobs, 0 failures, 3 disruptions")],
+)
+def test_counts_are_singular_or_plural(hatchery, counts, text):
+    made = evaluated()
+    made["status"] |= dict(zip(("attempts", "failures", "disruptions"), counts, strict=True))
+    _, out, _ = hatchery(FakeCluster([[made]]), "summary")
+    assert f"Completed in 4m05s, {text}\n" in out
+
+
 def test_summary_draws_the_curve_that_was_pushed(hatchery, monkeypatch):
     asked = []
 
@@ -112,7 +176,7 @@ def test_summary_draws_the_curve_that_was_pushed(hatchery, monkeypatch):
         asked.append((hub.repo, endpoint, token))
         return [(1.0, 8.5), (300.0, 3.25)]
 
-    monkeypatch.setattr(commands.curve, "read_from_hub", read)
+    monkeypatch.setattr(commands, "read_from_hub", read)
     monkeypatch.setenv("HF_TOKEN", "secret")
     _, out, _ = hatchery(FakeCluster([pipeline()]), "summary", "--hub-endpoint", "http://127.0.0.1:1")
     assert asked == [("org/PretrainRun", "http://127.0.0.1:1", "secret")]
@@ -127,7 +191,7 @@ def test_summary_without_the_hub_says_why_there_is_no_curve(hatchery):
 
 
 def test_summary_for_programs(hatchery, monkeypatch):
-    monkeypatch.setattr(commands.curve, "read_from_hub", lambda *_: [(1.0, 8.5)])
+    monkeypatch.setattr(commands, "read_from_hub", lambda *_: [(1.0, 8.5)])
     _, out, _ = hatchery(FakeCluster([pipeline()]), "summary", "pt/tiny", "-o", "json")
     [fact] = json.loads(out)
     assert (fact["kind"], fact["perplexityRatio"], fact["lossCurve"]) == ("PretrainRun", 160.0, [[1.0, 8.5]])
@@ -155,8 +219,8 @@ def test_an_interrupted_watch_says_how_to_go_on(hatchery, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["watch"], "give the names"),
-        (["watch", "x", "--all"], "give the names"),
+        (["watch"], "name one or more runs"),
+        (["watch", "x", "--all"], "name one or more runs"),
         (["watch", "x"], "x: no such run"),
         (["watch", "tiny", "--timeout", "soon"], "--timeout: 'soon' is no duration"),
         (["summary", "x"], "x: no such run"),
@@ -232,14 +296,14 @@ def test_a_refusal_of_the_api_server_becomes_a_line_for_each_field():
         {"field": "spec.model", "message": "no"},
     ]
     text = api_message(422, json.dumps({"message": "long", "details": {"causes": causes}}))
-    assert text == "2 fields are wrong:\n  spec.schedule: warmupSteps must be below steps\n  spec.model: no"
+    assert text == "2 invalid fields:\n  spec.schedule: warmupSteps must be below steps\n  spec.model: no"
 
 
 @pytest.mark.parametrize(
     ("code", "body", "words"),
     [
         (404, "404 page not found", "is the chart installed"),
-        (409, json.dumps({"message": "conflict with helm"}), "another tool owns these fields"),
+        (409, json.dumps({"message": "conflict with helm"}), "another field manager owns these fields"),
         (403, json.dumps({"message": "forbidden"}), "forbidden"),
         (500, None, "HTTP status 500"),
     ],

@@ -89,5 +89,5 @@ def test_a_refusal_is_an_error(hub):
 
 
 def test_an_address_that_is_no_http_is_not_opened():
-    with pytest.raises(ValueError, match=r"no http"):
+    with pytest.raises(ValueError, match=r"not an http"):
         read_from_hub(HubRevision(repo="org/m", revision="abc", url="file:///etc/org/m"), None, None)

@@ -1,5 +1,5 @@
 import pytest
-from tests.support.status_objects import blocked, completed, condition, failed, pipeline, resource, running
+from tests.support.operator.status_objects import blocked, completed, condition, failed, pipeline, resource, running
 
 from hatchery_cli.errors import CommandError
 from hatchery_cli.views import RunView, chosen
@@ -79,9 +79,9 @@ def test_names_choose_runs(names, expected):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("missing", "there is pretrainrun/tiny"),
-        ("cb/tiny", "there is pretrainrun/tiny"),
-        ("pod/tiny", "pod is no kind"),
+        ("missing", "existing runs: pretrainrun/tiny"),
+        ("cb/tiny", "existing runs: pretrainrun/tiny"),
+        ("pod/tiny", "unknown kind pod"),
     ],
 )
 def test_a_name_that_matches_nothing_says_what_there_is(name, message):

@@ -2,7 +2,7 @@ import io
 
 import pytest
 from rich.console import Console
-from tests.support.status_objects import FakeCluster, blocked, completed, failed, resource, running
+from tests.support.operator.status_objects import FakeCluster, blocked, completed, failed, resource, running
 
 from hatchery_cli.errors import CommandError, Exit
 from hatchery_cli.watch import Watch
@@ -81,7 +81,7 @@ def test_a_failure_ends_it_with_a_card_that_says_what_where_and_what_to_do():
 def test_a_run_that_waits_for_a_failed_one_does_not_keep_it_waiting():
     code, text, _ = watch([failed(), blocked()])
     assert code == Exit.FAILED
-    assert "evalrun/tiny waits in vain: waits for PretrainRun tiny, which has failed" in text
+    assert "evalrun/tiny is blocked: waits for PretrainRun tiny, which has failed" in text
 
 
 def test_a_failed_run_does_not_hide_that_others_still_work():
@@ -100,7 +100,7 @@ def test_only_the_named_runs_are_waited_for():
 def test_it_gives_up_after_the_timeout_and_says_what_still_goes_on():
     code, text, _ = watch([running()], timeout=90, seconds=20)
     assert code == Exit.TIMEOUT
-    assert "not ended after 1m30s: pretrainrun/tiny; they go on" in text
+    assert "timed out after 1m30s; still running: pretrainrun/tiny" in text
 
 
 AWAY = CommandError("list pretrainruns: the cluster does not answer", Exit.FAILED)
@@ -122,7 +122,7 @@ def test_a_run_that_is_deleted_meanwhile_ends_it():
 
 @pytest.mark.parametrize("left", [[], [completed("CorpusBuild", "a")]], ids=["all of them", "one of two"])
 def test_runs_that_are_deleted_while_all_are_watched_are_no_success(left):
-    with pytest.raises(CommandError, match=r"deleted while it was watched: .*pretrainrun/tiny") as caught:
+    with pytest.raises(CommandError, match=r"deleted while being watched: .*pretrainrun/tiny") as caught:
         watch([running(), completed("CorpusBuild", "a")], left)
     assert caught.value.code == Exit.FAILED
 

@@ -1,6 +1,6 @@
 import yaml
 from tests.demo.__main__ import SAMPLE, pipeline_with_hub
-from tests.support.installation import HUB_URL, TOKEN_SECRET
+from tests.support.kube.installation import HUB_URL, TOKEN_SECRET
 
 from hatchery_api.kinds import BY_KIND
 

@@ -56,15 +56,15 @@ def test_values_are_read_by_their_wire_names(write) -> None:
 @pytest.mark.parametrize(
     ("text", "field", "remedy"),
     [
-        ("wrkers: 4", "wrkers", "no such setting; check the spelling"),
-        ("progress: {prot: 1}", "progress.prot", "no such setting"),
+        ("wrkers: 4", "wrkers", "unknown setting; check the spelling"),
+        ("progress: {prot: 1}", "progress.prot", "unknown setting"),
         ("workers: 0", "workers", "greater than or equal to 1, got 0"),
         ("workers: many", "workers", "valid integer"),
         ("progress: {port: 65536}", "progress.port", "less than or equal to 65535"),
         ("logLevel: loud", "logLevel", "'debug', 'info', 'warning' or 'error'"),
         ("namespaces: team", "namespaces", "valid list"),
         ("stageResources: {corpus: {requests: {memory: lots}}}", "stageResources.corpus.requests.memory", "4Gi"),
-        ("stageResources: {train: {}}", "stageResources.train", "no such setting"),
+        ("stageResources: {train: {}}", "stageResources.train", "unknown setting"),
     ],
 )
 def test_a_wrong_value_is_an_error_that_names_file_and_field(write, text, field, remedy) -> None:
@@ -81,7 +81,9 @@ def test_all_wrong_fields_are_named_at_once(write) -> None:
     assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["claimName", "workers"]
 
 
-@pytest.mark.parametrize(("text", "what"), [("a: [", "is no YAML"), ("- a", "must be a map of settings, not a list")])
+@pytest.mark.parametrize(
+    ("text", "what"), [("a: [", "not valid YAML"), ("- a", "must be a map of settings, not a list")]
+)
 def test_what_is_no_map_is_an_error(write, text, what) -> None:
     with pytest.raises(SettingsError, match=what):
         load_settings(write(text))
@@ -106,7 +108,7 @@ def test_every_stage_has_resources_of_its_own() -> None:
             name: resources.corpus.model_copy(update={"requests": {name: 1}}) for name in type(resources).model_fields
         }
     )
-    found = [marked.of(kind.kind, stage).requests for kind in KINDS for stage in kind.stages]
+    found = [marked.of(stage).requests for kind in KINDS for stage in kind.stages]
     assert found == [{name: 1} for name in ("corpus", "tokenizer", "encode", "pretrain", "evaluate")]
 
 

@@ -1,7 +1,7 @@
 """The evaluator by the rules of the API reference, so that what it says of our policies can be believed."""
 
 import pytest
-from tests.support.network_policies import Endpoint, allowed, selects
+from tests.support.kube.network_policies import Endpoint, allowed, selects
 
 A = Endpoint("10.0.0.1", "team", {"app": "a"})
 B = Endpoint("10.0.0.2", "team", {"app": "b"}, {"web": 8080})

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tests.support.permissions import Action, Rule, beyond, unused, usage
+from tests.support.kube.permissions import Action, Rule, beyond, unused, usage
 
 USER = "system:serviceaccount:ns:operator"
 

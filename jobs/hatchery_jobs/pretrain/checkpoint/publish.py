@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hatchery_api.contract import JobInput
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.status import HubRevision
 from hatchery_jobs.hub import push_once
 from hatchery_jobs.pretrain.checkpoint.store import MANIFEST, OPTIMIZER, WEIGHTS

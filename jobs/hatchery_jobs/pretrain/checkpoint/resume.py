@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.model import HubRevisionSource
+from hatchery_api.resources.pretrain import HubRevisionSource
 from hatchery_jobs.hub import find_snapshot, hub_errors, hub_token
 from hatchery_jobs.pretrain.checkpoint.publish import state_branch, state_tag, tag_of
 from hatchery_jobs.pretrain.checkpoint.store import (

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol, get_args
 
 from hatchery_api.contract import JobInput
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec, TrainingCorpus
-from hatchery_jobs.pretrain.data.index import Split
+from hatchery_api.resources.pretrain import PretrainRunSpec, TrainingCorpus
+from hatchery_jobs.pretrain.data.token_store import Split
 from hatchery_jobs.readers import (
     Document,
     DocumentSource,

@@ -13,21 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.data.corpora import Corpus, Part, validation_only
-from hatchery_jobs.pretrain.data.index import (
+from hatchery_jobs.pretrain.data.shard_cache import Piece, Pieces
+from hatchery_jobs.pretrain.data.text_encoder import FastEncoder, FileEncoder, NotEqual, fast_encoder, utf8_bytes
+from hatchery_jobs.pretrain.data.token_store import (
     CorpusIndex,
     Packing,
     Shard,
+    ShardWriter,
     Split,
     TokenIndex,
     fingerprint,
     summed,
     token_type,
 )
-from hatchery_jobs.pretrain.data.shard_cache import Piece, Pieces
-from hatchery_jobs.pretrain.data.shards import ShardWriter
-from hatchery_jobs.pretrain.data.text_encoder import FastEncoder, FileEncoder, NotEqual, fast_encoder, utf8_bytes
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary, load_vocabulary
 from hatchery_jobs.runtime import Context, Interrupted, RetryableError, log, storage_errors
 

@@ -1,6 +1,6 @@
 """Opens the feed that a spec asks for: a store, or text while training."""
 
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.data.feed import StoreFeed, store_feed
 from hatchery_jobs.pretrain.data.row_lengths import row_tokens
 from hatchery_jobs.pretrain.data.stream_feed import StreamFeed, stream_feed

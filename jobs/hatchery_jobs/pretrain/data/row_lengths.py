@@ -2,8 +2,7 @@
 
 from typing import Final
 
-from hatchery_api.resources.pretrain.objective import Masked, Seq2seq
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import MaskedSpec, PretrainRunSpec, Seq2seqSpec
 from hatchery_jobs.pretrain.objectives.spans import Corruption
 
 PAIR_SHARE: Final = 4
@@ -22,10 +21,10 @@ def row_tokens(spec: PretrainRunSpec) -> int:
         case "causal":
             return tokens
         case "masked":
-            settings = spec.objective.masked or Masked()
+            settings = spec.objective.masked or MaskedSpec()
             return tokens - (3 if settings.next_sentence else 2)  # [CLS] A [SEP] B [SEP], or [CLS] A [SEP]
         case _:
-            return Corruption.fitting(spec.objective.seq2seq or Seq2seq(), tokens).row_tokens
+            return Corruption.fitting(spec.objective.seq2seq or Seq2seqSpec(), tokens).row_tokens
 
 
 def target_tokens(spec: PretrainRunSpec) -> int:
@@ -34,4 +33,4 @@ def target_tokens(spec: PretrainRunSpec) -> int:
         return 0
     if learns_pairs(spec):
         return max(1, spec.data.sequence_length // PAIR_SHARE)
-    return Corruption.fitting(spec.objective.seq2seq or Seq2seq(), spec.data.sequence_length).target_tokens
+    return Corruption.fitting(spec.objective.seq2seq or Seq2seqSpec(), spec.data.sequence_length).target_tokens

@@ -16,8 +16,7 @@ from typing import Final
 import fsspec
 
 from hatchery_api.base import Record
-from hatchery_jobs.pretrain.data.index import Shard, Split
-from hatchery_jobs.pretrain.data.shards import files_digest
+from hatchery_jobs.pretrain.data.token_store import Shard, Split, files_digest
 from hatchery_jobs.runtime import link_file, local_path, storage_errors, sync_file, sync_folder, write_atomically
 
 PIECE: Final = "piece.json"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.data.corpora import Corpus, corpora, open_sources, training_only
 from hatchery_jobs.pretrain.data.feed import corpus_weights
 from hatchery_jobs.pretrain.data.sampler import SequenceOrder, Turns, derived_seed

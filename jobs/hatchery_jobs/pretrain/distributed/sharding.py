@@ -12,7 +12,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from hatchery_api.resources.pretrain.spec import Parallelism
+from hatchery_api.resources.pretrain import Parallelism
 
 
 def is_sharded(parallelism: Parallelism, workers: int) -> bool:

@@ -18,7 +18,7 @@ from typing import Final
 from hatchery_api.base import parse_duration
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import RENDEZVOUS_PORT
-from hatchery_api.resources.pretrain.spec import Parallelism
+from hatchery_api.resources.pretrain import Parallelism
 from hatchery_jobs.pretrain.launcher.cgroup import memory_kills
 from hatchery_jobs.pretrain.launcher.protocol import (
     Cause,

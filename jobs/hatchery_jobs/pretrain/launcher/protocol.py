@@ -10,8 +10,7 @@ from typing import Final, Literal
 from hatchery_api.base import Model
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import METRICS_PORT, ExitCode, JobInput
-from hatchery_api.resources.pretrain.result import PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainResult, PretrainRunSpec
 from hatchery_jobs.runtime import DataError, JobError, RetryableError, SpecError, log, write_atomically
 
 CHECKPOINTS: Final = "checkpoints"

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.model import Architecture, ModelOverrides
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import Architecture, ModelOverrides, PretrainRunSpec
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.runtime import SpecError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.hub import HubSnapshot, find_snapshot
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.model.config import ModelConfig, asks_for_next_sentence, check_positions, resolve_shape

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from numpy.typing import NDArray
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.objective import Masked as MaskedSpec
+from hatchery_api.resources.pretrain import MaskedSpec
 from hatchery_jobs.pretrain.data.types import DataSource, Tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
 from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Fed, Scorer

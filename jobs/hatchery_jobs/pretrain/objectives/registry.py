@@ -4,9 +4,7 @@ from typing import cast
 
 import torch
 
-from hatchery_api.resources.pretrain.objective import Masked as MaskedSpec
-from hatchery_api.resources.pretrain.objective import Seq2seq as Seq2seqSpec
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import MaskedSpec, PretrainRunSpec, Seq2seqSpec
 from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, row_tokens
 from hatchery_jobs.pretrain.data.types import DataSource, PairSource
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.objective import Seq2seq as Seq2seqSpec
+from hatchery_api.resources.pretrain import Seq2seqSpec
 from hatchery_jobs.pretrain.data.row_lengths import PAIR_SHARE
 from hatchery_jobs.pretrain.data.types import DataSource, PairSource, Tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hatchery_api.resources.pretrain.objective import Seq2seq
+from hatchery_api.resources.pretrain import Seq2seqSpec
 from hatchery_jobs.pretrain.data.types import Tokens
 
 
@@ -27,7 +27,7 @@ class Corruption:
         return cls(row_tokens, noise, min(spans, noise, row_tokens - noise))
 
     @classmethod
-    def fitting(cls, spec: Seq2seq, sequence_tokens: int) -> "Corruption":
+    def fitting(cls, spec: Seq2seqSpec, sequence_tokens: int) -> "Corruption":
         """The longest row whose input and target, each with its end, fit into a sequence."""
         found = cls.of_row(2, spec.noise_density, spec.mean_span_tokens)
         for row_tokens in range(3, 2 * sequence_tokens + 1):

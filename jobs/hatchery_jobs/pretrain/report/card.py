@@ -5,11 +5,11 @@ from typing import Any, Final
 
 import yaml
 
-from hatchery_api.resources.pretrain.result import PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.data.index import TokenIndex
+from hatchery_api.format import counted
+from hatchery_api.resources.pretrain import PretrainResult, PretrainRunSpec
+from hatchery_jobs.pretrain.data.token_store import TokenIndex
 from hatchery_jobs.pretrain.record.curve import CURVE
-from hatchery_jobs.pretrain.report.data import FAMILIES, OBJECTIVES, CurveLines, counted, measurements, numbers, task
+from hatchery_jobs.pretrain.report.data import FAMILIES, OBJECTIVES, CurveLines, measurements, numbers, task
 from hatchery_jobs.pretrain.report.html import CURVE_PICTURE, REPORT, ReportData
 from hatchery_jobs.pretrain.training.generate import SAMPLES, Sample
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from hatchery_api.resources.pretrain.result import PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec, TrainingCorpus
-from hatchery_jobs.pretrain.data.index import TokenIndex
+from hatchery_api.format import counted, significant
+from hatchery_api.resources.pretrain import PretrainResult, PretrainRunSpec, TrainingCorpus
+from hatchery_jobs.pretrain.data.token_store import TokenIndex
 
 MEASURED_ROWS: Final = 10
 """Rows of the table of measurements; the whole curve is a file beside it."""
@@ -55,24 +55,19 @@ def numbers(spec: PretrainRunSpec, index: TokenIndex | None, result: PretrainRes
     return rows
 
 
-def counted(count: int, one: str, many: str) -> str:
-    """A number of things."""
-    return f"{count:,} {one if count == 1 else many}"
-
-
 def _quality(result: PretrainResult) -> dict[str, str]:
     rows: dict[str, str] = {}
     if result.loss is not None and result.loss.eval is not None:
-        rows["Validation loss"] = f"{result.loss.eval:.4f}" + _before(result.loss.initial, ".4f")
+        rows["Validation loss"] = significant(result.loss.eval) + _before(result.loss.initial)
     if result.perplexity is not None:
-        rows["Validation perplexity"] = f"{result.perplexity:.2f}" + _before(result.initial_perplexity, ".2f")
+        rows["Validation perplexity"] = significant(result.perplexity) + _before(result.initial_perplexity)
     if result.bits_per_byte is not None:
-        rows["Bits per byte"] = f"{result.bits_per_byte:.4f}"
+        rows["Bits per byte"] = significant(result.bits_per_byte)
     return rows
 
 
-def _before(value: float | None, form: str) -> str:
-    return "" if value is None else f" (before training {value:{form}})"
+def _before(value: float | None) -> str:
+    return "" if value is None else f" (before training {significant(value)})"
 
 
 def measurements(curve: CurveLines) -> list[tuple[str, str, str, str]]:
@@ -94,7 +89,7 @@ def measurements(curve: CurveLines) -> list[tuple[str, str, str, str]]:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    return "" if value is None else significant(value)
 
 
 def corpora(spec: PretrainRunSpec, index: TokenIndex | None) -> list[tuple[str, str, str, str]]:

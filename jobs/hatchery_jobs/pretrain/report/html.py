@@ -14,9 +14,8 @@ from typing import Final
 import yaml
 
 from hatchery_api.contract import JobInput, stage_spec
-from hatchery_api.resources.pretrain.result import PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.data.index import TokenIndex
+from hatchery_api.resources.pretrain import PretrainResult, PretrainRunSpec
+from hatchery_jobs.pretrain.data.token_store import TokenIndex
 from hatchery_jobs.pretrain.record import event_log as timeline
 from hatchery_jobs.pretrain.report.charts import STYLE, Chart, Line, Mark, label
 from hatchery_jobs.pretrain.report.data import FAMILIES, CurveLines, corpora, measurements, numbers, task

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from hatchery_api.contract import JobInput
-from hatchery_api.resources.pretrain.result import PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_jobs.pretrain.data.index import TokenIndex
+from hatchery_api.resources.pretrain import PretrainResult, PretrainRunSpec
+from hatchery_jobs.pretrain.data.token_store import TokenIndex
 from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.record.event_log import TIMELINE, read_timeline
 from hatchery_jobs.pretrain.report.card import model_card

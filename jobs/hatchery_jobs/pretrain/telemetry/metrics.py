@@ -10,7 +10,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from hatchery_api import __version__
 from hatchery_api.contract import JobInput
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.state import RunState, Update, goodput
 from hatchery_jobs.pretrain.telemetry.hardware import device_memory
 from hatchery_jobs.pretrain.telemetry.run_info import RunInfo

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from hatchery_api.contract import JobInput
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
-from hatchery_api.resources.pretrain.tracking import WandB
+from hatchery_api.resources.pretrain import PretrainRunSpec, WandB
 from hatchery_jobs.pretrain.state import RunState, Update, perplexity
 from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
 from hatchery_jobs.pretrain.training.generate import Sample

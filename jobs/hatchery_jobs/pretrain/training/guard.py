@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.guard import Guard
+from hatchery_api.resources.pretrain import Guard
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.runtime import SpecError
 

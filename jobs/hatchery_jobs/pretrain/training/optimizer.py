@@ -2,7 +2,7 @@
 
 import torch
 
-from hatchery_api.resources.pretrain.spec import Optimizer
+from hatchery_api.resources.pretrain import Optimizer
 
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -3,13 +3,13 @@
 import math
 from typing import Final
 
-from hatchery_api.resources.pretrain.spec import Schedule
+from hatchery_api.resources.pretrain import ScheduleSpec
 
 DECAY_SHARE: Final = 0.1
 """Part of the run in which `wsd` falls unless the spec says otherwise."""
 
 
-def learning_rate(step: int, schedule: Schedule) -> float:
+def learning_rate(step: int, schedule: ScheduleSpec) -> float:
     """Learning rate of one update.
 
     The warm-up rises in equal parts and reaches `peak_lr` with its last update; from there the course falls, and
@@ -31,6 +31,6 @@ def learning_rate(step: int, schedule: Schedule) -> float:
     return schedule.min_lr + (schedule.peak_lr - schedule.min_lr) * height
 
 
-def _decay_steps(schedule: Schedule) -> int:
+def _decay_steps(schedule: ScheduleSpec) -> int:
     wanted = schedule.decay_steps or math.ceil(schedule.steps * DECAY_SHARE)
     return min(wanted, schedule.steps - max(1, schedule.warmup_steps))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.checkpoint.publish import Publisher, is_wanted
 from hatchery_jobs.pretrain.checkpoint.snapshot import apply
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints

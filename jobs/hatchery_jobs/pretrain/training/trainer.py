@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from transformers import AutoTokenizer
 
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.checkpoint.publish import Publisher
 from hatchery_jobs.pretrain.checkpoint.snapshot import apply, contribute, gather, whole
 from hatchery_jobs.pretrain.checkpoint.store import WEIGHTS, Checkpoints

@@ -53,7 +53,7 @@ class HubRevisionSource(Model):
     """Secret with a token that may read it."""
 
 
-class Weights(Model):
+class WeightsSpec(Model):
     """Where weights come from."""
 
     model_config = ConfigDict(json_schema_extra=cel(exactly_one("pretrainRef", "hub")))
@@ -81,7 +81,7 @@ class PretrainModel(Model):
     overrides: ModelOverrides = ModelOverrides()
     """Sizes that replace those of the preset."""
 
-    from_: Annotated[Weights | None, Field(alias="from")] = None
+    from_: Annotated[WeightsSpec | None, Field(alias="from")] = None
     """Weights to go on from, with a new optimizer from step 0; they decide the sizes."""
 
     init_seed: Seed = 1

@@ -1,13 +1,24 @@
-"""What a language model learns to predict."""
+"""The training objective of a PretrainRun: its settings, and the model families that can learn it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
 from hatchery_api.base import Model, cel
 
+FAMILIES: Final = {"causal": ("gpt2", "llama"), "masked": ("bert", "roberta"), "seq2seq": ("t5",)}
+"""Model families of each objective."""
 
-class Masked(Model):
+FAMILY_RULE: Final = (
+    f"{ {objective: list(families) for objective, families in FAMILIES.items()} }[self.objective.type]"
+    ".exists(a, a == self.model.architecture)",
+    "model.architecture must be "
+    + ", ".join(f"{' or '.join(families)} for {objective}" for objective, families in FAMILIES.items()),
+)
+"""The CEL rule over a PretrainRunSpec that the model's family belongs to the objective."""
+
+
+class MaskedSpec(Model):
     """Masked language modelling: of the chosen tokens 80 % become the mask token, 10 % a random one, 10 % stay."""
 
     probability: Annotated[float, Field(gt=0, lt=1)] = 0.15
@@ -20,7 +31,7 @@ class Masked(Model):
     """Also learn whether two segments follow each other (bert): half do, half are from elsewhere."""
 
 
-class Seq2seq(Model):
+class Seq2seqSpec(Model):
     """An encoder reads one text, a decoder writes another."""
 
     task: Literal["spanCorruption", "commentToCode", "codeToComment"] = "spanCorruption"
@@ -34,7 +45,7 @@ class Seq2seq(Model):
     """Mean length of a corrupted span, in tokens; spanCorruption alone."""
 
 
-class Objective(Model):
+class ObjectiveSpec(Model):
     """What the model learns to predict."""
 
     model_config = ConfigDict(
@@ -47,8 +58,8 @@ class Objective(Model):
     type: Literal["causal", "masked", "seq2seq"] = "causal"
     """`causal`: the next token (gpt2, llama); `masked`: hidden tokens (bert, roberta); `seq2seq`: another text (t5)."""
 
-    masked: Masked | None = None
+    masked: MaskedSpec | None = None
     """Settings of `masked`; default: 15 % of single tokens."""
 
-    seq2seq: Annotated[Seq2seq | None, Field(alias="seq2seq")] = None
+    seq2seq: Annotated[Seq2seqSpec | None, Field(alias="seq2seq")] = None
     """Settings of `seq2seq`; default: spanCorruption."""

@@ -5,6 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from hatchery_api.base import Record
+from hatchery_api.format import significant
+from hatchery_api.status import Result, RunStatus
 
 
 class Loss(Record):
@@ -27,7 +29,7 @@ class LastCheckpoint(Record):
     """When it was taken, RFC 3339."""
 
 
-class PretrainResult(Record):
+class PretrainResult(Result):
     """What a PretrainRun reports."""
 
     parameters: int | None = None
@@ -70,3 +72,11 @@ class PretrainResult(Record):
     """Returns to an earlier checkpoint."""
     micro_batch: int | None = None
     """Sequences in one forward pass of a process, where memory did not suffice for batch.perDevice."""
+
+    def rounded(self) -> dict[str, str]:
+        """The perplexity."""
+        return {} if self.perplexity is None else {"perplexity": significant(self.perplexity)}
+
+
+class PretrainRunStatus(RunStatus, PretrainResult):
+    """Status of a PretrainRun."""

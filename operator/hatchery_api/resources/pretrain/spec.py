@@ -4,13 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from hatchery_api.base import Duration, Model, Ref, Seed, cel, exactly_one, spelled_out
+from hatchery_api.base import Duration, Model, Ref, Seed, Url, cel, exactly_one, spelled_out
 from hatchery_api.placement import Card, RunSpec, SecretKey
 from hatchery_api.resources.corpus import Files, HubDataset
-from hatchery_api.resources.pretrain.guard import Guard
 from hatchery_api.resources.pretrain.model import HubRevisionSource, PretrainModel
-from hatchery_api.resources.pretrain.objective import Objective
-from hatchery_api.resources.pretrain.tracking import Tracking
+from hatchery_api.resources.pretrain.objective import FAMILY_RULE, ObjectiveSpec
 
 Steps = Annotated[int, Field(ge=1, le=100_000_000)]
 """A number of optimizer steps."""
@@ -100,7 +98,7 @@ class PretrainData(Model):
     """Order of the sequences."""
 
 
-class Schedule(Model):
+class ScheduleSpec(Model):
     """Learning rate by optimizer step."""
 
     model_config = ConfigDict(
@@ -151,7 +149,7 @@ class Optimizer(Model):
     """Largest global gradient norm."""
 
 
-class Batch(Model):
+class BatchSpec(Model):
     """How many sequences one optimizer step sees, whatever the number of workers."""
 
     model_config = ConfigDict(
@@ -229,6 +227,66 @@ class PretrainEvaluate(Model):
     """Texts written at each measurement."""
 
 
+class LossSpike(Model):
+    """A loss far above the recent ones."""
+
+    factor: Annotated[float, Field(gt=1, le=1000)] = 2.0
+    """A loss above this many times the median of the window is a spike."""
+
+    window: Annotated[int, Field(ge=8, le=10_000)] = 128
+    """Updates the median is taken of; before there are as many nothing is a spike."""
+
+    action: Literal["stop", "skip", "rollback"] = "rollback"
+    """`stop` ends the run; `skip` leaves the batch out; `rollback` goes back to the newest checkpoint and leaves out
+    the batches since, or skips where there is none."""
+
+
+class Guard(Model):
+    """What happens when training goes wrong; what is left out is recorded and stays left out after a resume."""
+
+    non_finite: Literal["stop", "skip", "rollback"] = "stop"
+    """What happens when loss or gradient are no number: as in lossSpike.action."""
+
+    loss_spike: LossSpike | None = None
+    """Watches for sudden losses; absent: it does not."""
+
+    max_interventions: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Batches skipped and roll-backs together, after which the run ends."""
+
+    stall_timeout: Duration = "10m"
+    """Time in which nothing is done, and five usual steps at least, after which workers write the stacks of their
+    threads to the log and are started again; ten times as long before the first update."""
+
+
+class WandB(Model):
+    """Weights & Biases."""
+
+    project: Annotated[str, Field(min_length=1, max_length=128)]
+    """Project the run appears in."""
+
+    entity: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """User or team; default: that of the key."""
+
+    mode: Literal["auto", "online", "offline"] = "auto"
+    """`auto`: online with a key, else offline, to be synced later from the artifact."""
+
+    base_url: Url | None = None
+    """URL of a server of your own; default: the public one."""
+
+    secret: SecretKey | None = None
+    """Secret with the API key."""
+
+
+class Tracking(Model):
+    """Where metrics are logged beside Prometheus."""
+
+    tensorboard: bool = True
+    """Writes TensorBoard event files into `run/tensorboard` of the artifact."""
+
+    wandb: WandB | None = None
+    """Logs to Weights & Biases."""
+
+
 class PretrainRunSpec(RunSpec):
     """Trains a language model."""
 
@@ -238,11 +296,7 @@ class PretrainRunSpec(RunSpec):
                 _LONG_ENOUGH,
                 "data.sequenceLength must not be above model.overrides.maxPositions",
             ),
-            (
-                "{'causal': ['gpt2', 'llama'], 'masked': ['bert', 'roberta'], 'seq2seq': ['t5']}[self.objective.type]"
-                ".exists(a, a == self.model.architecture)",
-                "model.architecture must be gpt2 or llama for causal, bert or roberta for masked, t5 for seq2seq",
-            ),
+            FAMILY_RULE,
             (
                 "self.corpora.all(c, has(c.weight)) || !self.corpora.exists(c, has(c.weight))",
                 "give every corpus a weight or none",
@@ -281,7 +335,7 @@ class PretrainRunSpec(RunSpec):
         )
     )
 
-    objective: Objective = Objective()
+    objective: ObjectiveSpec = ObjectiveSpec()
     """What is learnt."""
 
     corpora: Annotated[list[TrainingCorpus], Field(min_length=1, max_length=16)]
@@ -299,13 +353,13 @@ class PretrainRunSpec(RunSpec):
     data: PretrainData = PretrainData()
     """How documents become sequences."""
 
-    schedule: Schedule
+    schedule: ScheduleSpec
     """Steps and learning rate."""
 
     optimizer: Optimizer = Optimizer()
     """Optimizer."""
 
-    batch: Batch = Batch()
+    batch: BatchSpec = BatchSpec()
     """Global and per-process batch."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -8,8 +8,8 @@ from pydantic import Field
 from hatchery_api.base import Model, ResourceName, cel, spelled_out
 from hatchery_api.kinds import KINDS
 from hatchery_api.placement import MUTABLE_FIELDS
-from hatchery_api.schema.crd import custom_resource_definition, structural
-from hatchery_api.schema.generate import dump_yaml, write_or_check
+from hatchery_api.schema import custom_resource_definition, structural
+from hatchery_api.schema.files import dump_yaml, write_or_check
 
 
 class Inner(Model):

@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.support.texts import documents
+from tests.support.jobs.texts import documents
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.status import Artifact, InputRecord
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec

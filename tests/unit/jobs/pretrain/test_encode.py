@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.support.texts import documents
+from tests.support.jobs.texts import documents
 from tokenizers import Tokenizer
 
 from hatchery_api.conditions import Reason
@@ -18,11 +18,9 @@ from hatchery_api.contract import ExitCode, Output
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data.corpora import corpora
 from hatchery_jobs.pretrain.data.encode_worker import Work
-from hatchery_jobs.pretrain.data.index import INDEX, TokenIndex
 from hatchery_jobs.pretrain.data.shard_cache import Pieces
-from hatchery_jobs.pretrain.data.shards import ShardWriter
 from hatchery_jobs.pretrain.data.text_encoder import FastEncoder, FileEncoder
-from hatchery_jobs.pretrain.data.token_store import TokenStore
+from hatchery_jobs.pretrain.data.token_store import INDEX, ShardWriter, TokenIndex, TokenStore
 from hatchery_jobs.pretrain.data.vocabulary import load_vocabulary
 from hatchery_jobs.runtime.artifacts import verify
 from hatchery_jobs.runtime.errors import DataError, Interrupted, RetryableError, SpecError

@@ -14,7 +14,7 @@ from tests.unit.jobs.pretrain import pausing_worker
 from tests.unit.jobs.pretrain.pausing_worker import PAUSE_STEP
 
 from hatchery_api.contract import ExitCode
-from hatchery_api.resources.pretrain.spec import Parallelism
+from hatchery_api.resources.pretrain import Parallelism
 from hatchery_jobs.pretrain import train
 from hatchery_jobs.pretrain.launcher import cgroup
 from hatchery_jobs.pretrain.launcher import launcher as launch

@@ -1,11 +1,9 @@
 """What cards are made of renders as written, whatever the text in it."""
 
-import math
-
 import pytest
 import yaml
 
-from hatchery_jobs.reporting import fenced, markdown_page, markdown_table, significant, split_languages
+from hatchery_jobs.reporting import fenced, markdown_page, markdown_table, split_languages
 
 
 def test_cells_cannot_break_a_table():
@@ -35,21 +33,3 @@ def test_a_page_has_front_matter_and_the_sections_that_have_content():
 
 def test_languages_are_codes_or_tags():
     assert split_languages(["en", "python", "deu", "C++", "EN"]) == (["en", "deu"], ["python", "C++", "EN"])
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        (90.20550417490631, "90.21"),
-        (123456.7, "123,457"),
-        (1234, "1,234"),
-        (0.000123456, "0.0001235"),
-        (1.23456e-7, "1.235e-07"),
-        (9.99996, "10.00"),
-        (0.0, "0"),
-        (-2.5, "-2.500"),
-        (math.inf, "inf"),
-    ],
-)
-def test_numbers_have_four_significant_digits(value, shown):
-    assert significant(value) == shown

@@ -23,10 +23,9 @@ def job(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "serve_metrics", lambda _port: None)
 
     def start(stage, **changes):
-        module = types.ModuleType("fake_stage")
+        module = types.ModuleType("hatchery_jobs.corpus.pipeline")
         module.run = stage
-        monkeypatch.setitem(sys.modules, "fake_stage", module)
-        monkeypatch.setitem(run.STAGES, ("CorpusBuild", "build"), "fake_stage")
+        monkeypatch.setitem(sys.modules, module.__name__, module)
         data = {
             "apiVersion": "hatchery.dev/v1alpha1",
             "kind": "CorpusBuild",

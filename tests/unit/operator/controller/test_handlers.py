@@ -3,7 +3,7 @@
 import asyncio
 
 import kopf
-from tests.support.operator_builders import manifest
+from tests.support.operator.builders import manifest
 
 from hatchery_operator.controller.handlers import configure
 

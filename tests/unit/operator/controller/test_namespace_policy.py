@@ -4,10 +4,10 @@ import asyncio
 from typing import cast
 
 import pytest
-from tests.support.operator_builders import NAMESPACE
+from tests.support.operator.builders import NAMESPACE
 
 from hatchery_operator.controller.namespace_policy import NamespacePolicy
-from hatchery_operator.domain.objects import Manifest
+from hatchery_operator.domain import Manifest
 from hatchery_operator.errors import RefusedError
 from hatchery_operator.kube.client import Cluster
 from hatchery_operator.settings import NetworkPolicySettings, Settings

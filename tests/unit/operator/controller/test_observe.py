@@ -3,16 +3,15 @@
 import asyncio
 from typing import Any, cast
 
-from tests.support.operator_builders import NAMESPACE, NOW, job, later, run
-from tests.support.operator_cluster import FakeCluster
+from tests.support.operator.builders import NAMESPACE, NOW, job, later, run
+from tests.support.operator.fake_cluster import FakeCluster
 
 from hatchery_api.conditions import Reason
 from hatchery_api.status import StageStatus
-from hatchery_operator.controller.observe import observe
-from hatchery_operator.domain.objects import Manifest, Run, rfc3339
-from hatchery_operator.domain.observed import Observed
+from hatchery_operator.controller.observe import observe, referenced_keys
+from hatchery_operator.domain import Manifest, Observed, Run, rfc3339
 from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import Cluster, ResourceType
+from hatchery_operator.kube.client import Cluster
 from hatchery_operator.kube.events import Events
 
 QUOTA = 'Error creating: pods "x" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2'
@@ -25,8 +24,8 @@ class Counted(FakeCluster):
         super().__init__()
         self.listings: list[str] = []
 
-    def list(self, kind: ResourceType, namespace: str | None, labels: str = "", fields: str = "") -> Any:
-        self.listings.append(kind.kind)
+    def list(self, kind: str, namespace: str | None, labels: str = "", fields: str = "") -> Any:
+        self.listings.append(kind)
         return super().list(kind, namespace, labels, fields)
 
 
@@ -34,7 +33,7 @@ class StageContext:
     """Runs with a Job each, seen some seconds after the Jobs were made."""
 
     def __init__(self, *names: str, **changes: Any) -> None:
-        self.cluster, self.cache = Counted(), Cache()
+        self.cluster, self.cache = Counted(), Cache(referenced_keys)
         self.events = Events(cast("Cluster", self.cluster))
         self.runs = [self._run(name, changes) for name in names]
 

@@ -12,20 +12,21 @@ from datetime import datetime
 from typing import Any, cast
 
 import pytest
-from tests.support.operator_builders import NAMESPACE, NOW, later, manifest
-from tests.support.operator_cluster import CrashError, FakeCluster
+from tests.support.operator.builders import NAMESPACE, NOW, later, manifest
+from tests.support.operator.fake_cluster import CrashError, FakeCluster
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode, Report
 from hatchery_operator.controller.handlers import take_job, take_run
+from hatchery_operator.controller.observe import referenced_keys
 from hatchery_operator.controller.reconciler import Reconciler
-from hatchery_operator.domain.objects import Key, Manifest, rfc3339
+from hatchery_operator.domain import Key, Manifest, rfc3339
 from hatchery_operator.errors import ApiError, ConflictError, GoneError, RefusedError, UnreachableError
 from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.client import Cluster, ResourceType
-from hatchery_operator.kube.crd_check import Definitions
+from hatchery_operator.kube.client import Cluster
+from hatchery_operator.kube.crd_check import CrdCheck
 from hatchery_operator.kube.resync import Resync
-from hatchery_operator.progress.ca_bundle import CaBundle
+from hatchery_operator.progress.tls import CaBundle
 from hatchery_operator.settings import Settings
 from hatchery_operator.telemetry.health import Pulse
 from hatchery_operator.telemetry.logs import JsonFormatter
@@ -48,16 +49,16 @@ class World:
         self.restart()
 
     def restart(self) -> None:
-        self.cache, self.woken = Cache(), set[Key]()
+        self.cache, self.woken = Cache(referenced_keys), set[Key]()
         self.cluster.crash_after = None
         self.metrics = Metrics()
-        self.definitions = Definitions(cast("Cluster", self.cluster), self.metrics)
+        self.crd_check = CrdCheck(cast("Cluster", self.cluster), self.metrics.crd_outdated)
         self.reconcile = Reconciler(
             cast("Cluster", self.cluster),
             self.cache,
             Settings(),
             metrics=self.metrics,
-            definitions=self.definitions,
+            crd_check=self.crd_check,
             now=lambda: self.now,
             wake=self.woken.add,
             ca_bundle=CaBundle(cast("Cluster", self.cluster), self.cache, self._read) if self.authorities else None,
@@ -67,11 +68,14 @@ class World:
             cast("Cluster", self.cluster),
             self.cache,
             namespaces=self.namespaces,
-            metrics=self.metrics,
-            definitions=self.definitions,
-            pulse=self.pulse,
+            check_crds=self.crd_check.check,
+            report=self._resynced,
             wake=self.woken.add,
         )
+
+    def _resynced(self, missed: list[str]) -> None:
+        self.metrics.resynced(missed)
+        self.pulse.resynced(len(missed))
 
     async def _read(self) -> str:
         return self.authorities
@@ -251,7 +255,7 @@ def test_a_job_is_created_without_a_question_when_nothing_has_changed_since_its_
     assert asyncio.run(world.reconcile(key)) == 0.0
     ask = world.cluster.get
 
-    async def get(kind: ResourceType, namespace: str, name: str) -> Manifest | None:
+    async def get(kind: str, namespace: str, name: str) -> Manifest | None:
         asked.append(name)
         return await ask(kind, namespace, name)
 
@@ -639,7 +643,7 @@ class Forbidding(FakeCluster):
 
     async def list(self, kind, namespace, labels="", fields=""):
         if namespace in self.forbidden:
-            raise RefusedError(f"GET {kind.plural}", f"cannot list in namespace {namespace}", 403)
+            raise RefusedError(f"GET {kind}", f"cannot list in namespace {namespace}", 403)
         async for found in super().list(kind, namespace, labels, fields):
             yield found
 
@@ -656,9 +660,9 @@ def test_a_namespace_that_was_deleted_does_not_stop_the_others(caplog) -> None:
     cluster.forbidden = {"deleted"}
     asyncio.run(world.resync.load())
     assert [key.name for key in world.cache.all_keys()] == ["corpus"]
-    assert world.resync.refused == {"deleted"}
+    assert world.resync.forbidden == {"deleted"}
     resync_once(world)
-    assert caplog.text.count("namespace deleted is not served") == 2
+    assert caplog.text.count("not serving namespace deleted") == 2
 
 
 def test_resources_of_a_namespace_that_refuses_for_a_while_are_not_taken_for_deleted() -> None:
@@ -702,14 +706,14 @@ def test_an_outdated_definition_is_said_by_the_resources_and_taken_back_when_it_
     newest, older = kind["properties"]["status"], copy.deepcopy(kind["properties"]["status"])
     del older["properties"]["splits"]
     kind["properties"]["status"] = older
-    asyncio.run(world.definitions.check())
+    asyncio.run(world.crd_check.check())
     apply_pipeline(world)
     world.settle()
     assert world.reason("CorpusBuild", "corpus", "Degraded") == ("True", "CRDOutdated")
     assert world.reason("TokenizerBuild", "tokenizer", "Degraded") == ("False", "UpToDate")
     assert b'hatchery_crd_outdated{kind="CorpusBuild"} 1.0' in world.metrics.text()
     kind["properties"]["status"] = newest
-    asyncio.run(world.definitions.check())
+    asyncio.run(world.crd_check.check())
     world.settle()
     assert world.reason("CorpusBuild", "corpus", "Degraded") == ("False", "UpToDate")
     assert b'hatchery_crd_outdated{kind="CorpusBuild"} 0.0' in world.metrics.text()

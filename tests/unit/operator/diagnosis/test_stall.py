@@ -3,14 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from tests.support.operator_builders import NOW, job, later, run
+from tests.support.operator.builders import NOW, job, later, run
 
 from hatchery_api.conditions import Condition, ConditionType, find_condition
 from hatchery_api.status import ProgressStatus
-from hatchery_operator.domain.objects import Run, rfc3339
-from hatchery_operator.domain.observed import Observed
-from hatchery_operator.planning.plan import plan
-from hatchery_operator.planning.status import Plan
+from hatchery_operator.domain import Observed, Run, rfc3339
+from hatchery_operator.planning import Plan, plan
 from hatchery_operator.settings import Settings
 
 SETTINGS = Settings(stalled_seconds=600)
@@ -59,10 +57,10 @@ def test_a_run_that_has_gone_silent_is_stalled_and_says_since_when_and_where_to_
     verdict = find_condition(decided.status.conditions, ConditionType.SUCCEEDED)
     assert verdict
     assert (verdict.status, verdict.reason) == ("Unknown", "Running")
-    assert "1 of 1 pods of Job code-build-a1 run; no progress reported since" in verdict.message
-    assert [(note.type, note.reason) for note in decided.notes] == [("Warning", "NoProgress")]
+    assert "1 of 1 pods of Job code-build-a1 are running; no progress reported since" in verdict.message
+    assert [(note.type, note.reason) for note in decided.user_events] == [("Warning", "NoProgress")]
     again = decide(replace(subject, status=decided.status), 3600)
-    assert (again.status, again.notes) == (decided.status, ())
+    assert (again.status, again.user_events) == (decided.status, ())
 
 
 def test_a_stalled_run_that_moves_again_says_so() -> None:

@@ -4,14 +4,14 @@ import itertools
 
 import pytest
 
-from hatchery_operator.domain.backoff import next_look, next_try
+from hatchery_operator.domain import backoff
 
 
 def looks(*, explained: bool, until: float) -> list[float]:
     """When is looked, from the start of a Job."""
     ages, age = [], 0.0
     while age < until:
-        age += next_look(age, explained=explained)
+        age += backoff.pod_poll_seconds(age, explained=explained)
         ages.append(age)
     return ages
 
@@ -31,4 +31,4 @@ def test_a_thousand_explained_jobs_are_asked_about_three_times_a_second_in_the_l
 
 @pytest.mark.parametrize(("age", "wait"), [(0, 10), (30, 10), (60, 15), (3600, 300)])
 def test_a_refused_child_is_tried_ever_more_rarely(age: float, wait: float) -> None:
-    assert next_try(age) == wait
+    assert backoff.CREATE_CHILD.after_seconds(age) == wait

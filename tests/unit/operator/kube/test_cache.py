@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.support.operator_builders import NAMESPACE, artifact, condition, job, manifest, run
+from tests.support.operator.builders import NAMESPACE, artifact, condition, job, manifest, run
 
 from hatchery_operator.controller.handlers import take_job, take_run
-from hatchery_operator.domain.objects import Key, Manifest, key_of, summarize_job
+from hatchery_operator.controller.observe import referenced_keys
+from hatchery_operator.domain import Key, Manifest, key_of, summarize_job
 from hatchery_operator.kube.cache import Cache
-from hatchery_operator.kube.resync import put_or_complain
 
 CORPUS = Key("CorpusBuild", NAMESPACE, "corpus")
 TOKENIZER = Key("TokenizerBuild", NAMESPACE, "tokenizer")
@@ -25,13 +25,13 @@ def corpus(version: int, digest: str | None = None, **metadata: Any) -> Manifest
 
 
 def with_dependent() -> Cache:
-    cache = Cache()
+    cache = Cache(referenced_keys)
     cache.put(manifest("TokenizerBuild", "tokenizer"))
     return cache
 
 
 def test_an_older_version_never_replaces_a_newer_one() -> None:
-    cache = Cache()
+    cache = Cache(referenced_keys)
     cache.put(corpus(5, "new"))
     cache.put(corpus(4, "old"))
     found = cache.get(CORPUS)
@@ -69,7 +69,7 @@ def test_a_version_that_is_known_wakes_nobody() -> None:
 
 
 def test_a_spec_is_read_again_only_when_it_can_have_changed() -> None:
-    cache, source = Cache(), corpus(1)
+    cache, source = Cache(referenced_keys), corpus(1)
     cache.put(source)
     before = cache.get(CORPUS)
     cache.put(corpus(2, "d1"))
@@ -95,7 +95,7 @@ def test_a_spec_that_changes_changes_whom_it_waits_for() -> None:
 
 
 def test_a_late_deletion_does_not_remove_what_was_made_since() -> None:
-    cache = Cache()
+    cache = Cache(referenced_keys)
     cache.put(corpus(9))
     cache.remove(CORPUS, version=8)
     assert cache.get(CORPUS)
@@ -104,7 +104,7 @@ def test_a_late_deletion_does_not_remove_what_was_made_since() -> None:
 
 
 def test_jobs_are_found_by_their_owner_and_kept_in_their_newest_version() -> None:
-    cache, owner = Cache(), run()
+    cache, owner = Cache(referenced_keys), run()
     cache.put_job(job(owner, "a", version=2, ready=1))
     cache.put_job(job(owner, "a", version=1, ready=0))
     cache.put_job(job(owner, "b"))
@@ -114,7 +114,7 @@ def test_jobs_are_found_by_their_owner_and_kept_in_their_newest_version() -> Non
 
 
 def test_removing_a_job_spares_one_of_the_same_name_made_since() -> None:
-    cache, owner = Cache(), run()
+    cache, owner = Cache(referenced_keys), run()
     cache.put_job(job(owner, "a", uid="new"))
     cache.remove_job(job(owner, "a", uid="old"))
     assert "a" in cache.jobs_of(owner.uid)
@@ -123,7 +123,7 @@ def test_removing_a_job_spares_one_of_the_same_name_made_since() -> None:
 
 
 def test_a_late_word_of_a_job_that_was_made_again_does_not_bring_the_old_one_back() -> None:
-    cache, owner = Cache(), run()
+    cache, owner = Cache(referenced_keys), run()
     cache.put_job(job(owner, "a", uid="old", version=3))
     cache.put_job(job(owner, "a", uid="new", version=9))
     cache.put_job(job(owner, "a", uid="old", version=5, end="Failed"))
@@ -157,7 +157,7 @@ def job_manifest(**metadata: Any) -> Manifest:
 
 
 def test_events_of_jobs_wake_their_owner() -> None:
-    cache = Cache()
+    cache = Cache(referenced_keys)
     assert take_job(cache, {"type": "ADDED", "object": job_manifest()}) == CORPUS
     assert cache.jobs_of("u")["corpus-build-a1"].ready == 1
     assert take_job(cache, {"type": "MODIFIED", "object": job_manifest(resourceVersion="8")}) is None
@@ -177,7 +177,7 @@ def test_events_of_jobs_wake_their_owner() -> None:
     ],
 )
 def test_a_job_that_only_looks_like_ours_is_ignored(metadata: dict[str, Any]) -> None:
-    assert take_job(Cache(), {"type": "ADDED", "object": job_manifest(**metadata)}) is None
+    assert take_job(Cache(referenced_keys), {"type": "ADDED", "object": job_manifest(**metadata)}) is None
 
 
 def test_a_job_is_old_since_it_was_last_resumed() -> None:
@@ -191,8 +191,8 @@ def test_a_job_is_old_since_it_was_last_resumed() -> None:
 
 
 def test_a_status_that_cannot_be_read_is_named_and_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    cache, broken = Cache(), corpus(1)
+    cache, broken = Cache(referenced_keys), corpus(1)
     broken["status"] = {"attempts": "many"}
-    assert put_or_complain(cache, broken) == frozenset()
-    assert "CorpusBuild team/corpus has a status that cannot be read" in caplog.text
+    assert cache.put_or_log(broken) == frozenset()
+    assert "CorpusBuild team/corpus has an invalid status" in caplog.text
     assert cache.get(CORPUS) is None

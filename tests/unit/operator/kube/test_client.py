@@ -21,7 +21,7 @@ from hatchery_operator.errors import (
     UnreachableError,
     api_error,
 )
-from hatchery_operator.kube.client import JOBS, RUNS, Cluster, ResourceType, kubeconfig_from_environment
+from hatchery_operator.kube.client import TYPES, Cluster, kubeconfig_from_environment
 
 Answer = tuple[int, dict[str, Any], dict[str, str]]
 MANIFEST = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j", "namespace": "n"}}
@@ -104,19 +104,19 @@ def refusal(status: int, reason: str = "", message: str = "no", **headers: str) 
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        (JOBS, "/apis/batch/v1/namespaces/n/jobs/x/status"),
-        (ResourceType("", "v1", "pods", "Pod"), "/api/v1/namespaces/n/pods/x/status"),
-        (RUNS["EvalRun"], "/apis/hatchery.dev/v1alpha1/namespaces/n/evalruns/x/status"),
+        ("Job", "/apis/batch/v1/namespaces/n/jobs/x/status"),
+        ("Pod", "/api/v1/namespaces/n/pods/x/status"),
+        ("EvalRun", "/apis/hatchery.dev/v1alpha1/namespaces/n/evalruns/x/status"),
     ],
 )
-def test_paths(kind: ResourceType, expected: str) -> None:
-    assert kind.path("n", "x", "status") == expected
-    assert kind.path(None) == expected.replace("/namespaces/n", "").removesuffix("/x/status")
+def test_paths(kind: str, expected: str) -> None:
+    assert TYPES[kind].path("n", "x", "status") == expected
+    assert TYPES[kind].path(None) == expected.replace("/namespaces/n", "").removesuffix("/x/status")
 
 
 def test_an_object_is_read_with_the_token_and_the_answer_is_counted(case: Callable[..., Case]) -> None:
     one = case(ok({"metadata": {"name": "j"}}))
-    assert one.run(lambda cluster: cluster.get(JOBS, "n", "j")) == {"metadata": {"name": "j"}}
+    assert one.run(lambda cluster: cluster.get("Job", "n", "j")) == {"metadata": {"name": "j"}}
     [request] = one.server.seen
     assert (request.method, request.path) == ("GET", "/apis/batch/v1/namespaces/n/jobs/j")
     assert request.headers["Authorization"] == "Bearer t1"
@@ -130,11 +130,11 @@ def test_proxies_of_the_environment_are_not_asked_as_they_are_not_for_watches(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     one = case(ok({"metadata": {"name": "j"}}))
-    assert one.run(lambda cluster: cluster.get(JOBS, "n", "j")) == {"metadata": {"name": "j"}}
+    assert one.run(lambda cluster: cluster.get("Job", "n", "j")) == {"metadata": {"name": "j"}}
 
 
 def test_an_object_that_does_not_exist_is_none(case: Callable[..., Case]) -> None:
-    assert case(refusal(404, "NotFound")).run(lambda cluster: cluster.get(JOBS, "n", "j")) is None
+    assert case(refusal(404, "NotFound")).run(lambda cluster: cluster.get("Job", "n", "j")) is None
 
 
 def test_a_listing_goes_page_by_page_and_says_what_its_items_are(case: Callable[..., Case]) -> None:
@@ -144,7 +144,7 @@ def test_a_listing_goes_page_by_page_and_says_what_its_items_are(case: Callable[
     )
 
     async def names(cluster: Cluster) -> list[tuple[str, str]]:
-        return [(item["metadata"]["name"], item["kind"]) async for item in cluster.list(JOBS, None, "x=y", "f=g")]
+        return [(item["metadata"]["name"], item["kind"]) async for item in cluster.list("Job", None, "x=y", "f=g")]
 
     assert one.run(names) == [("a", "Job"), ("b", "Job")]
     first, second = one.server.seen
@@ -166,7 +166,7 @@ def test_an_apply_says_who_applies(case: Callable[..., Case]) -> None:
 
 def test_a_delete_takes_children_along_and_only_the_object_that_is_meant(case: Callable[..., Case]) -> None:
     one = case(ok())
-    one.run(lambda cluster: cluster.delete(JOBS, "n", "j", "u1"))
+    one.run(lambda cluster: cluster.delete("Job", "n", "j", "u1"))
     options = json.loads(one.server.bodies[0])
     assert (options["propagationPolicy"], options["preconditions"]) == ("Background", {"uid": "u1"})
 
@@ -174,7 +174,7 @@ def test_a_delete_takes_children_along_and_only_the_object_that_is_meant(case: C
 @pytest.mark.parametrize("status", [404, 409])
 def test_deleting_what_is_gone_or_another_by_now_is_no_error(case: Callable[..., Case], status: int) -> None:
     one = case(refusal(status, "Conflict"))
-    one.run(lambda cluster: cluster.delete(JOBS, "n", "j", "u1"))
+    one.run(lambda cluster: cluster.delete("Job", "n", "j", "u1"))
     assert one.counted == [("DELETE", status)]
 
 
@@ -211,29 +211,29 @@ def test_a_page_of_a_proxy_in_place_of_an_answer_does_not_end_the_operator(case:
     made.server.page = "<html>sign in</html>"
 
     async def read(cluster: Cluster) -> None:
-        await cluster.get(JOBS, "n", "j")
+        await cluster.get("Job", "n", "j")
 
-    with pytest.raises(UnreachableError, match=r"GET .*/jobs/j: the answer is no JSON: b'<html>sign in"):
+    with pytest.raises(UnreachableError, match=r"GET .*/jobs/j: the response is not JSON: b'<html>sign in"):
         made.run(read)
 
 
 def test_a_busy_server_is_given_the_time_it_asks_for(case: Callable[..., Case]) -> None:
     one = case(refusal(429, **{"Retry-After": "7"}), refusal(503, **{"Retry-After": "3"}), ok({"metadata": {}}))
-    assert one.run(lambda cluster: cluster.get(JOBS, "n", "j")) == {"metadata": {}}
+    assert one.run(lambda cluster: cluster.get("Job", "n", "j")) == {"metadata": {}}
     assert one.slept == [7, 3]
 
 
 def test_a_server_that_asks_for_an_hour_is_left_to_the_queue(case: Callable[..., Case]) -> None:
     one = case(refusal(429, **{"Retry-After": "3600"}))
     with pytest.raises(UnreachableError) as refused:
-        one.run(lambda cluster: cluster.get(JOBS, "n", "j"))
+        one.run(lambda cluster: cluster.get("Job", "n", "j"))
     assert (one.slept, refused.value.retry_after_seconds) == ([], 3600)
 
 
 def test_an_error_of_the_server_is_left_to_the_queue(case: Callable[..., Case]) -> None:
     one = case(refusal(500))
     with pytest.raises(UnreachableError):
-        one.run(lambda cluster: cluster.get(JOBS, "n", "j"))
+        one.run(lambda cluster: cluster.get("Job", "n", "j"))
     assert (one.slept, len(one.server.seen)) == ([], 1)
 
 
@@ -243,7 +243,7 @@ def test_credentials_that_are_refused_are_read_again(case: Callable[..., Case]) 
     async def rotate(cluster: Cluster) -> Any:
         await cluster.ping()
         one.kubeconfig(one.url, token="t2")
-        return await cluster.get(JOBS, "n", "j")
+        return await cluster.get("Job", "n", "j")
 
     assert one.run(rotate) == {"metadata": {}}
     tokens = [request.headers["Authorization"] for request in one.server.seen]
@@ -300,7 +300,7 @@ WRITES = {
     "replace": lambda cluster: cluster.replace(MANIFEST),
     "apply": lambda cluster: cluster.apply(MANIFEST),
     "merge": lambda cluster: cluster.merge(MANIFEST),
-    "delete": lambda cluster: cluster.delete(JOBS, "n", "j"),
+    "delete": lambda cluster: cluster.delete("Job", "n", "j"),
 }
 
 
@@ -313,7 +313,7 @@ def test_a_replica_that_does_not_lead_writes_nothing(case: Callable[..., Case], 
         cluster.guard = closed
         with pytest.raises(NotLeaderError):
             await write(cluster)
-        await cluster.get(JOBS, "n", "j")
+        await cluster.get("Job", "n", "j")
 
     one = case(ok())
     one.run(attempt)

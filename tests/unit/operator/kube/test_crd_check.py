@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import pytest
-from tests.support.operator_cluster import served_schemas
+from tests.support.operator.fake_cluster import served_schemas
 
 from hatchery_api.kinds import KINDS, Kind
 from hatchery_operator.kube.crd_check import missing_fields, outdated

@@ -7,11 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hatchery_operator.domain.backoff import RECONCILE
 from hatchery_operator.errors import OperatorError
 from hatchery_operator.kube.workqueue import (
-    FIRST_BACKOFF_SECONDS,
-    JITTER,
-    LONGEST_BACKOFF_SECONDS,
     SPACING_SECONDS,
     Schedule,
     WorkQueue,
@@ -108,14 +106,14 @@ def test_failures_double_the_wait_up_to_the_longest() -> None:
         waits.append(todo.failed("a", now))
         assert todo.take(now + waits[-1] - 0.001) is None
         now += waits[-1]
-    assert waits == [min(LONGEST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2**n) for n in range(8)]
+    assert waits == [min(RECONCILE.longest_seconds, RECONCILE.first_seconds * 2**n) for n in range(8)]
 
 
 def test_jitter_only_shortens_and_by_its_share() -> None:
     todo = agenda(jitter=1.0)
     todo.add("a", 0)
     todo.take(0)
-    assert todo.failed("a", 0) == FIRST_BACKOFF_SECONDS * (1 - JITTER)
+    assert todo.failed("a", 0) == RECONCILE.first_seconds * (1 - RECONCILE.jitter)
 
 
 def test_a_wait_that_was_asked_for_is_never_shortened() -> None:
@@ -136,7 +134,7 @@ def test_success_forgets_the_failures() -> None:
     todo.done("a", 2, None)
     todo.add("a", 3)
     assert todo.take(3) == "a"
-    assert todo.failed("a", 3) == FIRST_BACKOFF_SECONDS
+    assert todo.failed("a", 3) == RECONCILE.first_seconds
 
 
 def test_news_about_a_key_that_has_just_failed_does_not_shorten_its_wait() -> None:
@@ -146,7 +144,7 @@ def test_news_about_a_key_that_has_just_failed_does_not_shorten_its_wait() -> No
     todo.failed("a", 0)
     todo.add("a", 0.1)
     assert todo.take(0.2) is None
-    assert todo.take(FIRST_BACKOFF_SECONDS) == "a"
+    assert todo.take(RECONCILE.first_seconds) == "a"
 
 
 def test_the_earliest_deadline_counts() -> None:
@@ -245,7 +243,7 @@ def test_a_key_that_fails_is_tried_again_and_others_go_on(error: Exception) -> N
             seen.append(key)
             if seen == ["bad"]:
                 raise error
-            clock.now += FIRST_BACKOFF_SECONDS
+            clock.now += RECONCILE.first_seconds
             if seen.count("bad") == 2:
                 done.set()
 

@@ -4,19 +4,19 @@ import json
 from typing import Any
 
 import pytest
-from tests.support.operator_builders import SPECS, ended, report, run
+from tests.support.operator.builders import SPECS, ended, report, run
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import INPUT_PATH, PERMANENT, ExitCode, JobInput
 from hatchery_api.kinds import KINDS
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.status import InputRecord
-from hatchery_operator.diagnosis.pods import failure
-from hatchery_operator.domain.objects import Manifest, Run
-from hatchery_operator.manifests.attempt import Attempt
-from hatchery_operator.manifests.job import failure_rules, manifests
+from hatchery_operator.diagnosis.pod_exit import first_failure
+from hatchery_operator.domain import Manifest, Run, SpecPaths
+from hatchery_operator.manifests import Attempt, manifests
+from hatchery_operator.manifests.job import failure_rules
 from hatchery_operator.settings import Progress, Settings
-from hatchery_operator.stages.registry import STAGES
+from hatchery_operator.stages import STAGES
 
 SETTINGS = Settings(progress=Progress(service_url="https://hatchery.system.svc:8443"))
 ALL_STAGES = [(kind.kind, stage) for kind in KINDS for stage in kind.stages]
@@ -133,7 +133,7 @@ def action_for(code: int) -> str:
 def test_the_job_controller_and_the_planner_read_exit_codes_alike(code: ExitCode) -> None:
     expected = "FailJob" if code in PERMANENT else "Ignore" if code == ExitCode.INTERRUPTED else "Count"
     assert action_for(code) == expected
-    said = failure([ended(code, report(reason=Reason.STORAGE_ERROR, message="m", artifact=None))])
+    said = first_failure([ended(code, report(reason=Reason.STORAGE_ERROR, message="m", artifact=None))], SpecPaths())
     assert (said is None) == (expected == "Ignore")
     assert said is None or said.permanent == (expected == "FailJob")
 

@@ -4,16 +4,15 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tests.support.network_policies import Endpoint, allowed
-from tests.support.operator_builders import NAMESPACE, manifest
+from tests.support.kube.network_policies import Endpoint, allowed
+from tests.support.operator.builders import NAMESPACE, manifest
 
 from hatchery_api.contract import METRICS_PORT, RENDEZVOUS_PORT
-from hatchery_operator.domain.objects import Manifest, parse_run
-from hatchery_operator.manifests.attempt import Attempt
-from hatchery_operator.manifests.job import manifests
-from hatchery_operator.manifests.network import RUNS_POLICY, runs_policy
+from hatchery_operator.domain import Manifest, parse_run
+from hatchery_operator.manifests import Attempt, manifests, runs_policy
+from hatchery_operator.manifests.network import RUNS_POLICY
 from hatchery_operator.settings import Progress, Settings
-from hatchery_operator.stages.registry import STAGES
+from hatchery_operator.stages import STAGES
 
 SETTINGS = Settings(progress=Progress(service_url="https://operator.hatchery-system.svc:8443"))
 DENY_ALL: Manifest = {

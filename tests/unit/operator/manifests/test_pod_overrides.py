@@ -8,21 +8,17 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tests.support.operator_builders import NOW, SPECS, by_key, finished, manifest
-from tests.support.pod_override_strategies import GOOD_OVERRIDES, GOOD_PLACEMENTS, JUNK, JUNK_PLACEMENTS
+from tests.support.operator.builders import NOW, SPECS, by_key, finished, manifest
+from tests.support.operator.pod_overrides import GOOD_OVERRIDES, GOOD_PLACEMENTS, JUNK, JUNK_PLACEMENTS
 
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.kinds import BY_KIND, KINDS
 from hatchery_api.pod_overrides import ALLOWED_ANNOTATIONS, RESERVED_PATHS, RESERVED_VARIABLES, PodOverrides
-from hatchery_operator.domain.objects import Manifest, parse_run
-from hatchery_operator.domain.observed import Observed
-from hatchery_operator.manifests.attempt import Attempt
-from hatchery_operator.manifests.job import manifests
-from hatchery_operator.manifests.network import ISOLATED_LABEL
-from hatchery_operator.manifests.pod import INPUT_ANNOTATION
-from hatchery_operator.planning.plan import plan
+from hatchery_operator.domain import INPUT_ANNOTATION, ISOLATED_LABEL, Manifest, Observed, parse_run
+from hatchery_operator.manifests import Attempt, manifests
+from hatchery_operator.planning import plan
 from hatchery_operator.settings import Progress, Settings
-from hatchery_operator.stages.registry import STAGES
+from hatchery_operator.stages import STAGES
 
 SETTINGS = Settings(progress=Progress(service_url="https://hatchery.system.svc:8443"))
 STAGES_OF_KINDS = [(kind.kind, stage.name) for kind in KINDS for stage in STAGES[kind.kind]]

@@ -4,18 +4,15 @@ import itertools
 from typing import Any
 
 import pytest
-from tests.support.operator_builders import NOW, by_key, finished, manifest, with_status
+from tests.support.operator.builders import NOW, by_key, finished, manifest, with_status
 
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.status import StageStatus
-from hatchery_operator.domain.objects import Manifest, Run, parse_run
-from hatchery_operator.domain.observed import Observed
-from hatchery_operator.manifests.attempt import Attempt
-from hatchery_operator.manifests.job import manifests
-from hatchery_operator.manifests.resources import misfit
-from hatchery_operator.planning.plan import plan
+from hatchery_operator.domain import Manifest, Observed, Run, parse_run
+from hatchery_operator.manifests import Attempt, manifests, misfit
+from hatchery_operator.planning import plan
 from hatchery_operator.settings import Settings
-from hatchery_operator.stages.registry import STAGES
+from hatchery_operator.stages import STAGES
 
 ENCODE, TRAIN = STAGES["PretrainRun"]
 
@@ -86,14 +83,14 @@ def test_which_devices_a_pod_sees_is_left_to_the_device_plugin(limits: Any, want
 NEVER = [
     # resources, processesPerNode, what the condition says
     ({"limits": {"nvidia.com/mig-1g.10gb": 2}}, "auto", "slices of a GPU (nvidia.com/mig-1g.10gb: 2)"),
-    ({"limits": {"nvidia.com/mig-1g.10gb": 1}}, 2, "ask for one slice, or for whole GPUs"),
+    ({"limits": {"nvidia.com/mig-1g.10gb": 1}}, 2, "request one slice, or whole GPUs"),
     ({"limits": {"nvidia.com/gpu.shared": 2}}, "auto", "slices of a GPU"),
-    ({"limits": {"nvidia.com/mig-large": 1}}, "auto", "is no MIG profile"),
+    ({"limits": {"nvidia.com/mig-large": 1}}, "auto", "is not a MIG profile"),
     ({"limits": {"nvidia.com/gpu": 2}}, 4, "lower spec.parallelism.processesPerNode"),
     ({"limits": {"nvidia.com/gpu": 1, "nvidia.com/mig-1g.10gb": 1}}, 1, "one type of device"),
     ({"limits": {"nvidia.com/gpu": 1, "amd.com/gpu": 1}}, 1, "amd.com/gpu, nvidia.com/gpu"),
-    ({"limits": {"nvidia.com/gpu": "500m"}}, "auto", "no whole number"),
-    ({"requests": {"nvidia.com/gpu": 1}}, "auto", "write nvidia.com/gpu in limits only"),
+    ({"limits": {"nvidia.com/gpu": "500m"}}, "auto", "not a whole number"),
+    ({"requests": {"nvidia.com/gpu": 1}}, "auto", "set nvidia.com/gpu in limits only"),
     ({"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": 2}}, "auto", "cannot be overcommitted"),
 ]
 
@@ -121,7 +118,7 @@ def test_devices_of_the_operators_settings_count_as_well() -> None:
     run = parse_run(manifest("PretrainRun"))
     assert told(run, settings)["HATCHERY_PROCESSES_PER_NODE"] == "4"
     several = parse_run(manifest("PretrainRun", parallelism={"processesPerNode": 8}))
-    assert "8 processes need as many devices" in words(several, settings)
+    assert "8 processes need one device each" in words(several, settings)
 
 
 @pytest.mark.parametrize("kind", STAGES)

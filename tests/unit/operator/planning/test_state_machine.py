@@ -27,28 +27,26 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.support.operator_builders import NAMESPACE, NOW, manifest, with_status
-from tests.support.operator_cluster import CrashError
-from tests.support.operator_model import Fault, ModelCluster, Outcome
+from tests.support.operator.builders import NAMESPACE, NOW, manifest, with_status
+from tests.support.operator.fake_cluster import CrashError
+from tests.support.operator.model_cluster import Fault, ModelCluster, Outcome
 
 from hatchery_api.conditions import ConditionType
 from hatchery_api.placement import Retry
 from hatchery_api.status import StageState
 from hatchery_operator.controller import reconciler as reconcile
 from hatchery_operator.controller.handlers import take_job, take_run
+from hatchery_operator.controller.observe import referenced_keys
 from hatchery_operator.controller.reconciler import Reconciler
-from hatchery_operator.domain.objects import Key, Manifest, Run, parse_run, rfc3339
+from hatchery_operator.domain import QUEUE_LABEL, Key, Manifest, Run, backoff, parse_run, rfc3339
 from hatchery_operator.errors import ApiError, OperatorError, RefusedError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
-from hatchery_operator.kube.crd_check import Definitions
+from hatchery_operator.kube.crd_check import CrdCheck
 from hatchery_operator.kube.resync import Resync
-from hatchery_operator.kube.workqueue import LONGEST_BACKOFF_SECONDS
-from hatchery_operator.manifests.job import QUEUE_LABEL
 from hatchery_operator.planning import plan
 from hatchery_operator.settings import Settings
-from hatchery_operator.stages.registry import references
-from hatchery_operator.telemetry.health import Pulse
+from hatchery_operator.stages import references
 from hatchery_operator.telemetry.metrics import Metrics
 
 KINDS: Final = {"corpus": "CorpusBuild", "tokenizer": "TokenizerBuild", "model": "PretrainRun", "eval": "EvalRun"}
@@ -102,7 +100,7 @@ class Operator(RuleBasedStateMachine):
         self.cluster = ModelCluster()
         self.cluster.clock = rfc3339(self.now)
         self.metrics = Metrics()
-        self.definitions = Definitions(cast("Cluster", self.cluster), self.metrics)
+        self.crd_check = CrdCheck(cast("Cluster", self.cluster), self.metrics.crd_outdated)
         for name in list(KINDS)[:ready]:
             self.cluster.add_finished(KINDS[name], name)
         name = list(KINDS)[ready]
@@ -124,7 +122,7 @@ class Operator(RuleBasedStateMachine):
     def restart(self) -> None:
         """It dies and comes back with the cluster as it is and nothing else."""
         self.cluster.fault = (0, "none")
-        self.cache = Cache()
+        self.cache = Cache(referenced_keys)
         self.reconciler = self.made(self.cache)
         for stream in self.cluster.events.values():
             stream.clear()
@@ -132,9 +130,8 @@ class Operator(RuleBasedStateMachine):
             cast("Cluster", self.cluster),
             self.cache,
             namespaces=[],
-            metrics=self.metrics,
-            definitions=self.definitions,
-            pulse=Pulse(lambda: 0.0, lambda: 0.0, last_beat=0.0),
+            check_crds=self.crd_check.check,
+            report=self.metrics.resynced,
             wake=self.wake,
         )
         self.do(resync.load())
@@ -146,7 +143,7 @@ class Operator(RuleBasedStateMachine):
             cache,
             Settings(),
             metrics=self.metrics,
-            definitions=self.definitions,
+            crd_check=self.crd_check,
             now=lambda: self.now,
             wake=self.wake,
         )
@@ -172,16 +169,6 @@ class Operator(RuleBasedStateMachine):
     def one_known(self, data: st.DataObject) -> str:
         return data.draw(st.sampled_from(self.known()))
 
-    def resync(self) -> Resync:
-        return Resync(
-            cast("Cluster", self.cluster),
-            self.cache,
-            namespaces=[],
-            metrics=self.metrics,
-            pulse=Pulse(lambda: 0.0, lambda: 0.0, last_beat=0.0),
-            wake=lambda _key: None,
-        )
-
     @rule(stream=st.sampled_from(["runs", "jobs"]), most=st.integers(1, 9))
     def hear(self, stream: str, most: int) -> None:
         """A watch tells some of what has happened; those of runs and Jobs know nothing of each other."""
@@ -206,7 +193,7 @@ class Operator(RuleBasedStateMachine):
             self.cluster.fault = (0, "none")
 
     def pass_over(self, name: str, reconciler: Reconciler | None = None) -> float | None:
-        key, again = Key(KINDS[name], NAMESPACE, name), LONGEST_BACKOFF_SECONDS
+        key, again = Key(KINDS[name], NAMESPACE, name), backoff.RECONCILE.longest_seconds
         if not reconciler:
             self.due.pop(key, None)
         with suppress(OperatorError):
@@ -371,7 +358,7 @@ class Operator(RuleBasedStateMachine):
                 return
             if not due:
                 pauses -= 1
-                self.time_passes(round(LONGEST_BACKOFF_SECONDS))
+                self.time_passes(round(backoff.RECONCILE.longest_seconds))
         raise AssertionError(f"it never settles: {self.cluster.writes[-8:]}")
 
     @rule()
@@ -473,12 +460,12 @@ def runner() -> Iterator[None]:
     """One event loop for all passes, no log, and definitions that are never compared: all three would take long."""
     logging.disable(logging.ERROR)
     with asyncio.Runner() as Operator.runner, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Definitions, "check", all_well)
+        patch.setattr(CrdCheck, "check", all_well)
         yield
     logging.disable(logging.NOTSET)
 
 
-async def all_well(_: Definitions) -> None:
+async def all_well(_: CrdCheck) -> None:
     """Nothing is outdated."""
 
 
@@ -493,7 +480,7 @@ def act_before_the_intent_is_written(patch: pytest.MonkeyPatch) -> None:
         run = self._cache.get(key)
         if run is None:
             return None
-        decided = plan.plan(run, await self._observe(run), self._settings)
+        decided = plan(run, await self._observe(run), self._settings)
         await self._act(run, decided)
         await self._write_status(run, decided)
         return decided.requeue_after
@@ -506,7 +493,7 @@ def derive_the_end_from_the_jobs(patch: pytest.MonkeyPatch) -> None:
         if run.status.completion_time:
             last = run.status.stages[-1].model_copy(update={"state": "Pending"})
             run = with_status(run, completion_time=None, stages=[*run.status.stages[:-1], last])
-        return plan.plan(run, *args)
+        return plan(run, *args)
 
     patch.setattr(reconcile, "plan", forgetful)
 
@@ -514,7 +501,7 @@ def derive_the_end_from_the_jobs(patch: pytest.MonkeyPatch) -> None:
 def retry_without_budget(patch: pytest.MonkeyPatch) -> None:
     def generous(run: Run, *args: Any) -> Any:
         retry = Retry(max_attempts=20, backoff="30s")
-        return plan.plan(replace(run, spec=run.spec.model_copy(update={"retry": retry})) if run.spec else run, *args)
+        return plan(replace(run, spec=run.spec.model_copy(update={"retry": retry})) if run.spec else run, *args)
 
     patch.setattr(reconcile, "plan", generous)
 
@@ -523,7 +510,7 @@ def say_the_time_in_every_status(patch: pytest.MonkeyPatch) -> None:
     count = itertools.count()
 
     def restless(run: Run, *args: Any) -> Any:
-        decided = plan.plan(run, *args)
+        decided = plan(run, *args)
         return replace(decided, status=decided.status.model_copy(update={"current_stage": f"at {next(count)}"}))
 
     patch.setattr(reconcile, "plan", restless)

@@ -12,10 +12,10 @@ import pytest
 
 from hatchery_api.contract import TrainerStatus
 from hatchery_api.status import ProgressMetric
-from hatchery_operator.domain.labels import status_path
+from hatchery_operator.domain import status_path
 from hatchery_operator.progress import receiver as progress
-from hatchery_operator.progress.certificate import make_certificate
 from hatchery_operator.progress.receiver import Identity, ProgressReceiver, Received
+from hatchery_operator.progress.tls import make_certificate
 
 PATH = status_path("team", "pretrainruns", "tiny")
 BODY = {"trainerStatus": {"progressPercentage": 45, "metrics": [{"name": "loss", "value": "3.25"}]}}
@@ -243,7 +243,7 @@ def test_there_is_nothing_else_to_ask_for(endpoint, path, method, expected):
 
 def test_what_is_remembered_stays_bounded(monkeypatch):
     monkeypatch.setattr(progress, "CACHE_ENTRIES", 3)
-    remembered = progress._Remembered(lambda: 0.0)
+    remembered = progress._ExpiringCache(lambda: 0.0)
     for n in range(10):
         remembered.put(f"k{n}", n)
     assert [n for n in range(10) if remembered.knows(f"k{n}")] == [7, 8, 9]

@@ -8,12 +8,13 @@ from datetime import timedelta
 from typing import Any, cast
 
 import pytest
-from tests.support.operator_builders import NAMESPACE, NOW, manifest
-from tests.support.operator_cluster import FakeCluster
-from tests.support.virtual_time import pass_time, run_virtually
+from tests.support.operator.builders import NAMESPACE, NOW, manifest
+from tests.support.operator.fake_cluster import FakeCluster
+from tests.support.operator.virtual_time import pass_time, run_virtually
 
 from hatchery_api.contract import TrainerStatus
-from hatchery_operator.domain.objects import Key, Manifest, key_of
+from hatchery_operator.controller.observe import referenced_keys
+from hatchery_operator.domain import Key, Manifest, key_of
 from hatchery_operator.errors import UnreachableError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
@@ -56,7 +57,7 @@ class Replica:
 
     def __init__(self, cluster: Watched, skew: float = 0.0) -> None:
         self.cluster, self.skew = cluster, skew
-        self.cache = Cache()
+        self.cache = Cache(referenced_keys)
         loop = asyncio.get_running_loop()
         self.writer = ProgressWriter(
             cast("Cluster", cluster),
@@ -221,7 +222,7 @@ def test_a_failed_write_costs_one_report_and_nothing_is_kept_of_runs_that_are_go
         one.cache.remove(key)
         one.writer.notice(key)
         await pass_time(60)
-        assert (one.writer._waiting, one.writer._shown) == ({}, {})
+        assert (one.writer._pending, one.writer._last_writes) == ({}, {})
 
     play(scenario)
 

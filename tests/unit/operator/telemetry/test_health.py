@@ -25,9 +25,9 @@ def test_all_is_well() -> None:
     [
         (pulse(last_beat=NOW - 60), "event loop lags"),
         (pulse(lag_seconds=45), "event loop lags"),
-        (pulse(success=NOW - 301), "no good answer of the API server for 301 s"),
-        (pulse(success=NOW - 101, last_refusal=NOW - 3), "refuses our credentials for 101 s"),
-        (pulse(waited=301), "no worker has ended a pass for 301 s"),
+        (pulse(success=NOW - 301), "no successful API server response for 301 s"),
+        (pulse(success=NOW - 101, last_rejection=NOW - 3), "rejected the operator's credentials for 101 s"),
+        (pulse(waited=301), "no reconcile has finished for 301 s"),
         (pulse(misses=3), "watches missed changes"),
     ],
 )
@@ -41,8 +41,8 @@ def test_each_sign_of_trouble_is_named(sick: Pulse, words: str) -> None:
     [
         pulse(last_beat=NOW - 20),
         pulse(success=NOW - 299),
-        pulse(success=NOW - 99, last_refusal=NOW),
-        pulse(success=NOW - 200, last_refusal=NOW - 201),
+        pulse(success=NOW - 99, last_rejection=NOW),
+        pulse(success=NOW - 200, last_rejection=NOW - 201),
         pulse(misses=2),
     ],
 )
@@ -67,7 +67,7 @@ def test_probes() -> None:
     assert ask(health_app(state, lambda: NOW), "/readyz")[:2] == (200, "ok")
     status, text, _ = ask(health_app(state, lambda: NOW + 400), "/healthz")
     assert status == 503
-    assert "no good answer" in text
+    assert "no successful API server response" in text
 
 
 def test_metrics_page() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 
-from hatchery_operator.telemetry.logs import JsonFormatter, add_subject, begin_subject
+from hatchery_operator.telemetry.logs import JsonFormatter, add_log_context, set_log_context
 
 
 def line(**extra: object) -> dict[str, object]:
@@ -34,10 +34,10 @@ def test_an_exception_is_in_its_line() -> None:
 
 def test_every_line_of_a_pass_says_what_it_is_about_and_those_of_another_pass_do_not() -> None:
     async def one_pass(name: str, other: asyncio.Event, mine: asyncio.Event) -> dict[str, object]:
-        begin_subject(kind="EvalRun", name=name, reconcile=name * 2)
+        set_log_context(kind="EvalRun", name=name, reconcile=name * 2)
         mine.set()
         await other.wait()
-        add_subject(attempt=3)
+        add_log_context(attempt=3)
         return line()
 
     async def two_passes() -> list[dict[str, object]]:

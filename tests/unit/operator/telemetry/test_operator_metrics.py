@@ -1,7 +1,7 @@
 """What the parts of the operator put on its page of metrics."""
 
 import pytest
-from tests.support.operator_builders import manifest
+from tests.support.operator.builders import manifest
 
 from hatchery_operator.__main__ import Operator
 from hatchery_operator.settings import LeaderElection, Settings

@@ -11,13 +11,12 @@ pytest.importorskip("huggingface_hub")
 
 import torch
 from huggingface_hub import HfApi
-from tests.support.hub_client import served
+from tests.support.jobs.hub_client import served
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.resources.pretrain.model import HubRevisionSource
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import HubRevisionSource, PretrainRunSpec
 from hatchery_jobs.hub.push import push_folder, push_once
 from hatchery_jobs.pretrain.checkpoint import publish as module
 from hatchery_jobs.pretrain.checkpoint.publish import (

@@ -8,12 +8,12 @@ pytest.importorskip("huggingface_hub")
 
 import torch
 from huggingface_hub import HfApi
-from tests.support.hub_client import served
+from tests.support.jobs.hub_client import served
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode
 from hatchery_api.placement import Hub
-from hatchery_api.resources.pretrain.model import HubRevisionSource
+from hatchery_api.resources.pretrain import HubRevisionSource
 from hatchery_jobs.hub.push import push_once
 from hatchery_jobs.pretrain.checkpoint.publish import state_branch, state_tag, tag_of
 from hatchery_jobs.pretrain.checkpoint.resume import fetch_checkpoint

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.tokens import write_store
+from tests.support.jobs.tokens import write_store
 
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.data.feed import StoreFeed, corpus_weights
 from hatchery_jobs.pretrain.data.sampler import BLOCK, Mixture, SequenceOrder, Turns, quotas
 from hatchery_jobs.runtime.errors import SpecError

@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from tests.support.texts import documents
+from tests.support.jobs.texts import documents
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain import encode

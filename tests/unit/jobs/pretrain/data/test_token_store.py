@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.tokens import EOS, write_store
+from tests.support.jobs.tokens import EOS, write_store
 
 from hatchery_jobs.pretrain.data.feed import StoreFeed
-from hatchery_jobs.pretrain.data.index import token_type
-from hatchery_jobs.pretrain.data.token_store import stream_positions
+from hatchery_jobs.pretrain.data.token_store import stream_positions, token_type
 
 SETTINGS = settings(max_examples=40, deadline=None)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.support.training_loop import train, train_together
+from tests.support.jobs.training_loop import train, train_together
 
 from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS
 from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
@@ -68,7 +68,7 @@ def test_one_run_goes_from_parts_on_two_workers_to_one_and_back(orders, alone):
         signs = order.signs.parent / f"legs-signs{leg}"
         signs.mkdir()
         part = order.model_copy(update={"job": job, "signs": signs})
-        module = "hatchery_jobs.pretrain.training.loop" if last == 12 else "tests.support.ending_worker"
+        module = "hatchery_jobs.pretrain.training.loop" if last == 12 else "tests.support.jobs.ending_worker"
         train_together(part, workers, module)
     assert losses(order) == pytest.approx(losses(alone), abs=1e-5)
     assert torch.allclose(parameters(order), parameters(alone), atol=1e-5)

@@ -8,7 +8,7 @@ from tests.support.hub_server import HubServer
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.placement import Hub
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.hub.push import push_folder
 from hatchery_jobs.pretrain.model.weights import find_weights
 from hatchery_jobs.runtime.context import Context

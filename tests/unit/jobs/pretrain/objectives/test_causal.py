@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.support.objective_feeds import SPECIAL, ListFeed, objective_spec, small_vocabulary
+from tests.support.jobs.objective_feeds import SPECIAL, ListFeed, objective_spec, small_vocabulary
 
 from hatchery_jobs.pretrain.model.config import ModelConfig
 from hatchery_jobs.pretrain.objectives.base import IGNORED

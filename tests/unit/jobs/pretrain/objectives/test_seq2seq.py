@@ -7,9 +7,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.objective_feeds import SPECIAL, ListFeed, ListPairs, library_rows, objective_spec, small_vocabulary
+from tests.support.jobs.objective_feeds import (
+    SPECIAL,
+    ListFeed,
+    ListPairs,
+    library_rows,
+    objective_spec,
+    small_vocabulary,
+)
 
-from hatchery_api.resources.pretrain.objective import Seq2seq
+from hatchery_api.resources.pretrain import Seq2seqSpec
 from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, row_tokens, target_tokens
 from hatchery_jobs.pretrain.model.config import resolve_shape
 from hatchery_jobs.pretrain.objectives.base import IGNORED
@@ -66,7 +73,7 @@ def test_a_row_is_as_long_as_t5_makes_it(sequence, row, target):
 
 @given(sequence=st.integers(8, 400), density=st.floats(0.05, 0.9), mean=st.floats(1, 10))
 def test_the_longest_row_that_fits_is_taken(sequence, density, mean):
-    spec = Seq2seq(noise_density=density, mean_span_tokens=mean)
+    spec = Seq2seqSpec(noise_density=density, mean_span_tokens=mean)
     fits = [
         n
         for n in range(2, 2 * sequence)

@@ -10,10 +10,9 @@ import pytest
 import yaml
 
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.resources.pretrain.result import Loss, PretrainResult
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import Loss, PretrainResult, PretrainRunSpec
 from hatchery_api.status import InputRecord
-from hatchery_jobs.pretrain.data.index import CorpusIndex, Shard, SplitIndex, TokenIndex
+from hatchery_jobs.pretrain.data.token_store import CorpusIndex, Shard, SplitIndex, TokenIndex
 from hatchery_jobs.pretrain.record import event_log as timeline
 from hatchery_jobs.pretrain.record.event_log import TIMELINE, Timeline
 from hatchery_jobs.pretrain.report.pages import write_pages
@@ -170,7 +169,7 @@ def test_numbers_data_and_texts_are_those_of_the_run(folder):
     page = Page(pages(folder)["report.html"])
     tiles = dict(zip(page.texts["span"], page.texts["b"], strict=False))
     assert (tiles["Parameters"], tiles["Trained on"], tiles["Epochs"]) == ("111,000,000", "2,560", "0.50")
-    assert (tiles["Validation loss"], tiles["Validation perplexity"]) == ("2.0000", "7.39")
+    assert (tiles["Validation loss"], tiles["Validation perplexity"]) == ("2.000", "7.389")
     cells = page.texts["td"]
     at = cells.index("code")
     assert cells[at : at + 4] == ["code", "75.0%", "1,000", "cdcdcdcdcdcd"]
@@ -240,7 +239,7 @@ def test_the_card_shows_curve_data_texts_limits_and_licence(folder):
     ]
     assert "![Loss by update](loss.svg)" in text
     assert "| code | 75.0% | 1,000 | `cdcdcdcdcdcd` |" in text
-    assert "| 40 | 2.0000 | 2.0000 | 1.0000 |" in text
+    assert "| 40 | 2.000 | 2.000 | 1.000 |" in text
     assert "def <b>( # after 40 ` ` `" in text  # its backticks do not end the block
     assert "after 30" not in text
     assert text.count("```") % 2 == 0

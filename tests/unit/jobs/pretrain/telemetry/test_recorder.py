@@ -8,7 +8,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import HubTarget, JobInput, Output
-from hatchery_api.resources.pretrain.spec import PretrainRunSpec
+from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
 from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
 from hatchery_jobs.pretrain.record.event_log import TIMELINE, read_timeline, restarts

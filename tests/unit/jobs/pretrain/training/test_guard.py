@@ -5,7 +5,7 @@ import math
 import pytest
 
 from hatchery_api.conditions import Reason
-from hatchery_api.resources.pretrain.guard import Guard, LossSpike
+from hatchery_api.resources.pretrain import Guard, LossSpike
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.pretrain.training.guard import hopeless, judge, left_out, taken
 

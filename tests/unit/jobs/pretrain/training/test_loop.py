@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.support.training_loop import train
+from tests.support.jobs.training_loop import train
 
 from hatchery_api import __version__
 from hatchery_api.conditions import Reason

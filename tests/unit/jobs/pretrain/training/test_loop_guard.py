@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tests.support.training_loop import train
+from tests.support.jobs.training_loop import train
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, BertModel
 from transformers.activations import ACT2FN
 
-from hatchery_api.resources.pretrain.spec import Optimizer
+from hatchery_api.resources.pretrain import Optimizer
 from hatchery_jobs.pretrain.data.vocabulary import SpecialIds
 from hatchery_jobs.pretrain.model.config import ModelConfig
 from hatchery_jobs.pretrain.training.model_factory import build_model, sinusoids

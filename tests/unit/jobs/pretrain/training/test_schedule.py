@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from hatchery_api.resources.pretrain.spec import Schedule
+from hatchery_api.resources.pretrain import ScheduleSpec
 from hatchery_jobs.pretrain.training.schedule import learning_rate
 
 
 def schedule(**changes):
-    return Schedule(**{"steps": 101, "warmup_steps": 10, "peak_lr": 1.0, "min_lr": 0.1} | changes)
+    return ScheduleSpec(**{"steps": 101, "warmup_steps": 10, "peak_lr": 1.0, "min_lr": 0.1} | changes)
 
 
 @pytest.mark.parametrize(
