@@ -1,4 +1,4 @@
-"""Runs one stage: reads the JobInput, calls the stage, pushes to the Hub, and reports how it ended."""
+"""Runs one stage: reads the JobInput, calls the stage function, pushes to the Hub, and reports the outcome."""
 
 import json
 import os
@@ -27,17 +27,17 @@ from hatchery_jobs.runtime.progress import ProgressReporter, serve_metrics
 
 
 def load_job(path: Path) -> JobInput[Any]:
-    """The pod's input.
+    """Reads the pod's input.
 
     Raises:
-        SpecError: it is of another version, of an unknown kind, or its spec is refused.
+        SpecError: its API version differs from this image's, or its spec is invalid.
     """
     data = json.loads(path.read_text())
     if data.get("apiVersion") != API_VERSION:
         raise SpecError(
             Reason.INVALID_SPEC,
-            f"{path}: the operator speaks {data.get('apiVersion')}, this image {API_VERSION}; "
-            "use an image of the operator's version in spec.image",
+            f"{path}: the operator uses {data.get('apiVersion')}, this image {API_VERSION}; set spec.image to an image "
+            "of the operator's version",
         )
     kind = BY_KIND[data["kind"]]
     try:
@@ -49,14 +49,18 @@ def load_job(path: Path) -> JobInput[Any]:
 
 
 def run(job: JobInput[Any], stop: threading.Event, scratch: Path) -> Report:
-    """Runs the stage and the push; errors of known kinds become the report's reason and message."""
+    """Runs the stage, pushes its artifact and returns the report.
+
+    Raises:
+        JobError: the stage or the push failed.
+    """
     started = time.monotonic()
     kind = BY_KIND[job.kind]
     module = import_module(f"hatchery_jobs.{kind.package}.{kind.job(job.stage).module}")
     stage: Callable[[Context[Any]], Outcome] = module.run
     context = Context(job=job, progress=ProgressReporter(job.stage), scratch=scratch, stop=stop)
     outcome = stage(context)
-    first_pod = int(os.environ.get("HATCHERY_NODE_INDEX") or 0) == 0  # the others of a gang end with the same artifact
+    first_pod = int(os.environ.get("HATCHERY_NODE_INDEX") or 0) == 0  # all pods of a gang return the same artifact
     report = Report(
         reason=Reason.COMPLETED,
         artifact=outcome.artifact,
@@ -87,15 +91,15 @@ def _push(job: JobInput[Any], outcome: Outcome) -> HubRevision | None:
 
 
 def failure(error: BaseException) -> tuple[Report, ExitCode]:
-    """Report and exit code of an error; secrets go before a text is cut, which would leave half of one."""
+    """Report and exit code of an error; texts are redacted before they are cut, which could leave half a secret."""
     if isinstance(error, JobError):
         return Report(reason=error.reason, message=redact(error.message)), error.exit_code
     if isinstance(error, MemoryError):
         known: JobError = RetryableError(
-            Reason.OUT_OF_MEMORY, "out of memory; raise spec.placement.resources.limits.memory or take smaller batches"
+            Reason.OUT_OF_MEMORY, "out of memory; raise spec.placement.resources.limits.memory or use smaller batches"
         )
     elif isinstance(error, UnicodeDecodeError):
-        known = DataError(Reason.UNREADABLE_INPUT, f"text that is not {error.encoding}: {error}")
+        known = DataError(Reason.UNREADABLE_INPUT, f"text is not valid {error.encoding}: {error}")
     else:
         trace = redact("".join(traceback.format_exception(error)))
         return Report(reason=Reason.ATTEMPT_FAILED, message=trace[-2000:]), ExitCode.RETRY
@@ -115,12 +119,12 @@ def main(input_path: Path) -> int:
             serve_metrics(int(os.environ.get("HATCHERY_METRICS_PORT", METRICS_PORT)))
         with tempfile.TemporaryDirectory(prefix="hatchery-") as scratch:
             report, code = run(job, stop, Path(scratch)), ExitCode.DONE
-    except Exception as error:  # noqa: BLE001 - every end is reported, and the exit code says which
+    except Exception as error:  # noqa: BLE001 - every error becomes a report and an exit code
         report, code = failure(error)
         if not isinstance(error, JobError):
             log("error", trace=traceback.format_exc())
     if stop.is_set() and code == ExitCode.RETRY:
-        report, code = failure(Interrupted("the pod was asked to end; the next one goes on"))
+        report, code = failure(Interrupted("the pod received SIGTERM; the next one resumes"))
     report = report.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
     log("ended", reason=report.reason, message=report.message, exitCode=int(code), seconds=report.seconds)
     write_termination_message(report)
@@ -128,7 +132,7 @@ def main(input_path: Path) -> int:
 
 
 def write_termination_message(report: Report) -> None:
-    """Leaves the shortened report where Kubernetes picks it up; outside a pod there is no such place."""
+    """Writes the shortened report to the termination message file; outside a pod it may not exist."""
     path = Path(os.environ.get("HATCHERY_REPORT_PATH", REPORT_PATH))
     try:
         path.write_text(report.termination_message())
