@@ -25,6 +25,9 @@ from hatchery_jobs.runtime.errors import DataError, Interrupted, JobError, Retry
 from hatchery_jobs.runtime.logs import bind, log, redact
 from hatchery_jobs.runtime.progress import ProgressReporter, serve_metrics
 
+Push = Callable[..., HubRevision]
+"""`hatchery_jobs.hub.push_folder`; passed in, because the Hub's package imports this one."""
+
 
 def load_job(path: Path) -> JobInput[Any]:
     """Reads the pod's input.
@@ -48,7 +51,7 @@ def load_job(path: Path) -> JobInput[Any]:
         raise SpecError(Reason.INVALID_SPEC, f"{where}: {first['msg']}; change it in the {kind.kind}") from error
 
 
-def run(job: JobInput[Any], stop: threading.Event, scratch: Path) -> Report:
+def run(job: JobInput[Any], stop: threading.Event, scratch: Path, push: Push) -> Report:
     """Runs the stage, pushes its artifact and returns the report.
 
     Raises:
@@ -65,7 +68,7 @@ def run(job: JobInput[Any], stop: threading.Event, scratch: Path) -> Report:
         reason=Reason.COMPLETED,
         artifact=outcome.artifact,
         result=outcome.result.wire(),
-        hub=_push(job, outcome) if first_pod else None,
+        hub=_push(job, outcome, push) if first_pod else None,
         cached=outcome.cached,
         seconds=round(time.monotonic() - started, 3),
     )
@@ -74,13 +77,11 @@ def run(job: JobInput[Any], stop: threading.Event, scratch: Path) -> Report:
     return report
 
 
-def _push(job: JobInput[Any], outcome: Outcome) -> HubRevision | None:
+def _push(job: JobInput[Any], outcome: Outcome, push: Push) -> HubRevision | None:
     stage = BY_KIND[job.kind].job(job.stage)
     if job.spec.hub is None or stage.repo_type is None:
         return None
-    from hatchery_jobs.hub import push_folder
-
-    return push_folder(
+    return push(
         outcome.folder,
         job.spec.hub,
         endpoint=job.hub.endpoint,
@@ -106,8 +107,8 @@ def failure(error: BaseException) -> tuple[Report, ExitCode]:
     return Report(reason=known.reason, message=redact(known.message)), known.exit_code
 
 
-def main(input_path: Path) -> int:
-    """Entry point of every pod; the exit code is an `ExitCode`."""
+def main(input_path: Path, push: Push) -> int:
+    """Entry point of every pod; returns an `ExitCode`."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     started = time.monotonic()
@@ -118,13 +119,13 @@ def main(input_path: Path) -> int:
         if not BY_KIND[job.kind].job(job.stage).serves_metrics:
             serve_metrics(int(os.environ.get("HATCHERY_METRICS_PORT", METRICS_PORT)))
         with tempfile.TemporaryDirectory(prefix="hatchery-") as scratch:
-            report, code = run(job, stop, Path(scratch)), ExitCode.DONE
+            report, code = run(job, stop, Path(scratch), push), ExitCode.DONE
     except Exception as error:  # noqa: BLE001 - every error becomes a report and an exit code
         report, code = failure(error)
         if not isinstance(error, JobError):
             log("error", trace=traceback.format_exc())
     if stop.is_set() and code == ExitCode.RETRY:
-        report, code = failure(Interrupted("the pod received SIGTERM; the next one resumes"))
+        report, code = failure(Interrupted("the pod received SIGTERM; the next one continues"))
     report = report.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
     log("ended", reason=report.reason, message=report.message, exitCode=int(code), seconds=report.seconds)
     write_termination_message(report)

@@ -40,7 +40,7 @@ def job(tmp_path, monkeypatch):
         } | changes
         path = tmp_path / "job.json"
         path.write_text(json.dumps(data))
-        code = run.main(path)
+        code = run.main(path, pytest.fail)
         return code, Report.model_validate_json((tmp_path / "report").read_text())
 
     return start
