@@ -9,7 +9,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.hub import check_writable
 from hatchery_jobs.pretrain.data import TokenStore, Vocabulary
-from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS
+from hatchery_jobs.pretrain.launcher import CHECKPOINTS
 from hatchery_jobs.pretrain.model import ModelConfig, model_config
 from hatchery_jobs.runtime import Context, DataError, RetryableError, SpecError, log
 

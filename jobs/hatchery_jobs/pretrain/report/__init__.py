@@ -9,9 +9,7 @@ from pathlib import Path
 from hatchery_api.contract import JobInput
 from hatchery_api.resources.pretrain import PretrainResult, PretrainRunSpec
 from hatchery_jobs.pretrain.data import TokenIndex
-from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
-from hatchery_jobs.pretrain.record.event_log import TIMELINE, read_timeline
-from hatchery_jobs.pretrain.record.sample_log import SAMPLES, read_samples
+from hatchery_jobs.pretrain.record import CURVE, SAMPLES, TIMELINE, read_curve, read_samples, read_timeline
 from hatchery_jobs.pretrain.report.card import model_card
 from hatchery_jobs.pretrain.report.data import CURVE_PICTURE, REPORT, ReportData
 from hatchery_jobs.pretrain.report.html import loss_chart, report_html

@@ -8,8 +8,7 @@ from hatchery_api.format import counted
 from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.model import MODEL_FAMILIES
 from hatchery_jobs.pretrain.objectives import objective_info
-from hatchery_jobs.pretrain.record.curve import CURVE
-from hatchery_jobs.pretrain.record.sample_log import SAMPLES
+from hatchery_jobs.pretrain.record import CURVE, SAMPLES
 from hatchery_jobs.pretrain.report.data import CURVE_PICTURE, REPORT, ReportData
 from hatchery_jobs.pretrain.report.markup import markdown_table
 

@@ -8,8 +8,7 @@ from hatchery_api.contract import JobInput
 from hatchery_api.format import counted, significant
 from hatchery_api.resources.pretrain import PretrainResult, PretrainRunSpec, TrainingCorpus
 from hatchery_jobs.pretrain.data import TokenIndex
-from hatchery_jobs.pretrain.record import event_log as timeline
-from hatchery_jobs.pretrain.record.sample_log import Sample
+from hatchery_jobs.pretrain.record import EventLine, Sample
 
 REPORT: Final = "report.html"
 """Name of the report in the model's folder, and of the one with times in the run's record."""
@@ -43,7 +42,7 @@ class ReportData:
     """Losses by update."""
     samples: Sequence[Sample] = ()
     """Texts the model generated."""
-    lines: Sequence[timeline.Line] = ()
+    lines: Sequence[EventLine] = ()
     """The timeline; empty for the artifact."""
 
     @property

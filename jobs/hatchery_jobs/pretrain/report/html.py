@@ -14,8 +14,7 @@ import yaml
 from hatchery_api.contract import stage_spec
 from hatchery_jobs.pretrain.model import MODEL_FAMILIES
 from hatchery_jobs.pretrain.objectives import objective_info
-from hatchery_jobs.pretrain.record import event_log as timeline
-from hatchery_jobs.pretrain.record.sample_log import Sample
+from hatchery_jobs.pretrain.record import Event, Sample, restarts, restarts_by_cause
 from hatchery_jobs.pretrain.report.charts import STYLE, Chart, Line, Mark, label
 from hatchery_jobs.pretrain.report.data import ReportData, evenly_spaced
 from hatchery_jobs.pretrain.report.markup import escape, html_table
@@ -95,7 +94,7 @@ def _tiles(report: ReportData) -> str:
         "Tokens per second": None if result.tokens_per_second is None else label(result.tokens_per_second),
         "Model FLOPs utilization": None if result.mfu is None else f"{result.mfu:.1%}",
         "Goodput": None if result.goodput is None else f"{result.goodput:.1%}",
-        "Restarts": str(len(timeline.restarts(report.lines))) if report.lines else None,
+        "Restarts": str(len(restarts(report.lines))) if report.lines else None,
     }
     facts |= {name: value for name, value in timed.items() if value is not None}
     return f'<div class="tiles">{"".join(_tile(name, value) for name, value in facts.items())}</div>'
@@ -121,16 +120,16 @@ def _learning(report: ReportData) -> str:
 
 
 def _marks(report: ReportData) -> list[Mark]:
-    marks = [Mark(step, "restart", f"restart at {step:,}: {cause}") for step, cause in timeline.restarts(report.lines)]
+    marks = [Mark(step, "restart", f"restart at {step:,}: {cause}") for step, cause in restarts(report.lines)]
     for line in report.lines:
-        if line["event"] == timeline.INTERVENED:
+        if line["event"] == Event.INTERVENED:
             text = f"{line['action']} at {line['step']:,}: {line['reason']}"
             marks.append(Mark(line["step"], str(line["action"]), text))
     return marks
 
 
 def _time(report: ReportData) -> str:
-    updates = [line for line in report.lines if line["event"] == timeline.UPDATE and line["total"] > 0]
+    updates = [line for line in report.lines if line["event"] == Event.UPDATE and line["total"] > 0]
     if not updates:
         return ""
     speed = Line("tokens/s", [(line["step"], line["tokens"] / line["total"]) for line in updates], "a")
@@ -146,12 +145,12 @@ def _time(report: ReportData) -> str:
 
 
 def _events(report: ReportData) -> str:
-    counts = [("Restart: " + cause, str(count)) for cause, count in timeline.restarts_by_cause(report.lines).items()]
-    interventions = [line for line in report.lines if line["event"] == timeline.INTERVENED]
+    counts = [("Restart: " + cause, str(count)) for cause, count in restarts_by_cause(report.lines).items()]
+    interventions = [line for line in report.lines if line["event"] == Event.INTERVENED]
     for (action, reason), group in groupby(sorted((str(i["action"]), str(i["reason"])) for i in interventions)):
         counts.append((f"{action.capitalize()}: {reason}", str(len(list(group)))))
-    checkpoints = [line["seconds"] for line in report.lines if line["event"] == timeline.CHECKPOINT]
-    failed = sum(line["event"] == timeline.CHECKPOINT_FAILED for line in report.lines)
+    checkpoints = [line["seconds"] for line in report.lines if line["event"] == Event.CHECKPOINT]
+    failed = sum(line["event"] == Event.CHECKPOINT_FAILED for line in report.lines)
     if checkpoints:
         counts.append((f"Checkpoints, {fmean(checkpoints):.1f} s each", str(len(checkpoints))))
     if failed:

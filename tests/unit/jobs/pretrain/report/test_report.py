@@ -13,9 +13,7 @@ from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain import Loss, PretrainResult, PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain.data.token_store import CorpusIndex, Shard, SplitIndex, TokenIndex
-from hatchery_jobs.pretrain.record import event_log as timeline
-from hatchery_jobs.pretrain.record.event_log import TIMELINE, Timeline
-from hatchery_jobs.pretrain.record.sample_log import Sample, store_samples
+from hatchery_jobs.pretrain.record import TIMELINE, Event, Sample, Timeline, store_samples
 from hatchery_jobs.pretrain.report import write_report
 from hatchery_jobs.pretrain.state import Times
 
@@ -82,14 +80,14 @@ def folder(tmp_path):
     events = Timeline(tmp_path / "run" / TIMELINE)
     for first, last in ((0, 15), (10, 30), (20, STEPS)):
         if first != 20:
-            events.add(timeline.BEGAN, first, workers=2)
+            events.add(Event.BEGAN, first, workers=2)
         for step in range(first + 1, last + 1):
             events.updated(step, 64, Times(data=0.1, compute=0.2, optimizer=0.05, total=0.4))
-        events.add(timeline.CHECKPOINT, last, seconds=2.0)
+        events.add(Event.CHECKPOINT, last, seconds=2.0)
         if last == 30:
-            events.add(timeline.INTERVENED, 30, action="rollback", reason="lossSpike", to=20)
-    events.add(timeline.CHECKPOINT_FAILED, 25, error="disk full")
-    events.add(timeline.ENDED, STEPS, cause="done")
+            events.add(Event.INTERVENED, 30, action="rollback", reason="lossSpike", to=20)
+    events.add(Event.CHECKPOINT_FAILED, 25, error="disk full")
+    events.add(Event.ENDED, STEPS, cause="done")
     events.close()
     return tmp_path
 
@@ -155,7 +153,7 @@ def test_the_report_with_times_shows_speed_restarts_and_roll_backs(folder):
 def test_the_lasting_pages_say_nothing_of_times_and_are_equal_for_equal_runs(folder):
     first = pages(folder)
     events = Timeline(folder / "run" / TIMELINE)
-    events.add(timeline.BEGAN, 40, workers=8)
+    events.add(Event.BEGAN, 40, workers=8)
     events.close()
     other = PretrainResult.model_validate(TIMED.wire() | {"tokensPerSecond": 1.0, "mfu": None, "resumedFrom": [4]})
     second = pages(folder, timed=other)
