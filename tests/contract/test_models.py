@@ -13,7 +13,6 @@ from typing import Any, get_args
 
 import pytest
 import yaml
-from hatchery_operator.stages.registry import STAGES
 from pydantic import BaseModel
 from tests.support.jobs.guide import GUIDE, LEAST, examples
 from tests.support.jobs.objective_sources import small_vocabulary
@@ -28,6 +27,7 @@ from hatchery_api.schema import custom_resource_definition, member_docs
 from hatchery_jobs.pretrain.model import MODEL_FAMILIES, resolve_config
 from hatchery_operator.codegen.generate import generated_files
 from hatchery_operator.codegen.reference import walk
+from hatchery_operator.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD_LIMIT_BYTES = {"CorpusBuild": 30_000, "TokenizerBuild": 30_000, "PretrainRun": 45_000, "EvalRun": 30_000}
