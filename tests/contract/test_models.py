@@ -211,12 +211,31 @@ def test_no_generated_file_is_left_behind() -> None:
     assert found <= generated_files().keys()
 
 
-def test_the_operator_imports_no_deep_learning_library() -> None:
-    modules = [f"hatchery_operator.{path.stem}" for path in (ROOT / "operator/hatchery_operator").glob("[a-z]*.py")]
-    heavy = ["torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow"]
-    code = f"import sys\nfor name in {modules!r}: __import__(name)\nsys.exit(str([m for m in {heavy!r} if m in sys.modules] or ''))"
+def modules_of(package: str) -> list[str]:
+    """Every module of a package below operator/, with its `__main__`."""
+    files = (ROOT / "operator" / package).rglob("*.py")
+    parts = [path.relative_to(ROOT / "operator").with_suffix("").parts for path in files]
+    return sorted(".".join(part for part in names if part != "__init__") for names in parts)
+
+
+def loaded_by(modules: list[str], wanted: list[str]) -> str:
+    """Which of some modules are loaded, in a fresh process, by importing others."""
+    code = f"import sys\nfor name in {modules!r}: __import__(name)\nsys.exit(str([m for m in {wanted!r} if m in sys.modules] or ''))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.strip() == ""
+    return done.stderr.strip()
+
+
+def test_the_operator_imports_no_deep_learning_library() -> None:
+    modules = modules_of("hatchery_operator")
+    assert {"hatchery_operator.__main__", "hatchery_operator.planning.planner"} < set(modules)
+    heavy = ["torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow"]
+    assert loaded_by(modules, heavy) == ""
+
+
+def test_code_generation_is_no_part_of_the_running_operator_and_command_line() -> None:
+    codegen = "hatchery_operator.codegen"
+    modules = [*modules_of("hatchery_api"), *modules_of("hatchery_operator"), *modules_of("hatchery_cli")]
+    assert loaded_by([name for name in modules if not name.startswith(codegen)], [codegen]) == ""
 
 
 @pytest.mark.parametrize("folder", ["operator", "jobs"])
