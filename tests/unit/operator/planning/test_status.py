@@ -11,7 +11,7 @@ from tests.support.operator.builders import (
     waiting,
     with_status,
 )
-from tests.support.operator.plans import after, decide, message, pending, running, said, suspended, with_job
+from tests.support.operator.plans import after, condition, decide, message, pending, running, suspended, with_job
 
 from hatchery_api.contract import ExitCode
 from hatchery_api.status import ProgressStatus
@@ -22,7 +22,7 @@ def test_a_result_that_cannot_be_read_does_not_lose_the_artifact() -> None:
     subject = running()
     text = report(result={"quarantined": "many"})
     decided = decide(subject, pods=(ended(0, text),), **with_job(subject, end="Complete"))
-    assert said(decided) == ("True", "Completed")
+    assert condition(decided) == ("True", "Completed")
     assert decided.status.artifact == artifact()
 
 
