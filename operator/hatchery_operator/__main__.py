@@ -16,10 +16,8 @@ from uuid import uuid4
 
 import kopf
 
-from hatchery_operator.controller import handlers
-from hatchery_operator.controller.observe import referenced_keys
-from hatchery_operator.controller.reconciler import Reconciler
-from hatchery_operator.domain import Key, device_count
+from hatchery_operator.controller import Reconciler, referenced_keys, register, silence_kopf
+from hatchery_operator.domain.objects import Key
 from hatchery_operator.errors import ApiError
 from hatchery_operator.kube import Cache, Cluster, CrdCheck, Elector, Resync, WorkQueue, kubeconfig_from_environment
 from hatchery_operator.progress import ProgressService
@@ -69,7 +67,7 @@ class Operator:
     def _watch_metrics(self) -> None:
         metrics, pulse = self._metrics, self._pulse
         # a replica that stands by knows the resources too, but a sum over replicas must count each once
-        metrics.watch_runs(lambda: self._cache.runs() if self._elector.is_leading else (), device_count)
+        metrics.watch_runs(lambda: self._cache.runs() if self._elector.is_leading else ())
         metrics.watch(
             "hatchery_leader", "1 on the replica that acts, 0 on one that stands by.", lambda: self._elector.is_leading
         )
@@ -151,7 +149,7 @@ class Operator:
 
     async def _watch(self) -> None:
         registry = kopf.OperatorRegistry()
-        handlers.register(registry, self._cache, self._wake, self._cluster.credentials, self._metrics.heard)
+        register(registry, self._cache, self._wake, self._cluster.credentials, self._metrics.heard)
         settings = kopf.OperatorSettings()
         namespaces = [name for name in self._settings.namespaces if name not in self._resync.forbidden]
         settings.scanning.disabled = bool(self._settings.namespaces)
@@ -220,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     configure_logs(settings.log_level)
-    handlers.silence_kopf()
+    silence_kopf()
     # the first process of a container ignores signals that it does not handle; once all works `_until_stopped` does
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     asyncio.run(operator.run())

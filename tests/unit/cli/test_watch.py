@@ -81,7 +81,7 @@ def test_a_failed_run_ends_it_with_a_card():
 def test_a_run_blocked_by_a_failed_one_ends_it():
     code, text, _ = watch([failed(), blocked()])
     assert code == Exit.FAILED
-    assert "evalrun/tiny is blocked: waits for PretrainRun tiny, which has failed" in text
+    assert "evalrun/tiny is blocked: waiting for PretrainRun tiny, which has failed" in text
 
 
 def test_a_failed_run_does_not_hide_that_others_still_work():

@@ -1,33 +1,28 @@
-"""Near-duplicates: equal band keys propose pairs, exact Jaccard similarity decides, connected pairs are a cluster.
+"""Near-duplicates: equal band keys propose pairs, exact Jaccard similarity decides, connected pairs form a cluster.
 
-Memory is bounded by the batches and a few dozen bytes a document: band keys lie on scratch disk, one band is in memory
-at a time, and texts are compared in groups of pairs.
+Memory is bounded by the batches and a few dozen bytes a document: band keys are on scratch disk, one band is in memory
+at a time, and pairs are compared in groups.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from hatchery_api.resources.corpus import NearDedup
-from hatchery_jobs.corpus.dedup.minhash import I64, U64, Signer, jaccard, shingle_hashes, shingle_sets, windows
-from hatchery_jobs.corpus.spool import Positions, Spool
-
-Mask = npt.NDArray[np.bool_]
-
-Tick = Callable[[int, int, str], None]
-"""Told how much is done, of how much, and of what; raises to end the work."""
+from hatchery_jobs.corpus.dedup.minhash import Signer, jaccard, shingle_hashes, shingle_sets, windows
+from hatchery_jobs.corpus.spool import Spool
+from hatchery_jobs.corpus.types import I64, U64, Mask, OnProgress, Positions
 
 _COMPARED_BYTES: Final = 16 << 20
-"""Text compared at once; its shingle sets take about twice as much."""
+"""Text compared at a time; its shingle sets take about twice as much memory."""
 
 _ALL_PAIRS: Final = 64
-"""Documents in a bucket up to which all pairs are candidates; in a larger one each is compared with the first only,
-because pairs grow with the square and a bucket of thousands is one boilerplate text."""
+"""Largest bucket whose pairs are all candidates. In a larger one every document is compared with the first only: pairs
+grow quadratically, and a bucket of thousands is one boilerplate text."""
 
 _LEFT: Final = np.uint64(32)
 """A pair is one number: the smaller member in the upper half, the larger in the lower."""
@@ -51,8 +46,8 @@ class BandKeys:
             yield band[self.signed]
 
 
-class Clusters:
-    """Union-find over numbers; the smallest member of a cluster stands for it."""
+class UnionFind:
+    """Union-find over integers; a cluster's smallest member represents it."""
 
     def __init__(self, size: int) -> None:
         self._parents = np.arange(size, dtype=np.int64)
@@ -77,12 +72,14 @@ class Clusters:
         return number
 
 
-def near_clusters(spool: Spool, kept: Mask, spec: NearDedup, scratch: Path, tick: Tick) -> Positions:
-    """For every document the first one of its cluster; one without near-duplicates, or not kept, is its own."""
-    keys = sign(spool, kept, spec, scratch, tick)
-    clusters = Clusters(len(keys.members))
+def near_clusters(spool: Spool, kept: Mask, spec: NearDedup, scratch: Path, on_progress: OnProgress) -> Positions:
+    """For every document the first one of its cluster; one without near-duplicates, or not kept, is its own cluster."""
+    keys = sign(spool, kept, spec, scratch, on_progress)
+    clusters = UnionFind(len(keys.members))
     stars = _distinct(map(star_pairs, keys))
-    join_similar = partial(_join_similar, clusters=clusters, members=keys.members, spool=spool, spec=spec, tick=tick)
+    join_similar = partial(
+        _join_similar, clusters=clusters, members=keys.members, spool=spool, spec=spec, on_progress=on_progress
+    )
     join_similar(stars)
     roots = clusters.roots().copy()
     others = np.setdiff1d(_distinct(remaining_pairs(band, roots) for band in keys), stars, assume_unique=True)
@@ -92,7 +89,7 @@ def near_clusters(spool: Spool, kept: Mask, spec: NearDedup, scratch: Path, tick
     return first
 
 
-def sign(spool: Spool, kept: Mask, spec: NearDedup, scratch: Path, tick: Tick) -> BandKeys:
+def sign(spool: Spool, kept: Mask, spec: NearDedup, scratch: Path, on_progress: OnProgress) -> BandKeys:
     """Band keys of the kept documents with at least `min_words` words and one shingle."""
     signer = Signer.make(spec.bands, spec.rows, spec.seed)
     positions = np.flatnonzero(kept)
@@ -109,7 +106,7 @@ def sign(spool: Spool, kept: Mask, spec: NearDedup, scratch: Path, tick: Tick) -
             signed[columns] = True
             matrix[:, columns] = signer.band_keys(signer.signatures(hashes[np.repeat(enough, counts)], counts[enough]))
         done += len(texts)
-        tick(done, len(positions), "documents signed")
+        on_progress(done, len(positions), "documents signed")
     return BandKeys(positions[signed[: len(positions)]], matrix, signed)
 
 
@@ -170,7 +167,7 @@ def _distinct(bands: Iterator[U64]) -> U64:
 
 
 def _join_similar(
-    pairs: U64, *, clusters: Clusters, members: Positions, spool: Spool, spec: NearDedup, tick: Tick
+    pairs: U64, *, clusters: UnionFind, members: Positions, spool: Spool, spec: NearDedup, on_progress: OnProgress
 ) -> None:
     """Compares pairs group by group, in their order, and joins those that are similar enough."""
     left, right = (pairs >> _LEFT).astype(np.int64), (pairs & _RIGHT).astype(np.int64)
@@ -182,7 +179,7 @@ def _join_similar(
         sets = shingle_sets(spool.texts(members[wanted]), spec.ngram)
         similar = _similar(sets, places.reshape(2, -1), spec.threshold)
         clusters.join(left[chosen[similar]], right[chosen[similar]])
-        tick(int(chosen[-1]) + 1, len(pairs), "pairs compared")
+        on_progress(int(chosen[-1]) + 1, len(pairs), "pairs compared")
 
 
 def _similar(sets: Sequence[U64], places: I64, threshold: float) -> Mask:

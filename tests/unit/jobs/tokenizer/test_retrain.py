@@ -75,7 +75,7 @@ def test_other_models_are_retrained_too(tmp_path: Path, programs: list[str]) -> 
 
 
 def test_a_base_that_adds_a_space_is_refused(tmp_path: Path, programs: list[str]) -> None:
-    with pytest.raises(SpecError, match=r"spec\.from\.base: text is not kept"):
+    with pytest.raises(SpecError, match=r"spec\.from\.base: the design is lossy"):
         load(llama_like(tmp_path / "base", programs, prefix_space=True))
 
 

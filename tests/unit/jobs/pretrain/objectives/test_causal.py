@@ -8,10 +8,9 @@ import pytest
 import torch
 from tests.support.jobs.objective_feeds import SPECIAL, ListFeed, objective_spec, small_vocabulary
 
-from hatchery_jobs.pretrain.model.config import ModelConfig
-from hatchery_jobs.pretrain.objectives.base import IGNORED
-from hatchery_jobs.pretrain.objectives.fused_loss import LossModel
-from hatchery_jobs.pretrain.objectives.registry import build_objective
+from hatchery_jobs.pretrain.model import ModelConfig
+from hatchery_jobs.pretrain.objectives import IGNORED, build_objective
+from hatchery_jobs.pretrain.training.fused_loss import LossModel
 from hatchery_jobs.pretrain.training.model_factory import build_model
 
 CPU = torch.device("cpu")
@@ -48,7 +47,7 @@ def test_each_token_is_the_label_of_the_one_before():
 
 def test_what_is_not_learnt_has_no_label():
     tokens, learnt = rows(4), np.random.default_rng(2).random((4, 32)) < 0.7
-    batch = causal(ListFeed(tokens, tokens, learnt=learnt)).training(0, 4)
+    batch = causal(ListFeed(tokens, tokens, is_target=learnt)).training(0, 4)
     assert torch.equal(batch.labels == IGNORED, torch.from_numpy(~learnt))
     assert torch.equal(batch.labels[learnt], torch.from_numpy(tokens[:, 1:][learnt]))
     assert batch.targets == learnt.sum()
@@ -56,7 +55,7 @@ def test_what_is_not_learnt_has_no_label():
 
 def test_the_loss_is_the_sum_of_the_surprise_of_each_label():
     tokens, learnt = rows(3), np.random.default_rng(2).random((3, 32)) < 0.5
-    objective = causal(ListFeed(tokens, tokens, learnt=learnt))
+    objective = causal(ListFeed(tokens, tokens, is_target=learnt))
     model = build_model(SHAPE, SPECIAL, seed=1)
     batch = objective.training(0, 3)
     surprise = -torch.log_softmax(model(input_ids=torch.from_numpy(tokens[:, :-1])).logits, dim=-1)
@@ -91,7 +90,7 @@ def test_ragged_labels_of_two_workers_have_the_gradient_of_one_batch():
     tokens, learnt = rows(4), np.zeros((4, 32), dtype=bool)
     for row, count in enumerate((32, 3, 17, 1)):
         learnt[row, :count] = True
-    objective = causal(ListFeed(tokens, tokens, learnt=learnt))
+    objective = causal(ListFeed(tokens, tokens, is_target=learnt))
 
     def gradient(*parts: tuple[int, int]) -> list[torch.Tensor]:
         model = build_model(SHAPE, SPECIAL, seed=1)
