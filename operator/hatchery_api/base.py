@@ -8,24 +8,24 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from pydantic.alias_generators import to_camel
 
 GROUP: Final = "hatchery.dev"
-"""API group of every resource and prefix of every label and annotation."""
+"""API group of the resources, and prefix of every label and annotation."""
 
 VERSION: Final = "v1alpha1"
 """The served and stored API version."""
 
 API_VERSION: Final = f"{GROUP}/{VERSION}"
-"""`apiVersion` as users write it."""
+"""`apiVersion` of every resource."""
 
 
 HINT: Final = "x-hint"
-"""Schema key of the sentence that explains a pattern; the CRD says it instead of the pattern."""
+"""Schema key of the sentence that explains a pattern; the CRD reports it instead of the pattern."""
 
 KEPT: Final = "x-kept"
-"""Schema key of the fields a CRD spells out of a model; the others are only checked by the model itself."""
+"""Schema key of the fields of a model that the CRD describes; only the model itself validates the others."""
 
 
 class Model(BaseModel):
-    """camelCase on the wire, frozen, unknown keys refused, docstrings are the descriptions."""
+    """Base of all models: camelCase on the wire, frozen, rejects unknown keys; docstrings are the descriptions."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -36,12 +36,12 @@ class Model(BaseModel):
     )
 
     def wire(self) -> dict[str, Any]:
-        """The object as JSON-ready data with wire names, absent fields left out."""
+        """The model as JSON-ready data with wire names, without absent fields."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class Record(Model):
-    """Something the product wrote: unknown keys are ignored, so that a newer writer never breaks an older reader."""
+    """Base of what the product writes: ignores unknown keys, so that a newer writer never breaks an older reader."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -50,8 +50,8 @@ def cel(*rules: tuple[str, str], keyed_list: str | None = None) -> dict[str, Any
     """Schema extras for CEL rules.
 
     Args:
-        rules: pairs of a CEL expression over `self` and the sentence a user reads when it is false.
-        keyed_list: name of the key field when the value is a list that merges by key.
+        rules: pairs of a CEL expression over `self` and the error message when it is false.
+        keyed_list: key field of a list that merges by key.
     """
     extras: dict[str, Any] = {}
     if rules:
@@ -62,19 +62,24 @@ def cel(*rules: tuple[str, str], keyed_list: str | None = None) -> dict[str, Any
 
 
 def hint(sentence: str) -> dict[str, str]:
-    """Schema extras with the sentence a user reads when the value does not match the field's pattern."""
+    """Schema extras with the error message for a value that does not match the field's pattern."""
     return {HINT: sentence}
 
 
 def spelled_out(*fields: str) -> dict[str, Any]:
-    """Schema extras that keep a CRD small: of a model only the wire-named fields are in it."""
+    """Schema extras that keep a CRD small: it describes only these wire-named fields of the model."""
     return {KEPT: list(fields)}
 
 
 def exactly_one(*fields: str) -> tuple[str, str]:
-    """The CEL rule that exactly one of the wire-named fields is present."""
+    """The CEL rule that exactly one of these wire-named fields is set."""
     present = ", ".join(f"has(self.{name})" for name in fields)
     return f"[{present}].filter(x, x).size() == 1", f"set exactly one of {', '.join(fields)}"
+
+
+def one_field(schema: dict[str, Any]) -> None:
+    """Schema extras for a model of which exactly one field is set: the CEL rule names all its fields."""
+    schema |= cel(exactly_one(*schema["properties"]))
 
 
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
@@ -87,16 +92,16 @@ _SUFFIXES: Final = {
 }
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
-_QUANTITY_HINT: Final = "is no quantity; write for example 500m, 2 or 4Gi"
-_DURATION_HINT: Final = "is no duration; write for example 90s or 1h30m"
+_QUANTITY_HINT: Final = "is not a quantity; use for example 500m, 2 or 4Gi"
+_DURATION_HINT: Final = "is not a duration; use for example 90s or 1h30m"
 _NAME_HINT: Final = "must be lower-case letters, digits and hyphens, with a letter or digit at both ends"
 
 
 def parse_quantity(quantity: int | str) -> Decimal:
-    """The value of a Kubernetes quantity in its base unit (bytes, cores).
+    """The value of a Kubernetes quantity in its base unit: bytes, cores.
 
     Raises:
-        ValueError: the text is no quantity.
+        ValueError: the text is not a quantity.
     """
     text = str(quantity)
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]*)", text)
@@ -126,7 +131,7 @@ Quantity = Annotated[
 """A Kubernetes quantity: `2`, `500m`, `4Gi`."""
 
 FreeObject = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
-"""A core Kubernetes type passed through as it is; the API server checks it when the Job is created."""
+"""A core Kubernetes type, passed through unchanged; the API server validates it when the Job is created."""
 
 Duration = Annotated[str, Field(pattern=_DURATION, max_length=32, json_schema_extra=hint(_DURATION_HINT))]
 """A Go duration: `30s`, `1h30m`."""
@@ -135,23 +140,23 @@ ResourceName = Annotated[
     str,
     Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63, json_schema_extra=hint(_NAME_HINT)),
 ]
-"""The name of an object in the same namespace."""
+"""Name of an object in the same namespace."""
 
 Text = Annotated[str, Field(max_length=1024)]
-"""A short free text."""
+"""A short text."""
 
 Url = Annotated[str, Field(min_length=1, max_length=2048)]
 """A path or fsspec URL."""
 
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-"""A seed of a pseudo-random order; equal seeds give equal results."""
+"""Seed of a random generator; equal seeds give equal results."""
 
 
 def parse_duration(duration: str) -> float:
     """The seconds of a Go duration.
 
     Raises:
-        ValueError: the text is no duration.
+        ValueError: the text is not a duration.
     """
     if not re.fullmatch(_DURATION, duration):
         raise ValueError(f"{duration!r} {_DURATION_HINT}")
@@ -159,7 +164,7 @@ def parse_duration(duration: str) -> float:
 
 
 class Ref(Model):
-    """A resource of the same namespace; it may not exist yet, then this one waits for it."""
+    """A resource in the same namespace; the run waits until it is ready."""
 
     name: ResourceName
     """Name of the resource."""

@@ -1,8 +1,8 @@
-"""What operator and pod tell each other: the pod's input, its live progress, its report, its exit code.
+"""The contract between operator and pods: the pod's input, live progress, report and exit code.
 
-The operator writes `JobInput` into the pod template of the Job; in the pod it is a file at `INPUT_PATH`. The pod posts
-`TrainerProgress` while it works, and at the end writes its `Report`, shortened to `REPORT_LIMIT_BYTES`, to
-`REPORT_PATH`, from where Kubernetes copies it into the pod's status.
+The operator puts a `JobInput` into the Job's pod template; the pod reads it at `INPUT_PATH`. While it works, the pod
+posts `TrainerProgress`. At the end it writes its `Report`, shortened to `REPORT_LIMIT_BYTES`, to `REPORT_PATH`, from
+where Kubernetes copies it into the pod's status.
 """
 
 import hashlib
@@ -19,13 +19,13 @@ from hatchery_api.placement import OPERATIONAL_FIELDS, RunSpec
 from hatchery_api.status import Artifact, HubRevision, InputRecord, ProgressMetric
 
 INPUT_PATH: Final = "/etc/hatchery/job.json"
-"""Where the pod finds its JobInput."""
+"""File of the pod's JobInput."""
 
 REPORT_PATH: Final = "/dev/termination-log"
-"""Where the pod leaves its shortened Report."""
+"""File of the pod's shortened Report: its termination message."""
 
 REPORT_LIMIT_BYTES: Final = 4096
-"""What Kubernetes keeps of a termination message."""
+"""Longest termination message that Kubernetes keeps."""
 
 CLAIMS_PATH: Final = "/claims"
 """`claim://name/path` is `/claims/name/path` in every pod."""
@@ -37,53 +37,53 @@ METRICS_PORT: Final = 9400
 """Port of `/metrics` in the pods; index 0 serves."""
 
 RENDEZVOUS_PORT: Final = 29500
-"""Port of torchrun's rendezvous on the pod with index 0."""
+"""Port of torchrun's rendezvous, on the pod with index 0."""
 
-SHARED_MEMORY_PATH: Final = "/dev/shm"  # noqa: S108 - the place torch expects
-"""Memory-backed volume for data passed between processes."""
+SHARED_MEMORY_PATH: Final = "/dev/shm"  # noqa: S108 - where torch expects it
+"""Mount path of the memory-backed volume that processes share data through."""
 
 SpecT = TypeVar("SpecT", bound=RunSpec)
 
 
 class ExitCode(IntEnum):
-    """What the end of a container means for the next step; `podFailurePolicy` is made from this."""
+    """Exit code of a container; `podFailurePolicy` follows from it."""
 
     DONE = 0
     """The report holds the artifact."""
     SPEC_ERROR = 64
-    """This spec can never work: no further attempt."""
+    """The spec can never succeed; no further attempt."""
     DATA_ERROR = 65
-    """This input can never be used: no further attempt."""
+    """The input is unusable; no further attempt."""
     RETRY = 75
-    """Something outside failed: try again."""
+    """An external failure; another attempt may succeed."""
     INTERRUPTED = 143
-    """Asked to end, state saved: start again, not counted."""
+    """Terminated with its state saved; restarted without counting as a failure."""
 
 
 PERMANENT: Final = (ExitCode.SPEC_ERROR, ExitCode.DATA_ERROR)
-"""Exit codes after which no attempt can help."""
+"""Exit codes after which no further attempt is made."""
 
 
 class Output(Model):
-    """Where the stage's artifact goes."""
+    """Location of the stage's artifact."""
 
     root: str
-    """Folder that holds the run's artifacts: `claim://name/<namespace>/<plural>/<run>` or an fsspec URL. The artifact's
-    folder is `<root>/<key>`, work that is not finished yet is under `<root>/<key>.work`."""
+    """Folder of the run's artifacts: `claim://name/<namespace>/<plural>/<run>` or an fsspec URL. The artifact's folder
+    is `<root>/<key>`; unfinished work is in `<root>/<key>.work`."""
 
 
 class HubTarget(Model):
-    """Hub settings as the pod needs them; the token is in the environment (`HF_TOKEN`)."""
+    """Hub settings of the pod; the token is in the environment variable `HF_TOKEN`."""
 
     endpoint: str
     """URL of the Hub."""
 
 
 class JobInput(Model, Generic[SpecT]):
-    """All a pod is told."""
+    """Everything a pod needs to run its stage."""
 
     api_version: str = API_VERSION
-    """Version of this contract; a pod refuses another one."""
+    """Version of this contract; a pod rejects any other."""
     kind: str
     """Kind of the resource."""
     namespace: str
@@ -95,15 +95,15 @@ class JobInput(Model, Generic[SpecT]):
     stage: str
     """Stage to run."""
     attempt: int
-    """Number of the attempt, from 1."""
+    """Attempt number, from 1."""
     earlier_failure: str | None = None
-    """Reason for which the attempt before it failed."""
+    """Reason the previous attempt failed."""
     spec: SpecT
-    """The resource's spec, with all defaults."""
+    """The resource's spec with all defaults."""
     inputs: list[InputRecord] = []
-    """Artifacts to read, by role."""
+    """Artifacts to read, each with its role."""
     output: Output
-    """Where the artifact goes."""
+    """Location of the artifact."""
     hub: HubTarget
     """Hub settings."""
 
@@ -113,25 +113,25 @@ class JobInput(Model, Generic[SpecT]):
 
 
 class Report(Record):
-    """How a stage ended."""
+    """Outcome of a stage."""
 
     reason: Reason
-    """Completed, or why not. Required: the last log lines of a killed container are JSON too, but no report."""
+    """Completed, or why it failed. Required, since the last log lines of a killed container are JSON too."""
     message: str = ""
-    """For a failure: what, where (file, row, field) and what to do."""
+    """For a failure: what failed, where (file, row, field) and what to do."""
     artifact: Artifact | None = None
-    """What was made."""
+    """The artifact."""
     hub: HubRevision | None = None
-    """What was pushed."""
+    """The commit on the Hub."""
     result: dict[str, Any] = {}
     """The fields of the kind's Result model, by wire name."""
     seconds: float = 0.0
     """Wall time of the stage."""
     cached: bool = False
-    """True when the artifact was there already and nothing was computed."""
+    """True when the artifact already existed and nothing was computed."""
 
     def termination_message(self) -> str:
-        """JSON of at most `REPORT_LIMIT_BYTES`: the longest parts of `result` go first, then the message is cut."""
+        """JSON of at most `REPORT_LIMIT_BYTES`: drops the longest fields of `result` first, then cuts the message."""
         slim = self
         while len(text := slim.model_dump_json(by_alias=True, exclude_none=True).encode()) > REPORT_LIMIT_BYTES:
             if slim.result:
@@ -144,16 +144,16 @@ class Report(Record):
 
 
 class TrainerStatus(Record):
-    """Live progress as Kubeflow Trainer's status protocol defines it (KEP-2779)."""
+    """Live progress as defined by Kubeflow Trainer's status protocol (KEP-2779)."""
 
     progress_percentage: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Share done."""
+    """Percentage done."""
     estimated_remaining_seconds: Annotated[int, Field(ge=0)] | None = None
     """Estimated time left."""
     metrics: Annotated[list[ProgressMetric], Field(max_length=256)] = []
-    """Live numbers; `step`, `steps` and `text` are shown as progress."""
+    """Live metrics; `step`, `steps` and `text` are shown as progress."""
     last_updated_time: str | None = None
-    """When this was true, RFC 3339."""
+    """Time of this status, RFC 3339."""
 
 
 class TrainerProgress(Record):
@@ -166,11 +166,11 @@ class TrainerProgress(Record):
 ProgressVariable = Literal[
     "KUBEFLOW_TRAINER_SERVER_URL", "KUBEFLOW_TRAINER_SERVER_CA_CERT", "KUBEFLOW_TRAINER_SERVER_TOKEN"
 ]
-"""Environment variables of the protocol; transformers' Trainer reads the same ones."""
+"""Environment variables of the protocol, which transformers' Trainer reads too."""
 
 
 def stage_spec(spec: RunSpec) -> dict[str, Any]:
-    """The part of a spec that decides what an artifact contains, as canonical data."""
+    """The part of a spec that determines the artifact, as canonical data."""
     return {k: v for k, v in spec.wire().items() if k not in OPERATIONAL_FIELDS}
 
 
@@ -178,9 +178,9 @@ def artifact_key(stage: str, code_version: str, spec: Mapping[str, Any], inputs:
     """16 hex digits of the sha256 over stage, code version, canonical spec and input digests by role.
 
     Args:
-        stage: the stage.
+        stage: name of the stage.
         code_version: version of its code.
-        spec: the part of the spec that decides what the stage makes: `stage_spec`, or less.
+        spec: the part of the spec that determines the artifact: `stage_spec` or a subset.
         inputs: digests by role.
     """
     canonical = json.dumps([stage, code_version, spec, inputs], sort_keys=True, separators=(",", ":"))

@@ -27,7 +27,7 @@ class Column:
     priority: int = 0
     """1 shows it only with `-o wide`."""
     description: str = ""
-    """What it says."""
+    """Description of the column."""
 
 
 @dataclass(frozen=True)
@@ -96,19 +96,19 @@ class Kind:
 
 def _columns(*own: Column) -> tuple[Column, ...]:
     return (
-        Column("State", '.status.conditions[?(@.type=="Succeeded")].reason', description="What the run does now."),
-        Column("Progress", ".status.progress.text", description="How far the current stage is."),
+        Column("State", '.status.conditions[?(@.type=="Succeeded")].reason', description="State of the run."),
+        Column("Progress", ".status.progress.text", description="Progress of the current stage."),
         *own,
-        Column("ETA", ".status.progress.eta", description="Estimated time left in this stage."),
+        Column("ETA", ".status.progress.eta", description="Estimated time left in the stage."),
         Column("Age", ".metadata.creationTimestamp", "date", description="Time since creation."),
-        Column("Stage", ".status.currentStage", priority=1, description="Stage that works now."),
+        Column("Stage", ".status.currentStage", priority=1, description="Current stage."),
         Column("Attempts", ".status.attempts", "integer", 1, "Jobs created so far."),
         Column("Revision", ".status.hub.revision", priority=1, description="Commit on the Hub."),
         Column(
             "Message",
             '.status.conditions[?(@.type=="Succeeded")].message',
             priority=1,
-            description="What to know or to do.",
+            description="Explanation, with what to do.",
         ),
     )
 
@@ -137,7 +137,7 @@ KINDS: Final[tuple[Kind, ...]] = (
             ),
         ),
         columns=_columns(
-            Column("Documents", ".status.splits.train.rows", "integer", description="Training documents.")
+            Column("Documents", ".status.splits.train.rows", "integer", description="Documents in the train split.")
         ),
     ),
     Kind(
@@ -188,8 +188,8 @@ KINDS: Final[tuple[Kind, ...]] = (
             ),
         ),
         columns=_columns(
-            Column("Loss", ".status.progress.loss", description="Training loss of the last report."),
-            Column("Perplexity", ".status.display.perplexity", description="On the validation split."),
+            Column("Loss", ".status.progress.loss", description="Latest training loss."),
+            Column("Perplexity", ".status.display.perplexity", description="Perplexity on the validation split."),
         ),
     ),
     Kind(
@@ -211,8 +211,8 @@ KINDS: Final[tuple[Kind, ...]] = (
             ),
         ),
         columns=_columns(
-            Column("Metric", ".status.results[0].metric", description="First metric."),
-            Column("Value", ".status.display.value", description="Its value."),
+            Column("Metric", ".status.results[0].metric", description="Name of the first metric."),
+            Column("Value", ".status.display.value", description="Value of the first metric."),
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""What all four resources share: retries, pods' placement, storage, and the Hub."""
+"""The spec fields that all resources share: retries, placement of pods, storage, and the Hub."""
 
 from typing import Annotated, Literal
 
@@ -15,31 +15,30 @@ ResourceMap = Annotated[dict[str, Quantity], Field(max_length=16)]
 
 
 class Retry(Model):
-    """How often a failed stage is tried again; disruptions (eviction, preemption, drain) are not counted."""
+    """Retries of a failed stage; disruptions (eviction, preemption, drain) do not count."""
 
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
-    """Jobs created for one stage at most, the first one included."""
+    """Most Jobs created for a stage, the first included."""
 
     backoff: Duration = "30s"
-    """Wait before the second attempt; doubled for each further one, ten minutes at most."""
+    """Delay before the second attempt; doubles with each further one, up to ten minutes."""
 
 
 class Resources(Model):
-    """Compute resources of every pod of the resource, as in a container."""
+    """Compute resources of every pod, as in a container."""
 
     requests: ResourceMap | None = None
-    """Guaranteed amounts; default: the operator's settings for this kind of stage. Training
-    on CPUs runs as many threads."""
+    """Requests; default: the operator's settings for the stage. Training on CPUs runs a thread per requested CPU."""
 
     limits: ResourceMap | None = None
-    """Upper amounts; ask for devices here, for example `nvidia.com/gpu: 8`."""
+    """Limits; request devices here, for example `nvidia.com/gpu: 8`."""
 
 
 class Toleration(Model):
-    """A node taint the pods tolerate, as in a pod."""
+    """A toleration, as in a pod."""
 
     key: Annotated[str, Field(max_length=317)] | None = None
-    """Taint key; empty matches all keys with operator Exists."""
+    """Taint key; with operator Exists, empty matches all keys."""
 
     operator: Literal["Exists", "Equal"] = "Equal"
     """How key and value are compared."""
@@ -55,35 +54,35 @@ class Toleration(Model):
 
 
 class Placement(Model):
-    """Where and with what the pods run."""
+    """Scheduling and resources of the pods."""
 
     resources: Resources = Resources()
     """Compute resources of each pod."""
 
     node_selector: LabelMap | None = None
-    """Labels a node must have."""
+    """Labels that a node must have."""
 
     tolerations: Annotated[list[Toleration], Field(max_length=16)] = []
-    """Taints the pods tolerate."""
+    """Tolerations of the pods."""
 
     affinity: FreeObject | None = None
-    """Pod affinity as in a pod."""
+    """Affinity, as in a pod."""
 
     priority_class_name: Annotated[str, Field(max_length=253)] | None = None
     """PriorityClass of the pods."""
 
     queue_name: Annotated[str, Field(max_length=63)] | None = None
-    """Kueue LocalQueue; the operator then leaves suspension of the Jobs to Kueue."""
+    """Kueue LocalQueue; Kueue then controls suspension of the Jobs."""
 
     runtime_class_name: Annotated[str, Field(max_length=253)] | None = None
     """RuntimeClass of the pods."""
 
     pod_overrides: PodOverrides = PodOverrides()
-    """Further settings of the pods, from a closed list: docs/reference/podoverrides.md."""
+    """Further pod settings, from a closed list: docs/reference/podoverrides.md."""
 
 
 class Storage(Model):
-    """Where artifacts are kept."""
+    """Where artifacts are stored."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -92,20 +91,20 @@ class Storage(Model):
     )
 
     root: Url | None = None
-    """fsspec URL of a folder every pod can reach, for example `s3://bucket/hatchery`."""
+    """fsspec URL of a folder that every pod can reach, for example `s3://bucket/hatchery`."""
 
     claim_name: ResourceName | None = None
     """PersistentVolumeClaim in the same namespace; default: the operator's settings."""
 
 
 class SecretKey(Model):
-    """A key of a Secret in the same namespace. The operator never reads it; only the pods that need it do."""
+    """A key of a Secret in the same namespace, read only by the pods that need it, never by the operator."""
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
     """Name of the Secret."""
 
     key: Annotated[str, Field(min_length=1, max_length=253)] = "token"
-    """Key within the Secret."""
+    """Key in the Secret."""
 
 
 HubRepo = Annotated[
@@ -121,44 +120,44 @@ HubRepo = Annotated[
 
 
 class Hub(Model):
-    """Where the artifact is pushed; absent means it is not pushed."""
+    """Where the artifact is pushed; absent: it is not pushed."""
 
     repo: HubRepo
-    """Repository, created when missing."""
+    """Repository; created if missing."""
 
     private: bool = True
-    """Whether a repository created here is private; with true, a repository that is public already is refused."""
+    """Create the repository as private; if true, an existing public repository is rejected."""
 
     token_secret: SecretKey | None = None
-    """Secret with a token that may write to the repository."""
+    """Secret with a token that can write to the repository."""
 
     endpoint: Url | None = None
     """URL of a Hub-compatible server; default: the operator's settings, else the public Hub."""
 
     revision: Annotated[str, Field(min_length=1, max_length=128)] = "main"
-    """Branch that receives the commit."""
+    """Branch to commit to."""
 
 
 class RunSpec(Model):
-    """Fields of all four resources."""
+    """Fields that all specs share."""
 
     suspend: bool = False
-    """True ends the pods gracefully and keeps all progress; false continues."""
+    """True terminates the pods gracefully and keeps all progress; false resumes."""
 
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
-    """Seconds after which children (Jobs, pods, Services) are removed; never the resource itself."""
+    """Seconds until children (Jobs, pods, Services) are deleted; the resource itself is kept."""
 
     retry: Retry = Retry()
-    """What happens when a stage fails."""
+    """Retries of a failed stage."""
 
     image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     """Container image of the pods; default: the operator's settings."""
 
     placement: Placement = Placement()
-    """Where and with what the pods run."""
+    """Scheduling and resources of the pods."""
 
     storage: Storage = Storage()
-    """Where artifacts are kept."""
+    """Where artifacts are stored."""
 
     hub: Hub | None = None
     """Where the artifact is pushed."""
@@ -178,20 +177,20 @@ OPERATIONAL_FIELDS = frozenset(
         "tracking",
     }
 )
-"""Wire names of the fields that do not change what an artifact contains, and so are no part of its key."""
+"""Wire names of the fields that do not affect the artifact's content, and so are not part of its key."""
 
 MUTABLE_FIELDS = frozenset({"suspend", "ttlSecondsAfterFinished", "retry", "parallelism"})
-"""Wire names of the fields that may change after the start."""
+"""Wire names of the fields that may change after the run has started."""
 
 
 class Card(Model):
-    """Texts of the card that is pushed with the artifact."""
+    """Texts of the card pushed with the artifact."""
 
     license: Annotated[str, Field(max_length=64)] = "other"
-    """Licence identifier of the Hub, for example `apache-2.0`."""
+    """Licence identifier on the Hub, for example `apache-2.0`."""
 
     description: Text = ""
-    """What this is and what it is meant for."""
+    """Description and intended use."""
 
     languages: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=64)] = []
-    """Languages of the text, natural or programming."""
+    """Natural or programming languages of the text."""

@@ -1,4 +1,4 @@
-"""What a user may add to the pods: a closed list, so that no spec ever widens what a pod may do on its node."""
+"""What a user may add to the pods: a closed list, so that no spec can raise a pod's privileges on its node."""
 
 import re
 from typing import Annotated, Final, Literal, Self
@@ -8,21 +8,21 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from hatchery_api.base import FreeObject, Model, Quantity, ResourceName, cel, spelled_out
 
 RESERVED_VARIABLES: Final = (
-    r"^(HATCHERY|KUBEFLOW_TRAINER|KUBERNETES|PET|TORCHELASTIC)_"  # ours, and torchrun's
-    r"|_VISIBLE_DEVICES$"  # of devices a pod gets those it asks for; a variable could add its neighbours'
+    r"^(HATCHERY|KUBEFLOW_TRAINER|KUBERNETES|PET|TORCHELASTIC)_"  # ours and torchrun's
+    r"|_VISIBLE_DEVICES$"  # a pod gets the devices it requests; a variable could expose those of other pods
     r"|^(HOME|HF_TOKEN|HF_HOME|HF_ENDPOINT|HF_HUB_DISABLE_(TELEMETRY|PROGRESS_BARS|XET)|HF_UPDATE_DOWNLOAD_COUNTS"
     r"|RANK|WORLD_SIZE|LOCAL_RANK|MASTER_ADDR|MASTER_PORT)$"
 )
 """Environment variables that the operator, torchrun or the device plugin set, as a regular expression."""
 
 RESERVED_PATHS: Final = r"^/((claims|dev|etc/hatchery|proc|run|sys|tmp|var/run)(/.*)?|etc|var)$"
-"""Paths nothing is mounted on, in or over, the operator's own mounts and the kernel's, as a regular expression."""
+"""Mount paths of the operator and the kernel, where users mount nothing on, in or over; a regular expression."""
 
 RESERVED_DOMAINS: Final = ("kubernetes.io", "k8s.io", "x-k8s.io", "hatchery.dev")
-"""Label keys below these belong to Kubernetes, Kueue and the operator."""
+"""Domains of label keys reserved for Kubernetes, Kueue and the operator."""
 
 RESERVED_LABELS: Final = ("job-name", "controller-uid")
-"""Labels without domain that the Job controller writes."""
+"""Labels without a domain that the Job controller sets."""
 
 ALLOWED_ANNOTATIONS: Final = (
     "cluster-autoscaler.kubernetes.io/safe-to-evict",
@@ -31,7 +31,7 @@ ALLOWED_ANNOTATIONS: Final = (
     "linkerd.io/inject",
     "sidecar.istio.io/inject",
 )
-"""All pod annotations a run may set; container runtimes read others as orders, up to devices of the node."""
+"""All pod annotations a run may set; container runtimes obey others, up to granting devices of the node."""
 
 _PATH: Final = r"^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$"
 _LABEL_NAME: Final = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
@@ -47,7 +47,7 @@ def _free_variable(name: str) -> str:
 
 def _free_path(path: str) -> str:
     if re.search(RESERVED_PATHS, path):
-        raise ValueError(f"{path} is the operator's or the system's; mount elsewhere, for example on /mnt/data")
+        raise ValueError(f"{path} is reserved; mount elsewhere, for example on /mnt/data")
     return path
 
 
@@ -55,15 +55,17 @@ def _free_labels(labels: dict[str, str]) -> dict[str, str]:
     for key, value in labels.items():
         domain = key.rpartition("/")[0]
         if key in RESERVED_LABELS or any(f".{domain}".endswith(f".{reserved}") for reserved in RESERVED_DOMAINS):
-            raise ValueError(f"label {key} belongs to Kubernetes or the operator; use a key of your own domain")
+            raise ValueError(f"label {key} is reserved for Kubernetes or the operator; use a key in your own domain")
         if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
-            raise ValueError(f"label {key}={value} is no label; use at most 63 letters, digits, '-', '_' and '.'")
+            raise ValueError(
+                f"label {key}={value} is not a valid label; use up to 63 letters, digits, '-', '_' and '.'"
+            )
     return labels
 
 
 def _known_annotations(annotations: dict[str, str]) -> dict[str, str]:
     if strangers := sorted(annotations.keys() - set(ALLOWED_ANNOTATIONS)):
-        raise ValueError(f"annotation {strangers[0]} may not be set; these may: {', '.join(ALLOWED_ANNOTATIONS)}")
+        raise ValueError(f"annotation {strangers[0]} is not allowed; allowed are: {', '.join(ALLOWED_ANNOTATIONS)}")
     return annotations
 
 
@@ -73,22 +75,24 @@ VariableName = Annotated[
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         min_length=1,
         max_length=128,
-        json_schema_extra=cel((f"!self.matches(r'{RESERVED_VARIABLES}')", "this variable is not the user's to set")),
+        json_schema_extra=cel((f"!self.matches(r'{RESERVED_VARIABLES}')", "this variable is reserved")),
     ),
     AfterValidator(_free_variable),
 ]
-"""Name of an environment variable that is the user's to set."""
+"""Name of an environment variable that users may set."""
 
 MountPath = Annotated[
     str,
     Field(
         pattern=_PATH,
         max_length=1024,
-        json_schema_extra=cel((f"!self.matches(r'{RESERVED_PATHS}')", "mount elsewhere, for example on /mnt/data")),
+        json_schema_extra=cel(
+            (f"!self.matches(r'{RESERVED_PATHS}')", "this path is reserved; mount elsewhere, for example on /mnt/data")
+        ),
     ),
     AfterValidator(_free_path),
 ]
-"""An absolute path that is the user's to mount on."""
+"""An absolute path that users may mount on."""
 
 
 class _OneOf(Model):
@@ -107,14 +111,14 @@ class KeySelector(Model):
     """A key of a Secret or ConfigMap."""
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
-    """Its name."""
+    """Name of the object."""
 
     key: Annotated[str, Field(min_length=1, max_length=253)]
     """The key."""
 
 
 class EnvSource(_OneOf):
-    """Where a value comes from; the object is in the same namespace."""
+    """Source of a value, in the same namespace."""
 
     secret_key_ref: KeySelector | None = None
     """A key of a Secret."""
@@ -129,59 +133,59 @@ class EnvVariable(_OneOf):
     model_config = ConfigDict(json_schema_extra=spelled_out("name"))
 
     name: VariableName
-    """Its name."""
+    """Name of the variable."""
 
     value: Annotated[str, Field(max_length=4096)] | None = None
-    """Its value."""
+    """Literal value."""
 
     value_from: EnvSource | None = None
-    """Where its value comes from."""
+    """Source of the value."""
 
 
 class ConfigMapVolume(Model):
-    """A ConfigMap as files."""
+    """A ConfigMap mounted as files."""
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
     """Name of the ConfigMap."""
 
 
 class SecretVolume(Model):
-    """A Secret as files."""
+    """A Secret mounted as files."""
 
     secret_name: Annotated[str, Field(min_length=1, max_length=253)]
     """Name of the Secret."""
 
 
 class ClaimVolume(Model):
-    """A volume of the namespace."""
+    """A PersistentVolumeClaim in the same namespace."""
 
     claim_name: Annotated[str, Field(min_length=1, max_length=253)]
     """Name of the claim."""
 
 
 class EmptyDirVolume(Model):
-    """Local space, lost with the pod."""
+    """Scratch space, lost with the pod."""
 
     medium: Literal["", "Memory"] = ""
-    """Memory counts as the pod's memory."""
+    """Medium; Memory counts towards the pod's memory."""
 
     size_limit: Quantity | None = None
-    """Most it may hold."""
+    """Largest size."""
 
 
 class Volume(_OneOf):
-    """A volume and where it is mounted."""
+    """A volume and its mount path."""
 
     model_config = ConfigDict(json_schema_extra=spelled_out("mountPath"))
 
     name: Annotated[ResourceName, Field(max_length=57)]
-    """Its name."""
+    """Name of the volume."""
 
     mount_path: MountPath
-    """Where the pods see it."""
+    """Mount path in the pods."""
 
     read_only: bool = False
-    """Whether it is mounted for reading only."""
+    """Mount read-only."""
 
     config_map: ConfigMapVolume | None = None
     """A ConfigMap."""
@@ -193,26 +197,26 @@ class Volume(_OneOf):
     """A PersistentVolumeClaim."""
 
     empty_dir: EmptyDirVolume | None = None
-    """Local space."""
+    """Scratch space."""
 
 
 class ResourceClaim(_OneOf):
-    """Devices by dynamic resource allocation."""
+    """Devices from dynamic resource allocation."""
 
     model_config = ConfigDict(json_schema_extra=spelled_out())
 
     name: ResourceName
-    """Its name in the pod."""
+    """Name in the pod."""
 
     resource_claim_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     """A ResourceClaim, shared by all pods."""
 
     resource_claim_template_name: Annotated[str, Field(min_length=1, max_length=253)] | None = None
-    """A template, one claim a pod."""
+    """A ResourceClaimTemplate; each pod gets its own claim."""
 
 
 class PullSecret(Model):
-    """A Secret with the credentials of a registry."""
+    """A Secret with registry credentials."""
 
     model_config = ConfigDict(json_schema_extra=spelled_out())
 
@@ -221,7 +225,7 @@ class PullSecret(Model):
 
 
 class PodOverrides(Model):
-    """What the pods get beside what the operator gives them."""
+    """Additions to the pods."""
 
     env: Annotated[list[EnvVariable], Field(max_length=64)] = []
     """Environment variables."""
@@ -230,29 +234,29 @@ class PodOverrides(Model):
     """Further volumes."""
 
     resource_claims: Annotated[list[ResourceClaim], Field(max_length=8)] = []
-    """Devices by dynamic resource allocation; `processesPerNode: auto` does not count them."""
+    """Devices from dynamic resource allocation; `processesPerNode: auto` does not count them."""
 
     labels: Annotated[
         dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=16), AfterValidator(_free_labels)
     ] = {}
-    """Labels; none of Kubernetes' own."""
+    """Labels; reserved keys are rejected."""
 
     annotations: Annotated[
         dict[str, Annotated[str, Field(max_length=1024)]], Field(max_length=16), AfterValidator(_known_annotations)
     ] = {}
-    """Annotations; a short list is allowed."""
+    """Annotations, from a short allow-list."""
 
     image_pull_secrets: Annotated[list[PullSecret], Field(max_length=8)] = []
-    """Secrets the image is pulled with."""
+    """Secrets with credentials for pulling the image."""
 
     scheduler_name: Annotated[str, Field(max_length=253)] | None = None
     """Scheduler; default: the cluster's."""
 
     topology_spread_constraints: Annotated[list[FreeObject], Field(max_length=8)] = []
-    """How pods spread, as in a pod."""
+    """Topology spread constraints, as in a pod."""
 
     shm_size: Quantity | None = None
-    """Most `/dev/shm` may hold; default: half of the node's memory."""
+    """Size of `/dev/shm`; default: half of the node's memory."""
 
     @model_validator(mode="after")
     def _has_no_twins(self) -> Self:
@@ -263,5 +267,5 @@ class PodOverrides(Model):
             ("resourceClaims", [claim.name for claim in self.resource_claims]),
         ):
             if twins := {name for name in names if names.count(name) > 1}:
-                raise ValueError(f"{what}: {min(twins)} is there twice; remove one")
+                raise ValueError(f"{what}: {min(twins)} appears twice; remove one")
         return self

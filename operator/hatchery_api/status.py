@@ -1,4 +1,4 @@
-"""The status all four resources share."""
+"""The status that all resources share."""
 
 from typing import Annotated, Final, Literal
 
@@ -12,37 +12,37 @@ class Artifact(Record):
     """A finished, verified folder."""
 
     uri: str
-    """Where it is: `claim://name/path` or an fsspec URL."""
+    """Location: `claim://name/path` or an fsspec URL."""
     digest: str
     """sha256 of its manifest."""
     bytes: int
     """Size of all its files."""
     key: str
-    """Hash of code version, stage spec and input digests: equal work has an equal key."""
+    """Hash of code version, stage spec and input digests; equal work has an equal key."""
 
 
 class HubRevision(Record):
-    """What was pushed."""
+    """A commit on the Hub."""
 
     repo: str
     """Repository."""
     revision: str
     """Full sha of the commit."""
     url: str
-    """Page of the commit."""
+    """URL of the commit."""
 
 
 class InputRecord(Record):
-    """An input as it was used."""
+    """An input as the run used it."""
 
     role: str
-    """What it is for: `corpus`, `tokenizer`, `model`."""
+    """Role of the input: `corpus`, `tokenizer`, `model`."""
     kind: str
     """Kind of the resource."""
     name: str
     """Name of the resource."""
     uri: str
-    """Where its artifact is."""
+    """Location of its artifact."""
     digest: str
     """Digest of its artifact."""
 
@@ -52,7 +52,7 @@ StageState = Literal["Waiting", "Pending", "Running", "Retrying", "Suspended", "
 
 
 DISRUPTED_PODS = 32
-"""Lost pods of a Job whose names are kept, so that none is counted twice."""
+"""Names kept of a Job's lost pods, so that none is counted twice."""
 
 
 class StageStatus(Record):
@@ -63,29 +63,29 @@ class StageStatus(Record):
     state: StageState
     """State of the stage."""
     attempt: int = 0
-    """Jobs created so far; latched, so that deleted Jobs stay counted."""
+    """Jobs created so far, deleted ones included."""
     job: str | None = None
     """Name of the newest Job."""
     started_at: str | None = None
     """When the first Job was created, RFC 3339."""
     finished_at: str | None = None
-    """When the stage ended, RFC 3339."""
+    """When the stage finished, RFC 3339."""
     retry_at: str | None = None
     """When the next attempt starts, RFC 3339."""
     failure: Annotated[str, Field(max_length=64)] | None = None
-    """Reason for which the newest attempt that failed did."""
+    """Reason of the newest failed attempt."""
     artifact: Artifact | None = None
-    """What the stage made."""
+    """Artifact of the stage."""
     disrupted_pods: Annotated[list[Annotated[str, Field(max_length=253)]], Field(max_length=DISRUPTED_PODS)] = []
-    """Pods of the newest Job that were lost to eviction, preemption or drain, the newest ones."""
+    """Newest pods of the newest Job that were lost to eviction, preemption or drain."""
 
 
 LOSSES: Final = ("loss", "train_loss")
-"""Names of the live number that is the training loss: of our own jobs, of transformers' callback."""
+"""Live metrics that hold the training loss: of our own jobs, of transformers' callback."""
 
 
 class ProgressMetric(Record):
-    """One live number."""
+    """A live metric."""
 
     name: Annotated[str, Field(max_length=64)]
     """Name, for example `loss`."""
@@ -94,71 +94,71 @@ class ProgressMetric(Record):
 
 
 class ProgressStatus(Record):
-    """How far the current stage is."""
+    """Progress of the current stage."""
 
     text: Annotated[str, Field(max_length=128)] = ""
-    """For people: `22500/50000 (45%)`."""
+    """Progress as text: `22500/50000 (45%)`."""
     percentage: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Share done."""
+    """Percentage done."""
     eta: Annotated[str, Field(max_length=32)] | None = None
-    """Estimated time left, for people: `1h12m`."""
+    """Estimated time left: `1h12m`."""
     loss: Annotated[str, Field(max_length=32)] | None = None
     """Training loss, rounded for `kubectl get`."""
     metrics: Annotated[list[ProgressMetric], Field(max_length=32)] = []
-    """Live numbers."""
+    """Live metrics."""
     updated_at: Annotated[str, Field(max_length=32)] | None = None
-    """When the pod last reported, RFC 3339."""
+    """Time of the pod's last report, RFC 3339."""
 
 
 class Result(Record):
-    """What a finished run reports; each kind has its own."""
+    """What a finished run reports; each kind has its own subclass."""
 
     def rounded(self) -> dict[str, str]:
-        """The numbers that columns of `kubectl get` show, by name; a column cannot round."""
+        """Numbers for the columns of `kubectl get`, which cannot round, by name."""
         return {}
 
 
 class RunStatus(Record):
-    """Status of all four resources."""
+    """Status that all resources share."""
 
     observed_generation: int | None = None
-    """Generation of the spec this status is about."""
+    """Generation of the spec that this status describes."""
 
     conditions: Annotated[list[Condition], Field(max_length=16, json_schema_extra=cel(keyed_list="type"))] = []
     """Conditions; wait for Succeeded."""
 
     start_time: str | None = None
-    """When work began, RFC 3339; from then on the spec is fixed."""
+    """When the first Job was created, RFC 3339; the spec is immutable from then on."""
 
     completion_time: str | None = None
-    """When the run ended, RFC 3339."""
+    """When the run finished, RFC 3339."""
 
     current_stage: str | None = None
-    """Stage that works now."""
+    """Current stage."""
 
     attempts: int = 0
-    """Jobs created over all stages."""
+    """Jobs created, over all stages."""
 
     failures: int = 0
-    """Attempts that failed."""
+    """Failed attempts."""
 
     disruptions: int = 0
     """Pods lost to eviction, preemption or drain; not counted as failures."""
 
     stages: Annotated[list[StageStatus], Field(max_length=8, json_schema_extra=cel(keyed_list="name"))] = []
-    """Stages in their order."""
+    """Stages in order."""
 
     progress: ProgressStatus | None = None
-    """How far the current stage is."""
+    """Progress of the current stage."""
 
     artifact: Artifact | None = None
-    """What the run made."""
+    """Artifact of the run."""
 
     hub: HubRevision | None = None
-    """What was pushed."""
+    """Commit on the Hub."""
 
     display: Annotated[dict[str, str], Field(max_length=8)] = {}
     """Main numbers of the result, rounded for `kubectl get`."""
 
     inputs: Annotated[list[InputRecord], Field(max_length=32)] = []
-    """Inputs as they were used."""
+    """Inputs as the run used them."""

@@ -105,13 +105,13 @@ class NetworkPolicySettings(Model):
 class _StageResources(Model):
     def of(self, stage: str) -> Resources:
         """Default resources of a stage; no two kinds share the name of one."""
-        resources: Resources = getattr(self, _STAGES[stage].setting)
+        setting = next(job.setting for kind in KINDS for job in kind.jobs if job.name == stage)
+        resources: Resources = getattr(self, setting)
         return resources
 
 
-_STAGES: Final = {job.name: job for kind in KINDS for job in kind.jobs}
 _by_stage: dict[str, Any] = {
-    job.setting: (Resources, Field(default=job.resources, description=job.about)) for job in _STAGES.values()
+    job.setting: (Resources, Field(default=job.resources, description=job.about)) for kind in KINDS for job in kind.jobs
 }
 StageResources = create_model(
     "StageResources",
@@ -119,7 +119,7 @@ StageResources = create_model(
     __doc__="Default resources of each stage's pods, where a resource does not set `spec.placement.resources`.",
     **_by_stage,
 )
-"""One field for each stage in `KINDS`."""
+"""Default resources of each stage, with a field for each stage in `KINDS`."""
 
 
 class Tuning(Model):

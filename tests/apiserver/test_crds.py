@@ -64,7 +64,7 @@ INVALID = [
         "CorpusBuild",
         {"filters": {"rules": [{"size": {"minBytes": 10, "maxBytes": 5}}]}},
         "spec.filters.rules[0].size",
-        "minBytes must not be above maxBytes",
+        "minBytes must not exceed maxBytes",
     ),
     (
         "CorpusBuild",
@@ -76,7 +76,7 @@ INVALID = [
         "CorpusBuild",
         {"dedup": {"near": {"bands": 256}}},
         "spec.dedup.near",
-        "must not be above 1024; lower one of them",
+        "must not exceed 1024; lower one of them",
     ),
     ("CorpusBuild", {"dedup": {"near": {"threshold": 0}}}, "spec.dedup.near.threshold", "greater than 0"),
     ("CorpusBuild", {"split": {"validation": 0.9}}, "spec.split.validation", "less than or equal to 0.5"),
@@ -119,12 +119,12 @@ INVALID = [
     ("PretrainRun", {"schedule": DELETE}, "spec.schedule", "Required value"),
     ("PretrainRun", {"schedule.steps": 0}, "spec.schedule.steps", "greater than or equal to 1"),
     ("PretrainRun", {"schedule.warmupSteps": 100}, "spec.schedule", "warmupSteps must be below steps"),
-    ("PretrainRun", {"schedule.minLr": 0.1}, "spec.schedule", "minLr must not be above peakLr"),
+    ("PretrainRun", {"schedule.minLr": 0.1}, "spec.schedule", "minLr must not exceed peakLr"),
     ("PretrainRun", {"schedule.peakLr": 0}, "spec.schedule.peakLr", "greater than 0"),
     ("PretrainRun", {"batch": {"sequences": 100, "perDevice": 12}}, "spec.batch", "perDevice must divide sequences"),
     ("PretrainRun", {"batch": {"perDevice": 7}}, "spec.batch", "perDevice must divide sequences"),
-    ("PretrainRun", {"parallelism": {"nodes": 17}}, "spec", "must not be above batch.sequences"),
-    ("PretrainRun", {"parallelism": {"nodes": 9, "processesPerNode": 2}}, "spec", "a part of the global batch"),
+    ("PretrainRun", {"parallelism": {"nodes": 17}}, "spec", "must not exceed batch.sequences"),
+    ("PretrainRun", {"parallelism": {"nodes": 9, "processesPerNode": 2}}, "spec", "a share of the global batch"),
     ("PretrainRun", {"parallelism": {"processesPerNode": "all"}}, "spec.parallelism.processesPerNode", "must be auto"),
     ("PretrainRun", {"parallelism": {"processesPerNode": 65}}, "spec.parallelism.processesPerNode", "from 1 to 64"),
     (
@@ -137,7 +137,7 @@ INVALID = [
         "PretrainRun",
         {"model": {"overrides": {"maxPositions": 512}}},
         "spec",
-        "data.sequenceLength must not be above model.overrides.maxPositions",
+        "data.sequenceLength must not exceed model.overrides.maxPositions",
     ),
     ("PretrainRun", {"model": {"size": "huge"}}, "spec.model.size", '"xl"'),
     ("PretrainRun", {"precision": "int8"}, "spec.precision", '"bf16"'),
@@ -150,7 +150,7 @@ INVALID = [
         "PretrainRun",
         {"corpora": [{"corpusRef": {"name": "a"}, "weight": 2}, {"corpusRef": {"name": "b"}}]},
         "spec",
-        "give every corpus a weight or none",
+        "set weight for every corpus or for none",
     ),
     ("PretrainRun", {"model": {"architecture": "bert"}}, "spec", "gpt2 or llama for causal"),
     (
@@ -160,8 +160,8 @@ INVALID = [
         "bert or roberta for masked",
     ),
     ("PretrainRun", {"objective": {"type": "seq2seq"}}, "spec", "t5 for seq2seq"),
-    ("PretrainRun", {"objective": {"masked": {}}}, "spec.objective", "masked belongs to type masked"),
-    ("PretrainRun", {"objective": {"seq2seq": {}}}, "spec.objective", "seq2seq belongs to type seq2seq"),
+    ("PretrainRun", {"objective": {"masked": {}}}, "spec.objective", "masked requires type masked"),
+    ("PretrainRun", {"objective": {"seq2seq": {}}}, "spec.objective", "seq2seq requires type seq2seq"),
     (
         "PretrainRun",
         {"objective": {"type": "masked", "masked": {"probability": 1}}, "model": {"architecture": "bert"}},
@@ -182,26 +182,26 @@ INVALID = [
             "data": {"packing": "bestFit"},
         },
         "spec",
-        "data.packing bestFit belongs to objective causal",
+        "data.packing bestFit requires objective causal",
     ),
     (
         "PretrainRun",
         {"objective": {"type": "masked"}, "model": {"architecture": "bert"}, "data": {"documentMask": True}},
         "spec",
-        "data.documentMask belongs to objective causal",
+        "data.documentMask requires objective causal",
     ),
     (
         "PretrainRun",
         {"objective": {"type": "masked", "masked": {"nextSentence": True}}, "model": {"architecture": "roberta"}},
         "spec",
-        "objective.masked.nextSentence needs model.architecture bert",
+        "objective.masked.nextSentence requires model.architecture bert",
     ),
-    ("PretrainRun", {"attention": "flash", "precision": "fp32"}, "spec", "attention flash needs precision bf16 or"),
+    ("PretrainRun", {"attention": "flash", "precision": "fp32"}, "spec", "attention flash requires precision bf16 or"),
     (
         "PretrainRun",
         {"attention": "flash", "precision": "bf16", "data": {"documentMask": True}},
         "spec",
-        "attention flash needs precision bf16 or fp16, and neither model.architecture t5 nor data.documentMask",
+        "attention flash requires precision bf16 or fp16, and neither model.architecture t5 nor data.documentMask",
     ),
     (
         "PretrainRun",
@@ -212,34 +212,34 @@ INVALID = [
             "model": {"architecture": "t5"},
         },
         "spec",
-        "attention flash needs precision bf16 or fp16, and neither model.architecture t5 nor data.documentMask",
+        "attention flash requires precision bf16 or fp16, and neither model.architecture t5 nor data.documentMask",
     ),
     (
         "PretrainRun",
         {"precision": "fp16", "parallelism": {"strategy": "fsdp"}},
         "spec",
-        "precision fp16 needs parallelism.strategy ddp",
+        "precision fp16 requires parallelism.strategy ddp",
     ),
     (
         "PretrainRun",
         {"data": {"loading": "streaming", "packing": "bestFit"}},
         "spec",
-        "data.loading streaming belongs to objective causal with packing concat",
+        "data.loading streaming requires objective causal with packing concat",
     ),
     (
         "PretrainRun",
         {"objective": {"type": "seq2seq"}, "model": {"architecture": "t5"}, "data": {"loading": "streaming"}},
         "spec",
-        "data.loading streaming belongs to objective causal with packing concat",
+        "data.loading streaming requires objective causal with packing concat",
     ),
     ("PretrainRun", {"data": {"validationShare": 1}}, "spec.data.validationShare", "less than 1"),
     ("PretrainRun", {"data": {"shuffle": {"bufferRows": 0}}}, "spec.data.shuffle.bufferRows", "or equal to 1"),
-    ("PretrainRun", {"schedule.decaySteps": 10}, "spec.schedule", "decaySteps belongs to type wsd"),
+    ("PretrainRun", {"schedule.decaySteps": 10}, "spec.schedule", "decaySteps requires type wsd"),
     (
         "PretrainRun",
         {"schedule": {"steps": 100, "type": "wsd", "warmupSteps": 60, "decaySteps": 50}},
         "spec.schedule",
-        "warmupSteps and decaySteps together must not be above steps",
+        "warmupSteps + decaySteps must not exceed steps",
     ),
     ("PretrainRun", {"guard": {"lossSpike": {"factor": 1}}}, "spec.guard.lossSpike.factor", "greater than 1"),
     ("PretrainRun", {"guard": {"lossSpike": {"window": 7}}}, "spec.guard.lossSpike.window", "or equal to 8"),
@@ -415,7 +415,7 @@ def test_after_the_start_a_field_that_was_absent_may_not_appear(api, stored) -> 
     start(api, kind)
     status, body = patch_spec(api, kind, {"image": "other"})
     assert status == UNPROCESSABLE
-    assert f"spec.image is fixed once the run has started; create a new {kind} instead" in body["message"]
+    assert f"spec.image is immutable once the run has started; create a new {kind} instead" in body["message"]
 
 
 def test_after_the_start_a_field_that_was_set_may_not_go(api, stored) -> None:
@@ -424,7 +424,7 @@ def test_after_the_start_a_field_that_was_set_may_not_go(api, stored) -> None:
     start(api, kind)
     status, body = patch_spec(api, kind, {"image": None})
     assert status == UNPROCESSABLE
-    assert "spec.image is fixed once the run has started" in body["message"]
+    assert "spec.image is immutable once the run has started" in body["message"]
 
 
 def test_after_the_start_a_default_may_not_change(api, stored) -> None:
@@ -432,7 +432,7 @@ def test_after_the_start_a_default_may_not_change(api, stored) -> None:
     start(api, kind)
     status, body = patch_spec(api, kind, {"placement": {"priorityClassName": "high"}})
     assert status == UNPROCESSABLE
-    assert "spec.placement is fixed once the run has started" in body["message"]
+    assert "spec.placement is immutable once the run has started" in body["message"]
 
 
 def test_after_the_start_operational_fields_may_change_and_status_goes_on(api, stored) -> None:
@@ -461,14 +461,17 @@ def test_writing_the_resource_does_not_touch_its_status(api) -> None:
 STATUS: dict[str, dict[str, Any]] = {
     "CorpusBuild": {"splits": {"train": {"rows": 1234, "bytes": 1, "shards": 1}}},
     "TokenizerBuild": {"vocabSize": 4096},
-    "PretrainRun": {"perplexity": 12.5},
-    "EvalRun": {"results": [{"task": "p", "metric": "perplexity", "value": "12.5", "n": 1000}]},
+    "PretrainRun": {"perplexity": 12.503417, "display": {"perplexity": "12.50"}},
+    "EvalRun": {
+        "results": [{"task": "p", "metric": "perplexity", "value": "12.503417", "n": 1000}],
+        "display": {"value": "12.50"},
+    },
 }
 SHOWN = {
     "CorpusBuild": [1234],
     "TokenizerBuild": [4096],
-    "PretrainRun": ["2.5", 12.5],
-    "EvalRun": ["perplexity", "12.5"],
+    "PretrainRun": ["2.501", "12.50"],
+    "EvalRun": ["perplexity", "12.50"],
 }
 
 
@@ -477,7 +480,12 @@ def test_kubectl_get_shows_state_progress_and_the_main_numbers(api, stored) -> N
     condition = {"type": "Succeeded", "status": "Unknown", "reason": "Running", "message": "Pods run."}
     shared = {
         "conditions": [{**condition, "lastTransitionTime": "2026-01-01T00:00:00Z"}],
-        "progress": {"text": "45/100 (45%)", "eta": "1m", "metrics": [{"name": "loss", "value": "2.5"}]},
+        "progress": {
+            "text": "45/100 (45%)",
+            "eta": "1m",
+            "loss": "2.501",
+            "metrics": [{"name": "loss", "value": "2.50083"}],
+        },
         "currentStage": "train",
         "attempts": 1,
     }
@@ -497,4 +505,4 @@ def test_kubectl_get_shows_state_progress_and_the_main_numbers(api, stored) -> N
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 def test_kubectl_explains_a_field(control_plane, kind) -> None:
     text = control_plane.kubectl("explain", f"{kind.plural}.spec.suspend", "--api-version=hatchery.dev/v1alpha1")
-    assert re.search(r"True ends the pods gracefully", text)
+    assert re.search(r"True terminates the pods gracefully", text)

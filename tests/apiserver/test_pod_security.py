@@ -10,8 +10,9 @@ from tests.support.operator.pod_overrides import GOOD_PLACEMENTS
 from tests.support.operator.process import Team
 
 from hatchery_api.kinds import BY_KIND, KINDS
-from hatchery_operator.domain import parse_run
-from hatchery_operator.manifests import Attempt, manifests
+from hatchery_operator.domain.attempt import Attempt
+from hatchery_operator.domain.objects import parse_run
+from hatchery_operator.manifests import manifests
 from hatchery_operator.settings import Progress, Settings
 from hatchery_operator.stages import STAGES
 
@@ -89,8 +90,8 @@ def test_the_namespace_does_refuse_what_is_not_restricted(restricted, change) ->
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ({"env": [{"name": "HF_TOKEN", "value": "x"}]}, "not the user's to set"),
-        ({"env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]}, "not the user's to set"),
+        ({"env": [{"name": "HF_TOKEN", "value": "x"}]}, "this variable is reserved"),
+        ({"env": [{"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}]}, "this variable is reserved"),
         ({"volumes": [{"name": "a", "mountPath": "/claims", "emptyDir": {}}]}, "mount elsewhere"),
         ({"serviceAccountName": "admin"}, "unknown field"),
     ],

@@ -19,7 +19,7 @@ import torch
 from tests.bench.bars import bar, print_machine
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from hatchery_jobs.pretrain.checkpoint.snapshot import Leaves, gather
+from hatchery_jobs.pretrain.checkpoint.snapshot import Leaves, take_snapshot
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.checkpoint.writer import CheckpointWriter
 from hatchery_jobs.pretrain.state import RunState
@@ -76,10 +76,10 @@ def main() -> None:
             for mode in ("synchronous", "asynchronous")
         }
         for writer in writers.values():
-            writer.reserve(gather(model, optimizer))
+            writer.reserve(take_snapshot(model, optimizer))
 
         def save(mode: str, step: int) -> float:
-            return wall(lambda: writers[mode].save(RunState(step=step), gather(model, optimizer)))
+            return wall(lambda: writers[mode].save(RunState(step=step), take_snapshot(model, optimizer)))
 
         def arithmetic(when: str) -> None:
             began = time.thread_time()
@@ -87,7 +87,7 @@ def main() -> None:
             times[f"{when}, CPU"].append(time.thread_time() - began)
 
         for number in range(1, ROUNDS + 1):
-            times["gather"].append(wall(lambda: gather(model, optimizer)))
+            times["take_snapshot"].append(wall(lambda: take_snapshot(model, optimizer)))
             times["synchronous"].append(save("synchronous", number))
             arithmetic("alone")
             times["asynchronous"].append(save("asynchronous", number))
@@ -97,11 +97,11 @@ def main() -> None:
         for writer in writers.values():
             writer.close()
     medians = {what: statistics.median(values) for what, values in times.items()}
-    snapshot = gather(model, optimizer)
+    snapshot = take_snapshot(model, optimizer)
     copied = sum(tensor.nbytes for tensor in Leaves.of(snapshot).tensors())
     print(f"{model.num_parameters():,} parameters; {copied:,} bytes copied, {size:,} bytes written; {ROUNDS} rounds")
     print(f"synchronous save: {medians['synchronous']:.3f} s; asynchronous: {medians['asynchronous']:.3f} s")
-    print(f"of which gathering names: {medians['gather']:.4f} s")
+    print(f"of which gathering names: {medians['take_snapshot']:.4f} s")
     print(
         f"arithmetic beside the write: {medians['beside'] / medians['alone']:.2f} times its wall time alone, "
         f"{medians['beside, CPU'] / medians['alone, CPU']:.2f} times its CPU time"

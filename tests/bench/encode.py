@@ -33,7 +33,7 @@ from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain import encode
-from hatchery_jobs.pretrain.data.feed import StoreFeed
+from hatchery_jobs.pretrain.data.loader import StoreSource
 from hatchery_jobs.pretrain.data.token_store import INDEX, CorpusIndex, Shard, TokenIndex, TokenStore, summed
 from hatchery_jobs.runtime import Context, ProgressReporter
 
@@ -164,7 +164,7 @@ def seek_bar(root: Path) -> None:
     for _ in range(200):
         for step, values in times.items():
             began = time.process_time()
-            StoreFeed(TokenStore(root / "seek", LENGTH), 1).training(step * BATCH_ROWS, BATCH_ROWS)
+            StoreSource(TokenStore(root / "seek", LENGTH), 1).training(step * BATCH_ROWS, BATCH_ROWS)
             values.append(time.process_time() - began)
     early, late = (statistics.median(times[step]) for step in (EARLY_STEP, LATE_STEP))
     print(f"open and read a batch: step {EARLY_STEP} {early * 1e3:.2f} ms, step {LATE_STEP} {late * 1e3:.2f} ms")
@@ -179,10 +179,10 @@ def private_bytes() -> int:
 
 def memory_growth(folder: Path, answer: multiprocessing.SimpleQueue) -> None:
     """What opening a store and reading random rows takes, after the first batch has brought all code in."""
-    warm = StoreFeed(TokenStore(folder.parent / "memory-1", LENGTH), 1)
+    warm = StoreSource(TokenStore(folder.parent / "memory-1", LENGTH), 1)
     warm.training(0, BATCH_ROWS)
     before = private_bytes()
-    feed = StoreFeed(TokenStore(folder, LENGTH), 1)
+    feed = StoreSource(TokenStore(folder, LENGTH), 1)
     for first in range(0, READ_ROWS, BATCH_ROWS):
         feed.training(first, BATCH_ROWS)
     answer.put(private_bytes() - before)

@@ -76,20 +76,20 @@ def context(root: Path, stage: str, records: list[InputRecord], family: str) -> 
 def learn(root: Path, records: list[InputRecord], family: str) -> TokenStore:
     """Trains a model of a family, and prints its bars; the tokens it learnt from."""
     encoded = encode.run(context(root, "encode", records, family))
-    folder, signs = root / family, root / f"{family}-signs"
+    folder, local_folder = root / family, root / f"{family}-local"
     folder.mkdir()
-    signs.mkdir()
-    order = WorkerSpec(
+    local_folder.mkdir()
+    worker = WorkerSpec(
         job=context(root, "train", records, family).job,
         tokens=encoded.folder,
         tokenizer=Path(records[1].uri),
         folder=folder,
-        signs=signs,
+        local_folder=local_folder,
         first_node=True,
         metrics_port=0,
     )
     began = time.process_time()
-    result = train(order).result
+    result = train(worker).result
     seconds = time.process_time() - began
     store = TokenStore(encoded.folder, LENGTH)
     for split_name, facts in store.index.splits.items():

@@ -18,12 +18,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.bench.bars import bar, print_machine
-from tests.bench.pretrain_contestants import LENGTH, ROWS, WARM_STEPS, made_up_tokens, work_order, write_inputs
+from tests.bench.pretrain_contestants import LENGTH, ROWS, WARM_STEPS, made_up_tokens, worker_spec, write_inputs
 from tests.bench.turns import Contestant
 from tests.support.jobs.training_loop import started
 
 from hatchery_jobs.pretrain.launcher.launcher import worker_environment
-from hatchery_jobs.pretrain.record.event_log import TIMELINE, UPDATE, Line, read_timeline
+from hatchery_jobs.pretrain.record import TIMELINE, Event, EventLine, read_timeline
 from hatchery_jobs.runtime import RECORD
 
 DEPTHS = (2, 4)
@@ -86,15 +86,15 @@ class Workers:
         self._signal(signal.SIGSTOP)
         return tokens_per_second(self._updates(), began)
 
-    def _updates(self) -> list[Line]:
-        return [line for line in read_timeline(self._timeline) if line["event"] == UPDATE]
+    def _updates(self) -> list[EventLine]:
+        return [line for line in read_timeline(self._timeline) if line["event"] == Event.UPDATE]
 
     def _signal(self, number: int) -> None:
         for process in self._processes:
             process.send_signal(number)
 
 
-def tokens_per_second(updates: list[Line], began: float) -> float:
+def tokens_per_second(updates: list[EventLine], began: float) -> float:
     """Speed from the first update of a turn to the last; what came before the first was partly done in the pause."""
     turn = [line for line in updates if line["time"] > began]
     return float(turn[0]["tokens"] * (len(turn) - 1) / (turn[-1]["time"] - turn[0]["time"]))
@@ -103,9 +103,9 @@ def tokens_per_second(updates: list[Line], began: float) -> float:
 @contextmanager
 def at_work(root: Path, number: int) -> Iterator[Workers]:
     """Workers that share a global batch of two micro-batches."""
-    order = work_order(root, f"w{number}", DEPTHS[0], batch={"sequences": 2 * ROWS, "perDevice": ROWS})
-    with started(order, number) as processes:
-        yield Workers(processes, order.folder / RECORD / TIMELINE)
+    worker = worker_spec(root, f"w{number}", DEPTHS[0], batch={"sequences": 2 * ROWS, "perDevice": ROWS})
+    with started(worker, number) as processes:
+        yield Workers(processes, worker.folder / RECORD / TIMELINE)
 
 
 def scaling(root: Path) -> None:

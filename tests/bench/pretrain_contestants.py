@@ -57,7 +57,7 @@ def write_inputs(root: Path, tokens: np.ndarray) -> None:
     (root / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def work_order(root: Path, name: str, layers: int, **changes: object) -> WorkerSpec:
+def worker_spec(root: Path, name: str, layers: int, **changes: object) -> WorkerSpec:
     """A run of ours over these inputs, without evaluation; everything else is as it comes."""
     spec = {
         "corpora": [{"corpusRef": {"name": "c"}}],
@@ -74,15 +74,15 @@ def work_order(root: Path, name: str, layers: int, **changes: object) -> WorkerS
         spec=PretrainRunSpec.model_validate(spec | changes),
         output=Output(root=str(root)), hub=HubTarget(endpoint="http://localhost"),
     )  # fmt: skip
-    folder, signs = root / name, root / f"{name}-signs"
-    for path in (folder, signs):
+    folder, local_folder = root / name, root / f"{name}-local"
+    for path in (folder, local_folder):
         path.mkdir()
     return WorkerSpec(
         job=job,
         tokens=root / "tokens",
         tokenizer=root / "tokenizer",
         folder=folder,
-        signs=signs,
+        local_folder=local_folder,
         first_node=True,
         metrics_port=0,
     )
@@ -92,7 +92,7 @@ def work_order(root: Path, name: str, layers: int, **changes: object) -> WorkerS
 class Ours:
     """Our loop as a worker runs it, record and watchdog included, and where the time of its iterations goes."""
 
-    order: WorkerSpec
+    worker: WorkerSpec
     iterations: list[float] = field(default_factory=list)
     """Wall seconds from one update's beginning to the next one's."""
     times: list[Times] = field(default_factory=list)
@@ -113,7 +113,7 @@ class Ours:
             return update
 
         with mock.patch.object(loop, "learn", learn):
-            train(self.order)
+            train(self.worker)
 
     def shares(self) -> tuple[float, float]:
         """Shares of the iterations after the first ones: outside forward, backward and optimizer; waiting for data."""
@@ -232,7 +232,7 @@ def main(name: str, layers: int, root: Path) -> None:
     disable_progress_bar()
     match name:
         case "ours":
-            us = Ours(work_order(root, f"l{layers}", layers))
+            us = Ours(worker_spec(root, f"l{layers}", layers))
             take_turns(us, us.shares)
         case "bare":
             take_turns(bare(root / "tokens" / "0-train-00000.tokens", layers))

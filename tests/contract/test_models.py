@@ -15,7 +15,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 from tests.support.jobs.guide import GUIDE, LEAST, examples
-from tests.support.jobs.objective_feeds import small_vocabulary
+from tests.support.jobs.objective_sources import small_vocabulary
 
 from hatchery_api.base import Record
 from hatchery_api.conditions import ConditionType, Reason
@@ -24,7 +24,7 @@ from hatchery_api.kinds import BY_KIND, KINDS, Kind
 from hatchery_api.resources.corpus import FilterRule
 from hatchery_api.resources.pretrain import FAMILIES, PretrainRunSpec
 from hatchery_api.schema import custom_resource_definition, member_docs
-from hatchery_jobs.pretrain.model.config import PRESETS, resolve_shape
+from hatchery_jobs.pretrain.model import MODEL_FAMILIES, resolve_config
 from hatchery_operator.codegen.generate import generated_files
 from hatchery_operator.codegen.reference import walk
 from hatchery_operator.stages import STAGES
@@ -91,7 +91,7 @@ def parameters(family: str, size: str) -> int:
     objective = next(name for name, families in FAMILIES.items() if family in families)
     spec = {**LEAST, "objective": {"type": objective}, "model": {"architecture": family, "size": size}}
     vocabulary = replace(small_vocabulary(), size=32_768)
-    return resolve_shape(PretrainRunSpec.model_validate(spec), vocabulary).parameters
+    return resolve_config(PretrainRunSpec.model_validate(spec), vocabulary).parameters
 
 
 def rules(node: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -135,9 +135,9 @@ def test_the_guide_has_the_sizes_of_all_presets() -> None:
         for line in GUIDE.read_text().splitlines()
         if len(cells := line.split("|")) == 8
     }
-    for family, presets in PRESETS.items():
-        said = [float(cell.strip().rstrip("M").replace(",", "")) for cell in rows[family]]
-        assert said == [round(parameters(family, size) / 1e6, 1) for size in presets], family
+    for name, family in MODEL_FAMILIES.items():
+        said = [float(cell.strip().rstrip("M").replace(",", "")) for cell in rows[name]]
+        assert said == [round(parameters(name, size) / 1e6, 1) for size in family.presets], name
 
 
 @EACH_KIND
@@ -211,12 +211,31 @@ def test_no_generated_file_is_left_behind() -> None:
     assert found <= generated_files().keys()
 
 
-def test_the_operator_imports_no_deep_learning_library() -> None:
-    modules = [f"hatchery_operator.{path.stem}" for path in (ROOT / "operator/hatchery_operator").glob("[a-z]*.py")]
-    heavy = ["torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow"]
-    code = f"import sys\nfor name in {modules!r}: __import__(name)\nsys.exit(str([m for m in {heavy!r} if m in sys.modules] or ''))"
+def modules_of(package: str) -> list[str]:
+    """Every module of a package below operator/, with its `__main__`."""
+    files = (ROOT / "operator" / package).rglob("*.py")
+    parts = [path.relative_to(ROOT / "operator").with_suffix("").parts for path in files]
+    return sorted(".".join(part for part in names if part != "__init__") for names in parts)
+
+
+def loaded_by(modules: list[str], wanted: list[str]) -> str:
+    """Which of some modules are loaded, in a fresh process, by importing others."""
+    code = f"import sys\nfor name in {modules!r}: __import__(name)\nsys.exit(str([m for m in {wanted!r} if m in sys.modules] or ''))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.strip() == ""
+    return done.stderr.strip()
+
+
+def test_the_operator_imports_no_deep_learning_library() -> None:
+    modules = modules_of("hatchery_operator")
+    assert {"hatchery_operator.__main__", "hatchery_operator.planning.planner"} < set(modules)
+    heavy = ["torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow"]
+    assert loaded_by(modules, heavy) == ""
+
+
+def test_code_generation_is_no_part_of_the_running_operator_and_command_line() -> None:
+    codegen = "hatchery_operator.codegen"
+    modules = [*modules_of("hatchery_api"), *modules_of("hatchery_operator"), *modules_of("hatchery_cli")]
+    assert loaded_by([name for name in modules if not name.startswith(codegen)], [codegen]) == ""
 
 
 @pytest.mark.parametrize("folder", ["operator", "jobs"])

@@ -1,9 +1,9 @@
-"""`python -m tests.demo`: the whole product at work on a real cluster, from nothing.
+"""`python -m tests.demo`: the whole product on a real cluster, from scratch.
 
 It starts the local cluster (or uses the one of HATCHERY_KUBECONTEXT), builds the images, installs the chart, starts a
-Hub-compatible server, applies the sample pipeline, shows it live, and sums up. Cluster and images are used again by the
-next run; the namespace, its volume and the Hub's repositories are new each time, so that no artifact of an earlier run
-stands in for work. After a failure everything is left for inspection.
+Hub-compatible server, applies the sample pipeline, watches it, and summarizes the results. The next run reuses cluster
+and images; namespace, volume and Hub repositories are new each time, so that no earlier artifact replaces work. After a
+failure everything is kept for inspection.
 """
 
 import sys
@@ -35,16 +35,16 @@ REPOSITORIES = {
     "EvalRun": "stdlib-evaluation",
 }
 PIPELINE_SECONDS = 1800.0
-"""Longest time the pipeline may take; about two and a half minutes on two cores."""
+"""Timeout of the pipeline, which takes about two and a half minutes on two cores."""
 
 
 class DemoError(Exception):
-    """The demo did not show what it should; the message says what and where to look."""
+    """The demo failed; the message says what failed and where to look."""
 
 
 @contextmanager
 def phase(what: str, why: str) -> Iterator[None]:
-    """Says what comes and why, and how long it took."""
+    """Announces a phase and its purpose, and reports its duration."""
     say(f"==> {what}: {why}")
     began = time.monotonic()
     yield
@@ -52,14 +52,14 @@ def phase(what: str, why: str) -> Iterator[None]:
 
 
 def fresh_namespace(cluster: Cluster, kube: Kube) -> None:
-    """Removes what an earlier demo left, then makes the namespace of the runs with a claim and the Hub's token."""
+    """Deletes the namespace of an earlier demo and creates a new one, with a claim and the Hub's token."""
     kube.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait", "--timeout=120s")
     cluster.recycle()
     kube.apply(*namespace_objects(NAMESPACE))
 
 
 def pipeline_with_hub(folder: Path, organisation: str) -> Path:
-    """The sample with a `hub` section in each resource; gives the file to apply."""
+    """The sample with a `hub` section in each resource; returns the file to apply."""
     resources = list(yaml.safe_load_all(SAMPLE.read_text()))
     for resource in resources:
         resource["spec"]["hub"] = {
@@ -73,7 +73,7 @@ def pipeline_with_hub(folder: Path, organisation: str) -> Path:
 
 
 def loss_in_prometheus(prometheus: Prometheus, run: RunView, seconds: float) -> None:
-    """Asks Prometheus for the loss as the training pods exposed it, and as the operator exports it."""
+    """Queries Prometheus for the loss that the training pods exposed."""
     window = f"[{int(seconds)}s]"
     series = f'hatchery_train_loss{{namespace="{run.namespace}",run="{run.name}",split="train"}}'
     for about, expression in (
@@ -87,8 +87,8 @@ def loss_in_prometheus(prometheus: Prometheus, run: RunView, seconds: float) -> 
         print(f"  {about:32} {float(found[0]['value'][1]):9.3f}   {expression}")
 
 
-def sum_up(kube: Kube, runs: list[RunView]) -> None:
-    """Prints what the runs brought; the curve is read back from the Hub, through a forwarded port."""
+def summarize(kube: Kube, runs: list[RunView]) -> None:
+    """Prints the results; the curve is read back from the Hub through a forwarded port."""
     curves = {}
     with kube.forward(HUB_NAMESPACE, "service/hub", HUB_PORT) as address:
         for run in runs:
@@ -98,25 +98,23 @@ def sum_up(kube: Kube, runs: list[RunView]) -> None:
 
 
 def demo() -> None:
-    """The phases in their order."""
+    """The phases in order."""
     cluster = Cluster()
-    with phase("cluster", "a real Kubernetes; the first time it is built from its Go modules, 10 minutes on 2 cores"):
+    with phase("cluster", "a real Kubernetes; the first run builds it from its Go modules, 10 minutes on 2 cores"):
         kubeconfig = cluster.up()
         kube = Kube(kubeconfig, [str(ensure_tools(cluster.layout) / "kube"), "kubectl"])
-        # somebody's own cluster has a Prometheus of its own, with targets of its own
+        # an existing cluster has its own Prometheus, with its own targets
         prometheus = None if cluster.context else ensure_prometheus(cluster.layout)
-    with phase(
-        "images", "the operator's and the jobs' (torch, 6 GB the first time); unchanged ones are not built again"
-    ):
+    with phase("images", "operator and jobs (torch, 6 GB the first time); unchanged ones are not rebuilt"):
         images = ensure_images(cluster.layout)
-    with phase("Hub", "a server that speaks the Hub's protocol, in the cluster; results are pushed to it"):
+    with phase("Hub", "a Hub-compatible server in the cluster; results are pushed to it"):
         start_hub(kube, images["jobs"])
-    with phase("fresh namespace", "an earlier demo's runs and volume go, so that everything is computed anew"):
+    with phase("fresh namespace", "deletes an earlier demo's runs and volume, so that everything is computed"):
         fresh_namespace(cluster, kube)
-    with phase("operator", "helm install; ready when it has listed all four kinds"):
+    with phase("operator", "helm install; ready when it has listed every kind"):
         install_chart(cluster, kube, images)
     began = time.monotonic()
-    with phase("pipeline", "corpus, tokenizer, training on two pods, evaluation; one kubectl apply for all four"):
+    with phase("pipeline", "corpus, tokenizer, training on two pods, evaluation, in one kubectl apply"):
         path = pipeline_with_hub(cluster.layout.cache, f"demo-{int(time.time())}")
         say(f"kubectl apply -n {NAMESPACE} -f {path}   ({SAMPLE.relative_to(REPOSITORY)} plus a hub section)")
         kube.kubectl("apply", "-n", NAMESPACE, "-f", str(path))
@@ -124,16 +122,16 @@ def demo() -> None:
             KubeCluster(kubeconfig=str(kubeconfig)), console(), NAMESPACE, timeout_seconds=PIPELINE_SECONDS
         ).run()
     if ended != Exit.OK:
-        raise DemoError("the pipeline did not succeed; see above")
+        raise DemoError("the pipeline failed; see above")
     runs = chosen(map(RunView.of, KubeCluster(kubeconfig=str(kubeconfig)).list(NAMESPACE)), ())
-    sum_up(kube, runs)
+    summarize(kube, runs)
     if prometheus:
-        print(f"\nWhat Prometheus at {prometheus.address} saw of the loss")
+        print(f"\nThe loss in Prometheus at {prometheus.address}")
         loss_in_prometheus(prometheus, next(r for r in runs if r.kind.kind == "PretrainRun"), time.monotonic() - began)
 
 
 def main() -> int:
-    """Runs the demo; gives the exit code."""
+    """Runs the demo and returns the exit code."""
     try:
         demo()
     except (DemoError, ClusterError, CommandError, AssertionError, OSError) as error:
@@ -143,9 +141,9 @@ def main() -> int:
         )
         return 1
     except KeyboardInterrupt:
-        say(f"interrupted; the runs go on: hatchery watch --all -n {NAMESPACE}")
+        say(f"interrupted; the runs keep running: hatchery watch --all -n {NAMESPACE}")
         return int(Exit.DETACHED)
-    say("done: from raw text to an evaluated model; look around with the commands above")
+    say("done: from raw text to an evaluated model; explore it with the commands above")
     return 0
 
 

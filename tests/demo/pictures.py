@@ -27,7 +27,7 @@ from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain import Loss, PretrainResult, PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_cli import RunView, live_view
-from hatchery_jobs.pretrain.report.pages import write_pages
+from hatchery_jobs.pretrain.report import write_report
 from hatchery_jobs.pretrain.training.schedule import learning_rate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,7 +130,7 @@ def sample_run(folder: Path) -> Path:
         initial_perplexity=math.exp(INITIAL), bits_per_byte=2.0507,
     )  # fmt: skip
     timed = lasting.model_copy(update={"tokens_per_second": 8721.3, "goodput": 0.97})
-    write_pages(folder, job, None, lasting, timed)
+    write_report(folder, job, None, lasting, timed)
     return folder / "run/report.html"
 
 

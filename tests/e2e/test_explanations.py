@@ -59,12 +59,12 @@ CASES = {
     "too-many-processors": Expected(
         asks({"cpu": "900", "memory": "64Mi"}),
         "Unschedulable",
-        ("asks for cpu 900, memory 64Mi", "even an empty node is too small", "`spec.placement.resources.requests.cpu`"),
+        ("requests cpu 900, memory 64Mi", "even an empty node is too small", "`spec.placement.resources.requests.cpu`"),
     ),
     "over-quota": Expected(
         asks(limits={TOKENS: "2"}),
         "QuotaExceeded",
-        ("ResourceQuota tokens", f"requests.{TOKENS}: asked 2, used 0 of 1"),
+        ("ResourceQuota tokens", f"requests.{TOKENS}: requested 2, used 0 of 1"),
     ),
     "below-limit-range": Expected(
         asks({"cpu": "20m", "memory": "16Mi"}),

@@ -1,4 +1,4 @@
-"""What can be known to fail before torch is imported and workers are started."""
+"""Checks before torch is imported and workers are started."""
 
 import shutil
 from dataclasses import dataclass
@@ -8,44 +8,41 @@ from typing import Final
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.hub import check_writable
-from hatchery_jobs.pretrain.data.token_store import TokenStore
-from hatchery_jobs.pretrain.data.vocabulary import Vocabulary
-from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS
-from hatchery_jobs.pretrain.model.config import ModelConfig
-from hatchery_jobs.pretrain.model.weights import model_shape
+from hatchery_jobs.pretrain.data import TokenStore, Vocabulary
+from hatchery_jobs.pretrain.launcher import CHECKPOINTS
+from hatchery_jobs.pretrain.model import ModelConfig, model_config
 from hatchery_jobs.runtime import Context, DataError, RetryableError, SpecError, log
 
 GB: Final = 1e9
 """Bytes."""
 
-
 ADAM_BYTES: Final = 16
-"""Bytes a parameter takes while training: weight, gradient and two moments of 32 bits each."""
+"""Bytes per parameter during training: weight, gradient and two moments of 32 bits each."""
 
 CHECKPOINT_BYTES: Final = 12
-"""Bytes of a parameter in a checkpoint: weight and two moments."""
+"""Bytes per parameter in a checkpoint: weight and two moments."""
 
 SPARE_CHECKPOINTS: Final = 2
-"""Checkpoints on disk beside those that are kept: the one being written and the one being pushed."""
+"""Checkpoints on disk beside `keepLast`: one being written, one being pushed."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run will take, before anything is started."""
+class RunNeeds:
+    """What a run needs, known before it starts."""
 
-    shape: ModelConfig
+    config: ModelConfig
     """The model."""
     epochs: float
-    """How often each row is learnt from."""
+    """Passes over the rows of the train split."""
     state_bytes: int
-    """Weights, gradients and optimizer, over all workers that share them."""
+    """Weights, gradients and optimizer state, over all workers that share them."""
     checkpoint_bytes: int
     """One checkpoint."""
 
     def facts(self) -> dict[str, float]:
-        """The numbers, for the log."""
+        """The numbers for the log."""
         return {
-            "parameters": self.shape.parameters,
+            "parameters": self.config.parameters,
             "epochs": round(self.epochs, 3),
             "stateBytes": self.state_bytes,
             "checkpointBytes": self.checkpoint_bytes,
@@ -60,44 +57,72 @@ def check(
     *,
     workers: int,
     folder: Path | None,
-) -> Plan:
-    """The plan of a run, after everything that can be checked cheaply.
+) -> RunNeeds:
+    """Checks everything that is cheap to check, and returns what the run needs.
 
     Args:
         spec: of the run.
         store: the tokens.
         vocabulary: the tokenizer.
-        weights: folder of the weights to go on from; None: fresh ones.
+        weights: folder of pretrained weights; None: fresh ones.
         workers: processes of the whole run.
-        folder: on the volume of the checkpoints; those that are in it count as room. None: it is not known.
+        folder: on the checkpoints' volume; existing checkpoints in it count as free space. None: unknown.
 
     Raises:
         SpecError: the spec can never work.
-        DataError: the tokens are too few or of another tokenizer, or the weights do not fit.
-        RetryableError: the volume has no room for the checkpoints.
+        DataError: there are too few tokens, or tokens or weights do not match the tokenizer.
+        RetryableError: the volume lacks space for the checkpoints.
     """
-    shape = model_shape(spec, vocabulary, weights)
+    config = model_config(spec, vocabulary, weights)
     _check_vocabulary(store, vocabulary)
     if spec.data.loading == "mmap":
         _check_amount(spec, store)
     _check_batch(spec, workers)
     rows = store.sequences("train")
-    plan = Plan(
-        shape=shape,
+    needs = RunNeeds(
+        config=config,
         epochs=spec.schedule.steps * spec.batch.sequences / rows if rows else 0.0,
-        state_bytes=ADAM_BYTES * shape.parameters,
-        checkpoint_bytes=CHECKPOINT_BYTES * shape.parameters,
+        state_bytes=ADAM_BYTES * config.parameters,
+        checkpoint_bytes=CHECKPOINT_BYTES * config.parameters,
     )
     if folder is not None:
-        _check_space(spec, plan, folder)
-    return plan
+        _check_space(spec, needs, folder)
+    return needs
+
+
+def check_length(store: TokenStore) -> None:
+    """Checks that every corpus has a row to train on, and that the validation split has a row.
+
+    Raises:
+        DataError: a split is too short.
+    """
+    index = store.index
+    short = [
+        (f"corpus {corpus.name}: the train split", corpus.splits["train"], "add text to its sources")
+        for corpus, rows in zip(index.corpora, store.counts("train"), strict=True)
+        if not rows and not index.streamed
+    ]
+    if not store.sequences("validation"):
+        remedy = "raise split.validation of the CorpusBuild or spec.data.validationShare"
+        short.append(("the validation split", index.splits["validation"], remedy))
+    if not short:
+        return
+    subject, split, remedy = short[0]
+    if index.packing == "pairs":
+        message = f"{subject} has no pair of a comment and its code: {remedy}"
+    else:
+        message = (
+            f"{subject} has {split.tokens} tokens in {split.documents} documents; one sequence takes "
+            f"{store.sequence_tokens + 1}: {remedy}, or lower spec.data.sequenceLength"
+        )
+    raise DataError(Reason.NOT_ENOUGH_TEXT, message)
 
 
 def check_hub(context: Context[PretrainRunSpec]) -> None:
-    """Asks before anything is computed whether the run may push; a Hub that is away is caught up with later.
+    """Checks that the run may push to the Hub, before anything is computed. An unreachable Hub is only logged.
 
     Raises:
-        SpecError: the token may not write, or there is none.
+        SpecError: there is no token, or it may not write.
     """
     hub = context.job.spec.hub
     if hub is None:
@@ -108,17 +133,17 @@ def check_hub(context: Context[PretrainRunSpec]) -> None:
         log("hub-away", message=error.message)
 
 
-def _check_space(spec: PretrainRunSpec, plan: Plan, folder: Path) -> None:
-    """Refuses a volume that the checkpoints will fill."""
-    there = sum(path.stat().st_size for path in (folder / CHECKPOINTS).rglob("*") if path.is_file())
-    free = shutil.disk_usage(folder).free + there
-    wanted = (spec.checkpoint.keep_last + SPARE_CHECKPOINTS) * plan.checkpoint_bytes
-    if wanted > free:
+def _check_space(spec: PretrainRunSpec, needs: RunNeeds, folder: Path) -> None:
+    existing = sum(path.stat().st_size for path in (folder / CHECKPOINTS).rglob("*") if path.is_file())
+    free = shutil.disk_usage(folder).free + existing
+    checkpoints = spec.checkpoint.keep_last + SPARE_CHECKPOINTS
+    needed = checkpoints * needs.checkpoint_bytes
+    if needed > free:
         raise RetryableError(
             Reason.STORAGE_ERROR,
-            f"{folder}: {spec.checkpoint.keep_last + SPARE_CHECKPOINTS} checkpoints of {plan.shape.parameters:,} "
-            f"parameters take {wanted / GB:.1f} GB, the volume has {free / GB:.1f} GB left; make room, take another "
-            "claim in spec.storage, or lower spec.checkpoint.keepLast",
+            f"{folder}: {checkpoints} checkpoints of {needs.config.parameters:,} parameters take {needed / GB:.1f} GB, "
+            f"the volume has {free / GB:.1f} GB left; free some space, use another claim in spec.storage, or lower "
+            "spec.checkpoint.keepLast",
         )
 
 
@@ -128,7 +153,7 @@ def _check_vocabulary(store: TokenStore, vocabulary: Vocabulary) -> None:
         raise DataError(
             Reason.VOCABULARY_MISMATCH,
             f"the tokens were encoded with {index.vocab_size} tokens and end-of-text {index.eos_id}, the tokenizer has "
-            f"{vocabulary.size} and {vocabulary.eos_id}; they are of different tokenizers: run the encode stage again",
+            f"{vocabulary.size} and {vocabulary.eos_id}: these are different tokenizers; run the encode stage again",
         )
 
 
@@ -139,21 +164,21 @@ def _check_amount(spec: PretrainRunSpec, store: TokenStore) -> None:
             Reason.NOT_ENOUGH_TEXT,
             f"the corpus has {store.index.splits['train'].tokens} tokens, {sequences} sequences of "
             f"{spec.data.sequence_length}; one batch takes {spec.batch.sequences} (spec.batch.sequences): lower it or "
-            "take more text",
+            "add text",
         )
 
 
 def _check_batch(spec: PretrainRunSpec, workers: int) -> None:
-    rows, in_one_pass = spec.batch.sequences, spec.batch.per_device
-    if rows % in_one_pass:
+    rows, per_device = spec.batch.sequences, spec.batch.per_device
+    if rows % per_device:
         raise SpecError(
             Reason.INVALID_SPEC,
-            f"spec.batch.perDevice {in_one_pass} does not divide spec.batch.sequences {rows}; "
-            f"the next lower value that does is {next(n for n in range(in_one_pass, 0, -1) if rows % n == 0)}",
+            f"spec.batch.perDevice {per_device} does not divide spec.batch.sequences {rows}; "
+            f"the next lower value that does is {next(n for n in range(per_device, 0, -1) if rows % n == 0)}",
         )
-    if workers > rows // in_one_pass:
+    if workers > rows // per_device:
         raise SpecError(
             Reason.INVALID_SPEC,
-            f"{workers} workers (spec.parallelism) share {rows // in_one_pass} micro-batches of {in_one_pass} "
-            f"sequences; each needs one: at most {rows // in_one_pass} workers, or raise spec.batch.sequences",
+            f"{workers} workers (spec.parallelism) share {rows // per_device} micro-batches of {per_device} "
+            f"sequences; each needs one: use at most {rows // per_device} workers, or raise spec.batch.sequences",
         )

@@ -1,4 +1,4 @@
-"""Where a run is, and what one update brought."""
+"""The state of a run, and the figures of one update."""
 
 import math
 from dataclasses import dataclass
@@ -6,68 +6,66 @@ from dataclasses import dataclass
 from hatchery_api.base import Record
 
 LARGEST_EXPONENT = 700.0
-"""exp of more than this is infinite, which JSON cannot say."""
+"""exp of more than this is infinite, which JSON cannot represent."""
 
 
 class RunState(Record):
-    """Where a run is: all that is saved beside weights and optimizer."""
+    """What a checkpoint holds beside weights and optimizer."""
 
     step: int = 0
     """Updates done."""
     batch: int = 0
-    """Number of the next batch; ahead of `step` by the batches that were left out."""
+    """Number of the next batch; ahead of `step` by the skipped batches."""
     targets: int = 0
-    """Labels learnt from."""
+    """Labels learnt from so far."""
     skipped: list[tuple[int, int]] = []
-    """Batches left out by the guard: first, and the one after the last."""
+    """Ranges of batches that the guard skipped: first, and the one after the last."""
     rollbacks: int = 0
-    """Returns to an earlier checkpoint."""
+    """Rollbacks to a checkpoint."""
     interventions: int = 0
-    """How often the guard acted."""
+    """Interventions of the guard."""
     recent_losses: list[float] = []
-    """What the guard compares the next loss with."""
-    micro_batch: int | None = None
-    """Rows in one forward pass since memory did not suffice for `batch.perDevice`."""
+    """Window that the guard compares the next loss with."""
     evaluated_step: int = -1
-    """Step of the last measurement on the validation split."""
+    """Step of the last validation."""
     train_loss: float | None = None
     """Loss of the last update, in nats per token."""
     eval_loss: float | None = None
-    """Last measured loss."""
+    """Last validation loss, in nats per token."""
     initial_loss: float | None = None
-    """Loss measured before the first update."""
+    """Validation loss before the first update, in nats per token."""
     curve_bytes: int = 0
-    """Length of the loss curve's file."""
+    """Length of the loss curve's file, in bytes."""
     train_seconds: float = 0.0
-    """Time spent in updates that were kept."""
+    """Time spent on updates that were kept."""
     wall_seconds: float = 0.0
-    """Time the workers existed."""
+    """Lifetime of the workers."""
     resumed_from: list[int] = []
-    """Steps the run was resumed at."""
+    """Steps at which the run resumed."""
     checkpoint_step: int | None = None
     """Step of the newest checkpoint."""
     checkpoint_time: str | None = None
-    """When it was complete, RFC 3339."""
+    """When it was taken, RFC 3339."""
     loss_scale: dict[str, float | int] | None = None
-    """State of the gradient scaler of fp16."""
+    """State of the gradient scaler (fp16)."""
 
 
 @dataclass(frozen=True)
 class Times:
-    """Where the time of one update went, in seconds."""
+    """The time of one update by phase, in seconds."""
 
     data: float
-    """Waiting for rows and making batches of them."""
+    """Waiting for rows and building batches."""
     compute: float
-    """Forward and backward passes, the exchange of gradients with them."""
+    """Forward and backward passes, with the reduction of gradients."""
     optimizer: float
-    """Clipping and the step of the optimizer."""
+    """Clipping and optimizer step."""
     total: float
-    """All of it; what is left is the loop's own."""
+    """The whole update."""
 
     @property
     def other(self) -> float:
-        """What is left for the loop itself."""
+        """The loop's own overhead."""
         return max(0.0, self.total - self.data - self.compute - self.optimizer)
 
 
@@ -76,24 +74,24 @@ class Update:
     """One update of the weights."""
 
     loss: float
-    """Over the whole batch, in nats per label."""
+    """Loss over the whole batch, in nats per label."""
     norm: float
     """Gradient norm before clipping."""
     rate: float
     """Learning rate."""
     targets: int
-    """Labels of the whole batch that counted."""
+    """Labels of the whole batch that count."""
     times: Times
-    """Time it took."""
+    """Time by phase."""
     stop: bool
-    """Whether a pod was asked to end meanwhile."""
+    """Whether a pod received SIGTERM meanwhile."""
 
 
 def perplexity(loss: float | None) -> float | None:
-    """Exp of a loss in nats per token; a hopeless one is a very large number."""
+    """Exp of a loss in nats per token, capped at the largest finite value."""
     return None if loss is None else math.exp(min(loss, LARGEST_EXPONENT))
 
 
 def goodput(state: RunState) -> float | None:
-    """Share of the workers' time that went into updates that were kept; None before there is any."""
+    """Share of the workers' time spent on updates that were kept; None at the start."""
     return min(1.0, state.train_seconds / state.wall_seconds) if state.wall_seconds > 0 else None

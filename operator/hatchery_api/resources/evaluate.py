@@ -1,10 +1,10 @@
-"""EvalRun: what a model can do."""
+"""EvalRun: measures a model."""
 
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from hatchery_api.base import Model, Record, Ref, ResourceName, Seed, cel, exactly_one
+from hatchery_api.base import Model, Record, Ref, ResourceName, Seed, cel, exactly_one, one_field
 from hatchery_api.format import significant
 from hatchery_api.placement import HubRepo, RunSpec, SecretKey
 from hatchery_api.resources.tokenizer import CorpusRef
@@ -19,13 +19,13 @@ class HubModel(Model):
     revision: Annotated[str, Field(min_length=1, max_length=128)] = "main"
     """Branch, tag or commit."""
     token_secret: SecretKey | None = None
-    """Secret with a token that may read the model."""
+    """Secret with a token that can read the model."""
 
 
 class EvalModel(Model):
-    """The model that is evaluated."""
+    """Model to evaluate."""
 
-    model_config = ConfigDict(json_schema_extra=cel(exactly_one("pretrainRef", "hub")))
+    model_config = ConfigDict(json_schema_extra=one_field)
 
     pretrain_ref: Ref | None = None
     """A PretrainRun in the same namespace."""
@@ -34,30 +34,30 @@ class EvalModel(Model):
 
 
 class PerplexityTask(Model):
-    """Perplexity: exp of the mean cross-entropy over all predicted tokens, each token counting once."""
+    """Perplexity: exp of the mean cross-entropy over all predicted tokens, each counted once."""
 
     corpus_ref: CorpusRef
-    """Text to measure on; mostly split validation."""
+    """Text to measure on; usually split validation."""
 
     sequence_length: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
-    """Tokens in a sequence; default: the longest the model can see."""
+    """Tokens per sequence; default: the model's context length."""
 
     batch_sequences: Annotated[int, Field(ge=1, le=4096)] = 16
-    """Sequences in a batch; does not change the result."""
+    """Sequences per batch; does not affect the result."""
 
     max_batches: Annotated[int, Field(ge=-1)] = -1
-    """Batches at most; -1 for all."""
+    """Most batches; -1: all."""
 
 
 Prompt = Annotated[str, Field(min_length=1, max_length=8192)]
-"""The beginning of a text."""
+"""A prompt to complete."""
 
 
 class CompletionTask(Model):
-    """Samples continuations of prompts."""
+    """Samples completions of prompts."""
 
     preset: Literal["codeparrot", "none"] = "codeparrot"
-    """Prompts of the CodeParrot chapter, asked before `prompts`."""
+    """`codeparrot`: the prompts of the CodeParrot chapter, used before `prompts`."""
 
     prompts: Annotated[list[Prompt], Field(max_length=64)] = []
     """Further prompts."""
@@ -66,26 +66,26 @@ class CompletionTask(Model):
     """Sampling temperature; 0 is greedy."""
 
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """Nucleus: the smallest set of tokens with this probability is sampled from."""
+    """Nucleus sampling: sample from the smallest set of tokens with this total probability."""
 
     top_k: Annotated[int, Field(ge=0)] = 0
-    """Sample from this many likeliest tokens; 0 for all."""
+    """Sample from this many likeliest tokens; 0: all."""
 
     max_length: Annotated[int, Field(ge=1, le=1_048_576)] = 64
-    """Tokens in prompt and continuation together."""
+    """Most tokens of prompt and completion together."""
 
     num_completions: Annotated[int, Field(ge=1, le=100)] = 4
-    """Continuations of each prompt."""
+    """Completions per prompt."""
 
     seed: Seed = 1
-    """Seed of the sampling."""
+    """Seed for sampling."""
 
     stop: Literal["firstTopLevelBlock", "none"] = "firstTopLevelBlock"
-    """Cut before the first new top-level block of Python code."""
+    """`firstTopLevelBlock` cuts before the next top-level block of Python code."""
 
 
 class EvalTask(Model):
-    """One measurement."""
+    """An evaluation task."""
 
     model_config = ConfigDict(json_schema_extra=cel(exactly_one("perplexity", "completion")))
 
@@ -96,21 +96,21 @@ class EvalTask(Model):
     """Perplexity on a corpus."""
 
     completion: CompletionTask | None = None
-    """Continuations of prompts."""
+    """Completions of prompts."""
 
 
 class EvalRunSpec(RunSpec):
     """Evaluates a model."""
 
     model: EvalModel
-    """The model."""
+    """Model to evaluate."""
 
     tasks: Annotated[list[EvalTask], Field(min_length=1, max_length=32, json_schema_extra=cel(keyed_list="name"))]
-    """Measurements, done in this order."""
+    """Tasks, run in this order."""
 
 
 class EvalMeasure(Record):
-    """One number."""
+    """A measured value."""
 
     task: str
     """Name of the task."""
@@ -119,34 +119,34 @@ class EvalMeasure(Record):
     value: str
     """Value as text, since JSON has no infinity."""
     n: int
-    """What it is a mean over: tokens for perplexity."""
+    """Number of items averaged: tokens for perplexity."""
 
 
 class EvalSample(Record):
-    """One continuation, shortened for the status; all are in the artifact."""
+    """A completion, shortened for the status; the artifact has all in full."""
 
     task: str
     """Name of the task."""
     prompt: str
-    """First characters of the prompt."""
+    """Beginning of the prompt."""
     completion: str
-    """First characters of the continuation."""
+    """Beginning of the completion."""
 
 
 class EvalResult(Result):
     """What a finished EvalRun reports."""
 
     results: Annotated[list[EvalMeasure], Field(max_length=64)] = []
-    """All measures."""
+    """Measured values."""
 
     samples: Annotated[list[EvalSample], Field(max_length=8)] = []
-    """A few continuations."""
+    """Sample completions."""
 
     def rounded(self) -> dict[str, str]:
-        """The value of the first measure."""
+        """The first measured value."""
         try:
             return {"value": significant(float(self.results[0].value))} if self.results else {}
-        except ValueError:  # it comes from a pod
+        except ValueError:  # reported by a pod, so not trusted
             return {}
 
 

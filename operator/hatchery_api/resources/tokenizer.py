@@ -1,4 +1,4 @@
-"""TokenizerBuild: a tokenizer trained on a corpus, with its quality measured."""
+"""TokenizerBuild: a tokenizer trained on a corpus and measured."""
 
 from typing import Annotated, Final, Literal
 
@@ -9,10 +9,10 @@ from hatchery_api.placement import Card, RunSpec
 from hatchery_api.status import Result, RunStatus
 
 SENTINEL: Final = "<extra_id_{}>"
-"""Text of the sentinel with a number, with the names of T5."""
+"""Text of a sentinel token by its number, named as in T5."""
 
 SpecialToken = Annotated[str, Field(min_length=1, max_length=64)]
-"""The text of a special token."""
+"""Text of a special token."""
 
 
 class CorpusRef(Model):
@@ -26,20 +26,20 @@ class CorpusRef(Model):
 
 
 class TokenizerSample(Model):
-    """The part of the corpus the tokenizer is trained on."""
+    """Sample of the corpus to train on."""
 
     documents: Annotated[int, Field(ge=1)] = 200_000
-    """Documents at most, chosen by the seed."""
+    """Most documents, chosen by the seed."""
 
     document_chars: Annotated[int, Field(ge=1)] = 100_000
-    """Characters of one document at most, so that no single file owns the merges."""
+    """Most characters of a document, so that no single file dominates the merges."""
 
     seed: Seed = 1
-    """Seed of the choice."""
+    """Seed of the sample."""
 
 
 class BaseTokenizer(Model):
-    """An existing design that is retrained: its pipeline stays, its vocabulary is new."""
+    """An existing tokenizer to retrain: its pipeline is kept, its vocabulary is new."""
 
     base: Url
     """A Hub repository, a path, or `claim://name/path` of a saved tokenizer."""
@@ -49,7 +49,7 @@ class BaseTokenizer(Model):
 
 
 class PreTokenizer(Model):
-    """One pre-tokenizer, with the names of the tokenizers library."""
+    """A pre-tokenizer, named as in the tokenizers library."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(("self.type != 'Split' || has(self.pattern)", "type Split needs a pattern"))
@@ -59,25 +59,25 @@ class PreTokenizer(Model):
     """Class in the tokenizers library."""
 
     pattern: Annotated[str, Field(min_length=1, max_length=512)] | None = None
-    """Regular expression of Split."""
+    """Regular expression for Split."""
 
     behavior: Literal["isolated", "removed", "merged_with_previous", "merged_with_next", "contiguous"] = "isolated"
     """What Split does with a match."""
 
     individual_digits: bool = True
-    """Whether Digits makes every digit a token."""
+    """Digits makes every digit a token."""
 
     use_regex: bool = True
-    """Whether ByteLevel splits words by GPT-2's expression; false after a Split of your own."""
+    """ByteLevel splits words by GPT-2's expression; set false after a custom Split."""
 
 
 class TokenizerBlocks(Model):
-    """A design from building blocks, with the names of the tokenizers library."""
+    """A tokenizer of components named as in the tokenizers library."""
 
     normalizers: Annotated[
         list[Literal["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents"]], Field(max_length=8)
     ] = []
-    """Applied in order; none keeps the text as it is, which code needs."""
+    """Normalizers, applied in order; none leaves the text unchanged, as code needs."""
 
     pre_tokenizers: Annotated[
         list[PreTokenizer],
@@ -89,7 +89,7 @@ class TokenizerBlocks(Model):
             ),
         ),
     ] = [PreTokenizer(type="ByteLevel")]
-    """Applied in order; the last one must be ByteLevel."""
+    """Pre-tokenizers, applied in order; the last one must be ByteLevel."""
 
     model: Literal["BPE"] = "BPE"
     """Subword model."""
@@ -99,34 +99,34 @@ class SpecialTokens(Model):
     """Special tokens by role."""
 
     eos: SpecialToken = "<|endoftext|>"
-    """End of a document; also put between documents when a model is trained."""
+    """End of a document; training puts it between documents."""
     bos: SpecialToken | None = None
-    """Begin of a document; default: the same as eos."""
+    """Beginning of a document; default: eos."""
     unk: SpecialToken | None = None
-    """Unknown text; byte-level tokenizers need none."""
+    """Unknown text; not needed by byte-level tokenizers."""
     pad: SpecialToken | None = None
-    """Padding; default: the same as eos. Encoders and encoder-decoders need one of its own."""
+    """Padding; default: eos. Encoders and encoder-decoders need a separate one."""
     mask: SpecialToken | None = None
-    """Stands for a hidden token; objective `masked` needs it."""
+    """Replaces a masked token; needed by objective `masked`."""
     cls: SpecialToken | None = None
-    """Begins a text for an encoder; default there: bos."""
+    """Begins a text for an encoder; default: bos."""
     sep: SpecialToken | None = None
-    """Ends a text for an encoder; default there: eos. With cls, both are put around every text that is encoded."""
+    """Ends a text for an encoder; default: eos. With cls, both surround every encoded text."""
     sentinels: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Number of tokens `<extra_id_0>`, `<extra_id_1>` and so on, which stand for spans; task `spanCorruption` needs
-    as many as a sequence has spans."""
+    """Number of tokens `<extra_id_0>`, `<extra_id_1>` and so on, which replace spans; task `spanCorruption` needs one
+    per span of a sequence."""
     extra: Annotated[list[SpecialToken], Field(max_length=64)] = []
-    """Further ones."""
+    """Further special tokens."""
 
 
 class TokenizerEvaluate(Model):
-    """How the tokenizer is measured."""
+    """Evaluation of the tokenizer."""
 
     documents: Annotated[int, Field(ge=1)] = 500
-    """Held-out documents at most (validation split)."""
+    """Most documents of the validation split."""
 
     keywords: Literal["python", "none"] = "python"
-    """Word list that is checked to be single tokens."""
+    """Word list whose words should be single tokens."""
 
 
 class TokenizerBuildSpec(RunSpec):
@@ -135,44 +135,44 @@ class TokenizerBuildSpec(RunSpec):
     model_config = ConfigDict(json_schema_extra=cel(exactly_one("from", "build")))
 
     corpus_ref: CorpusRef
-    """The corpus to train on."""
+    """Corpus to train on."""
 
     sample: TokenizerSample = TokenizerSample()
-    """The part that is used."""
+    """Sample of the corpus to train on."""
 
     from_: Annotated[BaseTokenizer | None, Field(alias="from")] = None
-    """Retrain an existing design."""
+    """Retrain an existing tokenizer."""
 
     build: TokenizerBlocks | None = None
-    """Build a design block by block."""
+    """Build a tokenizer from components."""
 
     vocab_size: Annotated[int, Field(ge=260, le=1_000_000)] = 32_768
     """Tokens in the vocabulary, special tokens included."""
 
     min_frequency: Annotated[int, Field(ge=0)] = 2
-    """Occurrences a merge needs."""
+    """Fewest occurrences of a merge."""
 
     special_tokens: SpecialTokens = SpecialTokens()
-    """Special tokens by role; used with `build`. A retrained base keeps its own."""
+    """Special tokens by role, for `build`; a retrained tokenizer keeps its own."""
 
     evaluate: TokenizerEvaluate = TokenizerEvaluate()
-    """How it is measured."""
+    """Evaluation of the tokenizer."""
 
     card: Card = Card()
     """Texts of the card."""
 
 
 class TokenizerMetrics(Record):
-    """Quality on held-out text; a word is a run of non-whitespace."""
+    """Quality on the validation split; a word is a run of non-whitespace."""
 
     fertility: float
     """Tokens per word."""
     continued_words: float
-    """Share of words that are split into two or more tokens."""
+    """Share of words split into two or more tokens."""
     unknown: float
     """Share of tokens that are the unknown token."""
     rare: float
-    """Share of tokens whose id was seen fewer than ten times in training."""
+    """Share of tokens whose id occurs fewer than ten times in the training sample."""
     unused_vocabulary: float
     """Share of the vocabulary that never occurs."""
     chars_per_token: float
@@ -180,23 +180,23 @@ class TokenizerMetrics(Record):
     bytes_per_token: float
     """Bytes of UTF-8 per token."""
     round_trip: float
-    """Share of documents that decoding gives back unchanged."""
+    """Share of documents that decoding restores exactly."""
 
 
 class TokenizerResult(Result):
     """What a finished TokenizerBuild reports."""
 
     vocab_size: int | None = None
-    """Tokens in the vocabulary as built."""
+    """Tokens in the vocabulary."""
 
     metrics: TokenizerMetrics | None = None
-    """Quality on held-out text."""
+    """Quality on the validation split."""
 
     missing_keywords: Annotated[list[str], Field(max_length=128)] | None = None
-    """Keywords that are no single token."""
+    """Keywords split into several tokens."""
 
     documents: int | None = None
-    """Documents it was trained on."""
+    """Documents trained on."""
 
 
 class TokenizerBuildStatus(RunStatus, TokenizerResult):

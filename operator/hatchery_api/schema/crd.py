@@ -1,4 +1,4 @@
-"""Models to CustomResourceDefinitions: one pure function, no dependency beside pydantic."""
+"""From models to CustomResourceDefinitions: one pure function."""
 
 from typing import Any, Final
 
@@ -7,7 +7,7 @@ from hatchery_api.kinds import Column, Kind
 from hatchery_api.placement import MUTABLE_FIELDS
 
 NAME_LIMIT: Final = 40
-"""Characters of a resource's name: `<name>-<stage>-a<attempt>-<index>` must stay a DNS label of 63."""
+"""Longest name of a resource: `<name>-<stage>-a<attempt>-<index>` must fit a DNS label of 63 characters."""
 
 _DROPPED: Final = ("title", "additionalProperties", "discriminator")
 
@@ -69,7 +69,7 @@ def _root_schema(kind: Kind) -> dict[str, Any]:
             {
                 "rule": f"self.metadata.name.size() <= {NAME_LIMIT}",
                 "message": f"metadata.name must have at most {NAME_LIMIT} characters;"
-                " names of Jobs and pods are made from it",
+                " Job and pod names are derived from it",
             },
             *_immutability(kind.kind, spec),
         ],
@@ -77,27 +77,27 @@ def _root_schema(kind: Kind) -> dict[str, Any]:
 
 
 def _immutability(kind: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """One transition rule a field, so that the message names the field."""
+    """A transition rule for each field, so that the message names it."""
     fields = spec["properties"]
-    always = {*spec["required"], *(name for name, field in fields.items() if "default" in field)}
+    always = {*spec.get("required", ()), *(name for name, field in fields.items() if "default" in field)}
     return [
         {
             "rule": f"!oldSelf.?status.startTime.hasValue() || {_unchanged(name, always=name in always)}",
-            "message": f"spec.{name} is fixed once the run has started; create a new {kind} instead",
+            "message": f"spec.{name} is immutable once the run has started; create a new {kind} instead",
         }
         for name in sorted(fields.keys() - MUTABLE_FIELDS)
     ]
 
 
 def _unchanged(name: str, *, always: bool) -> str:
-    """The CEL expression that a field of the spec is as it was; comparing optional values would cost too much."""
+    """The CEL expression that a field is unchanged; comparing optional values would exceed the cost limit."""
     new, old = f"self.spec.{name}", f"oldSelf.spec.{name}"
     equal = f"{new} == {old}"
     return equal if always else f"(has({new}) ? has({old}) && {equal} : !has({old}))"
 
 
 def structural(schema: dict[str, Any]) -> dict[str, Any]:
-    """A pydantic JSON schema as a structural schema: references inlined, null and titles gone."""
+    """A pydantic JSON schema as a structural schema: references inlined, nulls and titles removed."""
     return _convert(schema, schema.get("$defs", {}))
 
 
@@ -126,17 +126,17 @@ def _convert(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shortened(node: dict[str, Any]) -> dict[str, Any]:
-    """The node with the fields a CRD spells out; the server takes any others, and the operator judges them."""
+    """The node with the fields that the CRD describes; the server accepts others, and the operator validates them."""
     kept = node[KEPT]
     short = {k: v for k, v in node.items() if k not in (KEPT, "properties", "required")}
     if kept:
         short["properties"] = {name: node["properties"][name] for name in kept}
-        short["required"] = [name for name in node["required"] if name in kept]
+        short["required"] = [name for name in node.get("required", ()) if name in kept]
     return {**short, "x-kubernetes-preserve-unknown-fields": True}
 
 
 def _explained_pattern(pattern: str, sentence: str, *, numbers: bool) -> dict[str, Any]:
-    """A pattern as a rule, since the server shows a pattern to the user as it is."""
+    """A pattern as a rule with a message, since the server would print the bare pattern."""
     rule = f"self.matches(r'{pattern}')"
     if numbers:
         rule = f"type(self) == int ? self >= 0 : {rule}"
@@ -151,7 +151,7 @@ def _children(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
     for values in ("items", "additionalProperties"):
         if isinstance(node.get(values), dict):
             out[values] = _convert(node[values], defs)
-            # the field that holds them is described, and definitions must stay small
+            # the field above has a description, and definitions must stay small
             out[values].pop("description", None)
     return out
 
@@ -164,7 +164,7 @@ def _resolve(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_null(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
-    """`X | None` is X; `int | "auto"` is an int-or-string."""
+    """`X | None` becomes X; `int | "auto"` becomes an int-or-string."""
     if "anyOf" not in node or node.get("x-kubernetes-int-or-string"):
         return node
     choices = [c for c in node["anyOf"] if c.get("type") != "null"]
@@ -197,15 +197,15 @@ def _tidy_default(node: dict[str, Any]) -> None:
     if default is None:
         del node["default"]
     elif "properties" in node and "x-kubernetes-validations" not in node:
-        # the fields' own defaults fill it in, which is shorter
+        # shorter: the fields' own defaults fill it in
         node["default"] = {}
     else:
-        # a default is checked against the rules before the fields' own defaults are filled in, so it must be whole
+        # rules are checked before the fields' own defaults are filled in, so the default must be complete
         node["default"] = default
 
 
 def _pruned(value: Any) -> Any:
-    """The value without nulls, which a structural schema refuses."""
+    """The value without nulls, which a structural schema rejects."""
     if isinstance(value, dict):
         return {k: _pruned(v) for k, v in value.items() if v is not None}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Generated files: the CRDs as manifests and chart templates, and a command that writes or checks any such files."""
+"""Generated files: the CRDs as manifests and chart templates, and the command line of every generator."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ _CHART_TAIL = "{{- end }}\n"
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes a lone `y` or `n` too: Kubernetes and Helm read YAML 1.1 to the letter, where these are booleans."""
+    """Also quotes `y` and `n`, which are booleans in the YAML 1.1 of Kubernetes and Helm."""
 
 
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^[yYnN]$"), list("yYnN"))
@@ -34,7 +34,7 @@ def crd_files() -> dict[str, str]:
 
 
 def dump_yaml(data: object) -> str:
-    """YAML in the order it was built, with long lines kept whole."""
+    """YAML in insertion order, without line wrapping."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=4096, allow_unicode=True)
 
 
@@ -47,7 +47,7 @@ def _chart_crd(crd: dict[str, object]) -> str:
 
 
 def write_or_check(files: dict[str, str], *, check: bool) -> list[str]:
-    """Writes the files whose content differs, or only names them; paths are from the working directory."""
+    """Writes the files that differ, unless `check`; returns their paths, relative to the working directory."""
     stale = [name for name, text in files.items() if not Path(name).is_file() or Path(name).read_text() != text]
     if not check:
         for name in stale:

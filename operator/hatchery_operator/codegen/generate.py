@@ -1,4 +1,4 @@
-"""Writes every generated file, or checks that each is fresh: `python -m hatchery_operator.codegen.generate --check`."""
+"""Writes every generated file, or verifies with `--check` that each is up to date."""
 
 import sys
 from typing import Any
@@ -12,7 +12,7 @@ _NAMESPACE = "hatchery-system"
 
 
 def generated_files() -> dict[str, str]:
-    """Content of every generated file, by path from the repository's root."""
+    """Content of every generated file, by path from the repository root."""
     roles = rbac.operator_roles(_NAMESPACE)
     return {
         **crd_files(),

@@ -1,4 +1,4 @@
-"""kopf's part: watching. Handlers keep the cache current and put keys on the work queue, nothing else."""
+"""kopf event handlers: they update the cache and put keys on the work queue, nothing else."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -8,42 +8,44 @@ import kopf
 
 from hatchery_api.base import GROUP, VERSION
 from hatchery_api.kinds import KINDS
-from hatchery_operator.domain import UID_LABEL, Key, key_of, resource_version, summarize_job
+from hatchery_operator.domain.jobs import summarize_job
+from hatchery_operator.domain.labels import UID_LABEL
+from hatchery_operator.domain.objects import Key, key_of, resource_version
 from hatchery_operator.kube import Cache, Credentials
 
 Wake = Callable[[Key], None]
 """Puts a key on the work queue."""
 
 SERVER_TIMEOUT_SECONDS: Final = 300
-"""Life of a watch at the API server, which takes whole seconds only."""
+"""Server-side timeout of a watch; the API server takes whole seconds only."""
 
 CLIENT_TIMEOUT_SECONDS: Final = 310.0
-"""Life of a watch at our end, in case the server's end is lost."""
+"""Client-side timeout of a watch, in case the connection is lost."""
 
 INACTIVITY_SECONDS: Final = 68.0
-"""Silence after which a watch counts as dead: the API server sends a bookmark every minute when nothing happens."""
+"""Silence after which a watch counts as dead: an idle watch gets a bookmark every minute."""
 
 CONNECT_TIMEOUT_SECONDS: Final = 30.0
-"""Longest time a connection may take."""
+"""Connection timeout."""
 
 RECONNECT_SECONDS: Final = 2.0
-"""Wait before a watch that broke is begun again."""
+"""Delay before a broken watch reconnects."""
 
 REQUEST_SECONDS: Final = 60.0
-"""Longest listing."""
+"""Timeout of a list request."""
 
 RETRY_SECONDS: Final = (1.0, 2.0, 4.0, *[8.0] * 450)
-"""Waits of kopf while the API server is away: after an hour the operator gives up and is started afresh."""
+"""kopf's retry delays while the API server is unreachable: after an hour the operator exits and is restarted."""
 
 IDLE_SECONDS: Final = 1.0
-"""How long kopf keeps a task for an object that nothing happens to; one task an object is much memory at start."""
+"""How long kopf keeps the task of an idle object; a task per object costs much memory at start."""
 
 EXIT_SECONDS: Final = 30.0
-"""Time kopf has to end after a watch that cannot go on, before it kills the process: several seconds on a quiet node,
-more than ten on a busy one."""
+"""Time kopf has to exit after a fatal watch error before it kills the process: several seconds on an idle node, more
+than ten on a busy one."""
 
 PAGE_OBJECTS: Final = 100
-"""Objects in one page of kopf's listings."""
+"""Objects per page of kopf's list requests."""
 
 
 def register(
@@ -53,7 +55,7 @@ def register(
     credentials: Callable[[], Awaitable[Credentials]],
     heard: Callable[[str], None],
 ) -> None:
-    """Registers all handlers; `heard` is told the kind of every event."""
+    """Registers all handlers; `heard` receives the kind of every event."""
 
     async def _login(**_: Any) -> kopf.ConnectionInfo:
         current = await credentials()
@@ -69,12 +71,12 @@ def register(
 
     async def _run(event: kopf.RawEvent, **_: Any) -> None:
         heard(event["object"]["kind"])
-        for key in take_run(cache, cast("dict[str, Any]", event)):
+        for key in on_run_event(cache, cast("dict[str, Any]", event)):
             wake(key)
 
     async def _job(event: kopf.RawEvent, **_: Any) -> None:
         heard("Job")
-        if key := take_job(cache, cast("dict[str, Any]", event)):
+        if key := on_job_event(cache, cast("dict[str, Any]", event)):
             wake(key)
 
     kopf.on.startup(registry=registry, id="hatchery-settings")(configure)
@@ -85,7 +87,7 @@ def register(
 
 
 async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
-    """Kopf's settings: watches that notice when they are dead, and nothing ever written to an object."""
+    """Configures kopf: dead watches are detected, and kopf never writes to an object."""
     settings.posting.enabled = False
     settings.queueing.idle_timeout = IDLE_SECONDS
     settings.watching.server_timeout = SERVER_TIMEOUT_SECONDS
@@ -94,7 +96,7 @@ async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.watching.connect_timeout = CONNECT_TIMEOUT_SECONDS
     settings.watching.reconnect_backoff = RECONNECT_SECONDS
     settings.watching.chunk_size = PAGE_OBJECTS
-    # unlike a handler's filter this one works at the API server: foreign Jobs cost nothing
+    # unlike a handler's filter, this one runs on the API server: foreign Jobs cost nothing
     settings.watching.label_selectors["batch", "v1", "jobs"] = UID_LABEL
     settings.networking.request_timeout = REQUEST_SECONDS
     settings.networking.error_backoffs = RETRY_SECONDS
@@ -105,8 +107,8 @@ async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.process.ultimate_exiting_timeout = EXIT_SECONDS
 
 
-def take_run(cache: Cache, event: dict[str, Any]) -> frozenset[Key]:
-    """Takes a resource's event into the cache; returns who must look at the cluster again."""
+def on_run_event(cache: Cache, event: dict[str, Any]) -> frozenset[Key]:
+    """Applies a resource's event to the cache; returns the keys to reconcile."""
     manifest = event["object"]
     key = key_of(manifest)
     if event["type"] == "DELETED":
@@ -114,8 +116,8 @@ def take_run(cache: Cache, event: dict[str, Any]) -> frozenset[Key]:
     return cache.put_or_log(manifest)
 
 
-def take_job(cache: Cache, event: dict[str, Any]) -> Key | None:
-    """Takes a Job's event into the cache; returns the key of its owner if that must look at the cluster again."""
+def on_job_event(cache: Cache, event: dict[str, Any]) -> Key | None:
+    """Applies a Job's event to the cache; returns the owner's key if the owner must be reconciled."""
     job = summarize_job(event["object"])
     if job is None:
         return None
@@ -124,39 +126,39 @@ def take_job(cache: Cache, event: dict[str, Any]) -> Key | None:
 
 
 class NoDiffBase(kopf.DiffBaseStorage):
-    """Spares kopf three copies of an object for each of its events: nothing here is a change handler, none is used."""
+    """Stores nothing: without change handlers, kopf need not copy each object three times per event."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
-        """Nothing of an object is compared."""
+        """Compares nothing."""
         return kopf.BodyEssence()
 
     def fetch(self, **_: Any) -> None:
-        """Nothing was stored."""
+        """Returns nothing."""
 
     def store(self, **_: Any) -> None:
-        """Nothing is stored."""
+        """Stores nothing."""
 
 
 class NoProgress(kopf.ProgressStorage):
-    """The same for the progress of handlers: event handlers have none that lasts."""
+    """Stores nothing: event handlers have no lasting progress."""
 
     def fetch(self, **_: Any) -> None:
-        """Nothing was stored."""
+        """Returns nothing."""
 
     def store(self, **_: Any) -> None:
-        """Nothing is stored."""
+        """Stores nothing."""
 
     def purge(self, **_: Any) -> None:
-        """Nothing is there to remove."""
+        """Removes nothing."""
 
     def touch(self, **_: Any) -> None:
-        """Nothing is touched."""
+        """Touches nothing."""
 
     def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
-        """Nothing is in it that should not be."""
+        """Returns the essence unchanged."""
         return essence
 
 
 def silence_kopf() -> None:
-    """Keeps kopf's line for every object and event out of the log."""
+    """Silences the line that kopf logs for every object and event."""
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)

@@ -1,21 +1,23 @@
-"""One pass over one resource: observe, plan, write the status, then do the rest. The one place that tells the order."""
+"""Reconciles one resource: observe, plan, write the status, then change its children; the order is fixed here alone."""
 
 import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from time import perf_counter
-from typing import Final
+from typing import Any, Final, Protocol
 from uuid import uuid4
 
+from hatchery_api.base import API_VERSION
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.status import RunStatus
-from hatchery_operator.controller.event_manifest import event_manifest
-from hatchery_operator.controller.namespace_policy import NamespacePolicy
+from hatchery_operator.controller.child_backoff import ChildBackoff
 from hatchery_operator.controller.observe import observe
-from hatchery_operator.controller.refusals import Refusals
 from hatchery_operator.diagnosis import why_rejected
-from hatchery_operator.domain import (
+from hatchery_operator.domain.attempt import Attempt
+from hatchery_operator.domain.jobs import summarize_job
+from hatchery_operator.domain.labels import MANAGER
+from hatchery_operator.domain.objects import (
     Diagnosis,
     Key,
     Manifest,
@@ -23,13 +25,14 @@ from hatchery_operator.domain import (
     Run,
     controller_uid,
     newest_attempt,
+    rfc3339,
     stage_in_flight,
-    summarize_job,
 )
+from hatchery_operator.domain.spec_paths import SpecPaths
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
-from hatchery_operator.kube import SPACING_SECONDS, Cache, Cluster, CrdCheck, Events
+from hatchery_operator.kube import SPACING_SECONDS, ApplyOnce, Cache, Cluster, CrdCheck, Events
+from hatchery_operator.manifests import manifests, runs_policy
 from hatchery_operator.planning import ChildRef, Plan, UserEvent, plan
-from hatchery_operator.progress.tls import CaBundle
 from hatchery_operator.settings import Settings
 from hatchery_operator.telemetry import Metrics, ReconcileResult, add_log_context, set_log_context
 
@@ -39,13 +42,26 @@ STATUS_MANAGER: Final = "hatchery-status"
 """Field manager of the status."""
 
 SUSPEND_MANAGER: Final = "hatchery-suspend"
-"""Field manager of a Job's `suspend`, apart from the rest, which is never written twice."""
+"""Field manager of a Job's `suspend`; the rest of a Job is written once."""
+
+EVENT_CHARACTERS: Final = 1024
+"""Longest event message the API server accepts."""
 
 _INVALID: Final = 422
 
 
+class NamespaceBundle(Protocol):
+    """The CA bundle with which pods verify the progress endpoint."""
+
+    async def ensure(self, namespace: str) -> None:
+        """Writes the bundle to a namespace unless it is there."""
+
+    def forget(self, namespace: str) -> None:
+        """Forgets a namespace that may be gone."""
+
+
 class Reconciler:
-    """Reconciles resources by key; the work queue calls it, never twice at once for one key."""
+    """Reconciles resources by key. The work queue calls it, never concurrently for one key."""
 
     def __init__(
         self,
@@ -57,19 +73,19 @@ class Reconciler:
         crd_check: CrdCheck,
         now: Callable[[], datetime],
         wake: Callable[[Key], None],
-        ca_bundle: CaBundle | None = None,
+        ca_bundle: NamespaceBundle | None = None,
     ) -> None:
-        """Takes its parts.
+        """Creates a reconciler for one term of the leader.
 
         Args:
             cluster: the API server.
-            cache: what is known of the cluster.
+            cache: resources and Jobs.
             settings: the operator's settings.
-            metrics: where passes are counted.
-            crd_check: what is wrong with the served definitions.
-            now: the clock.
+            metrics: counts reconciles.
+            crd_check: knows outdated definitions.
+            now: the wall clock.
             wake: puts a key on the work queue.
-            ca_bundle: certificates with which pods verify the progress endpoint, if there is one.
+            ca_bundle: CA bundle of the progress endpoint; None without live progress.
         """
         self._cluster = cluster
         self._cache = cache
@@ -79,93 +95,162 @@ class Reconciler:
         self._now = now
         self._wake = wake
         self._ca_bundle = ca_bundle
-        self._refusals = Refusals()
+        self._backoff = ChildBackoff()
         self._intents: dict[Key, tuple[str, Observed]] = {}
         self._events = Events(cluster)
-        self._policy = NamespacePolicy(cluster, settings)
+        self._network_policies = ApplyOnce(cluster)
         self._started = now()
 
     async def __call__(self, key: Key) -> float | None:
-        """One pass; returns the seconds after which to look again, if nothing happens before."""
+        """Reconciles a resource once; returns the seconds until the next time, None to wait for a change."""
         started = perf_counter()
         result: ReconcileResult = "error"
         set_log_context(**key._asdict(), reconcile=uuid4().hex[:8])
         try:
-            requeue_after = await self._pass(key)
+            requeue_after = await self._reconcile(key)
             result = "success"
         except (ConflictError, GoneError) as error:
             result = "conflict" if isinstance(error, ConflictError) else "gone"
-            if await self._read_again(key):
-                # the queue backs off: an object that somebody else writes all the time must not keep us busy
+            if await self._refresh(key):
+                # the queue backs off: an object that another client writes constantly must not keep us busy
                 raise
             requeue_after = None
         finally:
             self._metrics.reconciled(key.kind, result, perf_counter() - started)
         return requeue_after
 
-    async def _pass(self, key: Key) -> float | None:
+    async def _reconcile(self, key: Key) -> float | None:
         run = self._cache.get(key)
         if run is None:
             self._forget(key)
             return None
         add_log_context(uid=run.uid, attempt=newest_attempt(run.status))
-        seen = self._seen_before(run) or await self._observe(run)
-        decided = plan(run, seen, self._settings)
-        add_log_context(uid=run.uid, attempt=newest_attempt(decided.status))
-        if decided.status == run.status:
-            return await self._carry_out(run, decided)
-        run = await self._write_status(run, decided.status)
-        for note in decided.user_events:
-            await self._post(run, note)
-        if decided.creates:
-            # at the end of the line: with a thousand resources at once, each has its first status before any has a Job
-            self._intents[key] = (run.resource_version, seen)
+        observed = self._observed_before(run) or await self._observe(run)
+        decision = plan(run, observed, self._settings)
+        add_log_context(uid=run.uid, attempt=newest_attempt(decision.status))
+        if decision.status == run.status:
+            return await self._apply(run, decision)
+        run = await self._write_status(run, decision.status)
+        for event in decision.user_events:
+            await self._post_event(run, event)
+        if decision.attempt:
+            # at the tail of the queue: of a thousand new resources each gets its first status before any gets a Job
+            self._intents[key] = (run.resource_version, observed)
             return 0.0
-        requeue_after = await self._carry_out(run, decided)
-        # what follows from a new status is seen by another pass, unless the plan says when that is worth it
+        requeue_after = await self._apply(run, decision)
+        # another reconcile handles what follows from the new status, unless the plan sets a time for that
         return SPACING_SECONDS if requeue_after is None else requeue_after
 
-    def _seen_before(self, run: Run) -> Observed | None:
-        """What was observed just before the last status was written; it still holds if that status is the newest."""
-        version, seen = self._intents.pop(run.key, ("", None))
-        return seen if version == run.resource_version else None
-
-    async def _carry_out(self, run: Run, decided: Plan) -> float | None:
-        """Does all of a plan but its status; returns when to look again."""
-        key = run.key
-        wait_seconds = self._refusals.wait_seconds(key, self._now()) if decided.creates else 0.0
-        refusal = await self._act(run, replace(decided, creates=()) if wait_seconds else decided)
-        if wait_seconds:
-            return wait_seconds
-        if self._refusals.is_news(run.key, refusal, self._now()) and refusal:
-            LOG.warning("child refused", extra={"reason": refusal.reason, "details": refusal.message})
-            # another pass at once, so that conditions say so; the child itself is tried again later
-            return 0.0
-        return decided.requeue_after
+    def _observed_before(self, run: Run) -> Observed | None:
+        """The observation behind the last status write; it still holds while that status is the latest."""
+        version, observed = self._intents.pop(run.key, ("", None))
+        return observed if version == run.resource_version else None
 
     async def _observe(self, run: Run) -> Observed:
-        seen = await observe(run, self._cache, self._cluster, self._events, self._now())
-        since, refusal = self._refusals.of(run.key)
-        outdated = self._crd_check.problem(run.kind.kind)
+        observed = await observe(run, self._cache, self._cluster, self._events, self._now())
+        since, refusal = self._backoff.of(run.key)
         return replace(
-            seen,
-            refusal=seen.refusal or refusal,
+            observed,
+            refusal=observed.refusal or refusal,
             refused_since=since,
-            outdated=outdated,
+            outdated=self._crd_check.problem(run.kind.kind),
             listening_since=self._started,
         )
 
-    def _forget(self, key: Key) -> None:
-        self._intents.pop(key, None)
-        self._refusals.forget(key)
-        if not any(other.namespace == key.namespace for other in self._cache.all_keys()):
-            # with its last run the namespace itself may have gone; one of the same name starts with nothing in it
-            self._policy.forget(key.namespace)
-            if self._ca_bundle:
-                self._ca_bundle.forget(key.namespace)
+    async def _write_status(self, run: Run, status: RunStatus) -> Run:
+        """Writes the status to the version it was planned from, and to no other."""
+        # replaced as a whole: an apply could not remove progress, which has another field manager
+        written = await self._cluster.replace(run.with_status(status.wire()), STATUS_MANAGER, "status")
+        self._wake_all(self._cache.put(written) - {run.key})
+        succeeded = find_condition(status.conditions, ConditionType.SUCCEEDED)
+        reason = succeeded.reason if succeeded else ""
+        LOG.info("status written", extra={"reason": reason, "attempts": status.attempts})
+        return replace(run, status=status, resource_version=written["metadata"]["resourceVersion"])
 
-    async def _read_again(self, key: Key) -> bool:
-        """Takes a resource from the API server into the cache; returns whether it exists."""
+    async def _apply(self, run: Run, decision: Plan) -> float | None:
+        """Carries out everything of a plan except its status; returns the seconds until the next reconcile."""
+        wait_seconds = self._backoff.wait_seconds(run.key, self._now()) if decision.attempt else 0.0
+        refusal = await self._change_children(run, replace(decision, attempt=None) if wait_seconds else decision)
+        if wait_seconds:
+            return wait_seconds
+        if self._backoff.record(run.key, refusal, self._now()) and refusal:
+            LOG.warning("child rejected", extra={"reason": refusal.reason, "details": refusal.message})
+            # reconcile again so that the conditions name the reason; creating the child backs off
+            return 0.0
+        return decision.requeue_after
+
+    async def _change_children(self, run: Run, decision: Plan) -> Diagnosis | None:
+        """Deletes, suspends and creates children; returns why a child cannot be created."""
+        for child in decision.deletes:
+            await self._delete(run, child)
+        for child, suspend in decision.suspends:
+            await self._suspend(run, child, suspend=suspend)
+        try:
+            if self._ca_bundle and (decision.attempt or stage_in_flight(decision.status)):
+                await self._ca_bundle.ensure(run.namespace)
+            if decision.attempt:
+                await self._create_attempt(run, decision.attempt)
+        except RefusedError as error:
+            if error.status == _INVALID:
+                return Diagnosis(Reason.INVALID_SPEC, f"the API server rejects a child: {error.message}")
+            return why_rejected(error.message, SpecPaths.of(run.namespace, run.spec))
+        except _NameTakenError as error:
+            return Diagnosis(Reason.NAME_CONFLICT, str(error))
+        return None
+
+    async def _create_attempt(self, run: Run, attempt: Attempt) -> None:
+        if self._settings.network_policies.enabled:
+            # before any pod of the namespace starts
+            await self._network_policies.ensure(runs_policy(run.namespace, self._settings))
+        for manifest in manifests(attempt, self._settings):
+            await self._create(run, manifest)
+
+    async def _create(self, run: Run, manifest: Manifest) -> None:
+        """Creates a child; an existing one must be ours, since nobody else's object is ever changed or adopted."""
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        try:
+            created = await self._cluster.create(manifest)
+        except AlreadyExistsError as error:
+            found = await self._cluster.get(kind, run.namespace, name)
+            if found is None or controller_uid(found) != run.uid:
+                raise _NameTakenError(kind, name) from error
+            created = found
+        else:
+            LOG.info("child created", extra={"child": f"{kind}/{name}"})
+        self._cache_job(created)
+
+    async def _delete(self, run: Run, child: ChildRef) -> None:
+        """Deletes a child; reads one known only by its name first, since the name may be another owner's."""
+        uid = child.uid
+        if uid is None:
+            found = await self._cluster.get(child.kind, run.namespace, child.name)
+            if found is None or controller_uid(found) != run.uid:
+                return
+            uid = found["metadata"]["uid"]
+        marked = await self._cluster.delete(child.kind, run.namespace, child.name, uid, foreground=child.foreground)
+        if marked:
+            self._cache_job(marked)
+        LOG.info("child deleted", extra={"child": f"{child.kind}/{child.name}"})
+
+    async def _suspend(self, run: Run, child: ChildRef, *, suspend: bool) -> None:
+        metadata = {"name": child.name, "namespace": run.namespace, "uid": child.uid}
+        manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"suspend": suspend}}
+        self._cache_job(await self._cluster.apply(manifest, SUSPEND_MANAGER))
+        LOG.info("Job suspended" if suspend else "Job resumed", extra={"child": f"Job/{child.name}"})
+
+    def _cache_job(self, manifest: Manifest) -> None:
+        if manifest["kind"] == "Job" and (job := summarize_job(manifest)):
+            self._cache.put_job(job)
+
+    async def _post_event(self, run: Run, event: UserEvent) -> None:
+        """Posts an event; a lost one is not posted again."""
+        try:
+            await self._cluster.create(event_manifest(run, event, self._now()))
+        except ApiError as error:
+            LOG.warning("event lost", extra={"reason": event.reason, "details": str(error)})
+
+    async def _refresh(self, key: Key) -> bool:
+        """Reads a resource from the API server into the cache; returns whether it exists."""
         manifest = await self._cluster.get(key.kind, key.namespace, key.name)
         self._wake_all(self._cache.put(manifest) if manifest else self._cache.remove(key))
         if manifest is None:
@@ -176,84 +261,41 @@ class Reconciler:
         for key in keys:
             self._wake(key)
 
-    async def _write_status(self, run: Run, status: RunStatus) -> Run:
-        """Writes the status, and only to the version it was planned from."""
-        # replaced as a whole: applied, it could not remove progress, which has another field manager
-        written = await self._cluster.replace(run.with_status(status.wire()), STATUS_MANAGER, "status")
-        self._wake_all(self._cache.put(written) - {run.key})
-        said = find_condition(status.conditions, ConditionType.SUCCEEDED)
-        LOG.info("status written", extra={"reason": said.reason if said else "", "attempts": status.attempts})
-        return replace(run, status=status, resource_version=written["metadata"]["resourceVersion"])
-
-    async def _act(self, run: Run, decided: Plan) -> Diagnosis | None:
-        """Does what is beside the status; returns why a child cannot be made."""
-        for child in decided.deletes:
-            await self._delete(run, child)
-        for child, suspend in decided.suspends:
-            await self._suspend(run, child, suspend=suspend)
-        try:
-            if self._ca_bundle and (decided.creates or stage_in_flight(decided.status)):
-                await self._ca_bundle.ensure(run.namespace)
-            if decided.creates:
-                await self._policy.ensure(run.namespace)
-            for manifest in decided.creates:
-                await self._create(run, manifest)
-        except RefusedError as error:
-            if error.status == _INVALID:
-                return Diagnosis(Reason.INVALID_SPEC, f"the API server refuses a child: {error.message}")
-            return why_rejected(error.message, run.spec_paths())
-        except _ForeignError as error:
-            return Diagnosis(Reason.NAME_CONFLICT, str(error))
-        return None
-
-    async def _create(self, run: Run, manifest: Manifest) -> None:
-        """Creates a child. One that exists must be ours: nothing of somebody else's is ever changed or adopted."""
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
-        try:
-            created = await self._cluster.create(manifest)
-        except AlreadyExistsError as error:
-            found = await self._cluster.get(kind, run.namespace, name)
-            if found is None or controller_uid(found) != run.uid:
-                raise _ForeignError(kind, name) from error
-            created = found
-        else:
-            LOG.info("child created", extra={"child": f"{kind}/{name}"})
-        if kind == "Job" and (job := summarize_job(created)):
-            self._cache.put_job(job)
-
-    async def _delete(self, run: Run, child: ChildRef) -> None:
-        """Deletes a child; one that is known by its name only is looked at first, since the name may be another's."""
-        uid = child.uid
-        if uid is None:
-            found = await self._cluster.get(child.kind, run.namespace, child.name)
-            if found is None or controller_uid(found) != run.uid:
-                return
-            uid = found["metadata"]["uid"]
-        marked = await self._cluster.delete(child.kind, run.namespace, child.name, uid, foreground=child.foreground)
-        if marked and (job := summarize_job(marked)):
-            self._cache.put_job(job)
-        LOG.info("child deleted", extra={"child": f"{child.kind}/{child.name}"})
-
-    async def _suspend(self, run: Run, child: ChildRef, *, suspend: bool) -> None:
-        metadata = {"name": child.name, "namespace": run.namespace, "uid": child.uid}
-        manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"suspend": suspend}}
-        written = await self._cluster.apply(manifest, SUSPEND_MANAGER)
-        if job := summarize_job(written):
-            self._cache.put_job(job)
-        LOG.info("Job suspended" if suspend else "Job resumed", extra={"child": f"Job/{child.name}"})
-
-    async def _post(self, run: Run, note: UserEvent) -> None:
-        """Posts an event; a lost one is no reason to do anything again."""
-        try:
-            await self._cluster.create(event_manifest(run, note, self._now()))
-        except ApiError as error:
-            LOG.warning("event lost", extra={"reason": note.reason, "details": str(error)})
+    def _forget(self, key: Key) -> None:
+        self._intents.pop(key, None)
+        self._backoff.forget(key)
+        if not any(other.namespace == key.namespace for other in self._cache.all_keys()):
+            # the namespace may have gone with its last run; one of the same name starts empty
+            self._network_policies.forget(key.namespace)
+            if self._ca_bundle:
+                self._ca_bundle.forget(key.namespace)
 
 
-class _ForeignError(Exception):
-    """A child's name is taken."""
+def event_manifest(run: Run, event: UserEvent, now: datetime) -> Manifest:
+    """The Event that tells users what happened to a resource; its name is unique."""
+    involved: dict[str, Any] = {"apiVersion": API_VERSION, "kind": run.kind.kind, "uid": run.uid}
+    involved |= {"namespace": run.namespace, "name": run.name}
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{run.name}.{uuid4().hex[:16]}", "namespace": run.namespace},
+        "involvedObject": involved,
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.message[:EVENT_CHARACTERS],
+        "source": {"component": MANAGER},
+        "reportingComponent": MANAGER,
+        "firstTimestamp": rfc3339(now),
+        "lastTimestamp": rfc3339(now),
+        "count": 1,
+    }
+
+
+class _NameTakenError(Exception):
+    """A child's name belongs to somebody else's object."""
 
     def __init__(self, kind: str, name: str) -> None:
         super().__init__(
-            f"{kind} {name} exists and is not of this run: delete it; what is left of a deleted run goes by itself"
+            f"{kind} {name} exists but does not belong to this run: delete it; children of a deleted run are removed "
+            "automatically"
         )

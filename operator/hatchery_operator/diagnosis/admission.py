@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_operator.domain import RESOURCES, Diagnosis, SpecPaths
+from hatchery_operator.domain.objects import Diagnosis
+from hatchery_operator.domain.spec_paths import RESOURCES, SpecPaths
 
 _PREFIX: Final = re.compile(r'^(?:Error creating: )?(?P<what>[\w.]+)(?: "[^"]*")? is forbidden: ')
 _QUOTA: Final = re.compile(r"exceeded quota: (?P<quota>\S+), requested: (\S+), used: (\S+), limited: (\S+)")
@@ -86,7 +87,7 @@ def _security(answer: str, what: str, paths: SpecPaths) -> Diagnosis | None:
     return Diagnosis(Reason.POD_SECURITY_VIOLATED, text)
 
 
-def _missing(answer: str, _: str, paths: SpecPaths) -> Diagnosis | None:
+def _missing_object(answer: str, _: str, paths: SpecPaths) -> Diagnosis | None:
     for kind, pattern, own_field in (
         ("PriorityClass", _PRIORITY, "spec.placement.priorityClassName"),
         ("RuntimeClass", _RUNTIME, "spec.placement.runtimeClassName"),
@@ -129,7 +130,7 @@ _RULES: Final[tuple[Callable[[str, str, SpecPaths], Diagnosis | None], ...]] = (
     _unset,
     _bounds,
     _security,
-    _missing,
+    _missing_object,
     _policy,
     _terminating,
     _rights,

@@ -10,15 +10,9 @@ from pydantic import ValidationError
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import PERMANENT, ExitCode, Report
-from hatchery_operator.domain import (
-    JOB_INDEX_LABEL,
-    RESOURCES,
-    AttemptFailure,
-    Diagnosis,
-    JobSummary,
-    Manifest,
-    SpecPaths,
-)
+from hatchery_operator.domain.labels import JOB_INDEX_LABEL
+from hatchery_operator.domain.objects import AttemptFailure, Diagnosis, JobSummary, Manifest
+from hatchery_operator.domain.spec_paths import RESOURCES, SpecPaths
 
 LAST_LINES_CHARACTERS: Final = 1000
 """Characters of a crash's last log lines that a condition quotes, below the line that names the error."""
@@ -86,7 +80,7 @@ def first_failure(pods: Sequence[Manifest], paths: SpecPaths) -> AttemptFailure 
     if not candidates:
         return None
     first = min(candidates, key=lambda exited: (exited.code not in PERMANENT, exited.finished_at))
-    return _diagnose(first, paths)
+    return _why_exited(first, paths)
 
 
 def why_replaced(pods: Sequence[Manifest], paths: SpecPaths) -> Diagnosis | None:
@@ -153,7 +147,7 @@ def _exit(pod: Manifest, container: Manifest) -> ContainerExit | None:
     )
 
 
-def _diagnose(exited: ContainerExit, paths: SpecPaths) -> AttemptFailure:
+def _why_exited(exited: ContainerExit, paths: SpecPaths) -> AttemptFailure:
     """Why a container ended: by its node's eviction, else its own report, else the last lines of its log."""
     permanent = exited.code in PERMANENT
     if _is_evicted(exited.pod):

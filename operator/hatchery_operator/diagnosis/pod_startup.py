@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_operator.domain import Diagnosis, JobSummary, Manifest, Observed, SpecPaths, backoff, parse_time
+from hatchery_operator.domain import backoff
+from hatchery_operator.domain.objects import Diagnosis, JobSummary, Manifest, Observed, parse_time
+from hatchery_operator.domain.spec_paths import SpecPaths
 
 YOUNG_SECONDS: Final = 10.0
 """Age of a Job below which its status stays unwritten: the write would cost as much as starting another Job."""
@@ -53,7 +55,7 @@ _TAIL: Final = re.compile(r"\.?\s*(?:no new claims to deallocate,?)?\s*$")
 def why_pending(pods: Sequence[Manifest], events: Sequence[Manifest], paths: SpecPaths) -> Diagnosis | None:
     """Why pods do not start, by the pods and their events; a problem that only a person can fix comes first."""
     pending = sorted((pod for pod in pods if _is_pending(pod)), key=_name)
-    diagnoses = [diagnosis for pod in pending if (diagnosis := _diagnose(pod, events, paths))]
+    diagnoses = [diagnosis for pod in pending if (diagnosis := _why_not_started(pod, events, paths))]
     return min(diagnoses, key=lambda diagnosis: diagnosis.reason == Reason.UNSCHEDULABLE, default=None)
 
 
@@ -100,7 +102,7 @@ def pulled_image(pods: Sequence[Manifest], events: Sequence[Manifest]) -> str | 
     return None
 
 
-def _diagnose(pod: Manifest, events: Sequence[Manifest], paths: SpecPaths) -> Diagnosis | None:
+def _why_not_started(pod: Manifest, events: Sequence[Manifest], paths: SpecPaths) -> Diagnosis | None:
     if condition := _unscheduled(pod):
         return _why_unscheduled(pod, condition.get("message", ""), paths)
     waiting = _waiting(pod)
@@ -108,10 +110,10 @@ def _diagnose(pod: Manifest, events: Sequence[Manifest], paths: SpecPaths) -> Di
     if reason in _IMAGE:
         return _not_pulled(pod, message, paths)
     if reason not in _STARTING:
-        return _missing(message, paths) or _cannot_start(pod, f"{reason}: {message}")
+        return _missing_reference(message, paths) or _cannot_start(pod, f"{reason}: {message}")
     step = _last_step(pod, events)
     if step and step["reason"] in _MOUNT:
-        return _missing(step["message"], paths) or _not_mounted(pod, step["message"])
+        return _missing_reference(step["message"], paths) or _not_mounted(pod, step["message"])
     if step and step["reason"] in _SANDBOX:
         return _cannot_start(pod, step["message"])
     return None
@@ -161,7 +163,7 @@ def _not_pulled(pod: Manifest, message: str, paths: SpecPaths) -> Diagnosis:
     return Diagnosis(Reason.IMAGE_PULL_ERROR, f"{text}: {answer}" if answer else text)
 
 
-def _missing(message: str, paths: SpecPaths) -> Diagnosis | None:
+def _missing_reference(message: str, paths: SpecPaths) -> Diagnosis | None:
     if found := _OBJECT.search(message):
         return Diagnosis(Reason.MISSING_REFERENCE, paths.missing(_KINDS[found["kind"].lower()], found["name"]))
     if found := _KEY.search(message):

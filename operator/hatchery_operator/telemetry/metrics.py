@@ -24,11 +24,11 @@ from prometheus_client import (
 from hatchery_api import __version__
 from hatchery_api.conditions import ConditionType, find_condition
 from hatchery_api.kinds import KINDS
-from hatchery_api.placement import Resources
 from hatchery_api.resources.evaluate import EvalRunStatus
 from hatchery_api.resources.pretrain import PretrainRunSpec, PretrainRunStatus
 from hatchery_api.status import RunStatus, StageState
-from hatchery_operator.domain import Key, Run, parse_time
+from hatchery_operator.domain.devices import device_count
+from hatchery_operator.domain.objects import Key, Run, parse_time
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """The Prometheus text format."""
@@ -136,9 +136,9 @@ class Metrics:
         """Adds a gauge whose value is read on each scrape."""
         Gauge(name, about, registry=self.registry).set_function(value)
 
-    def watch_runs(self, runs: Callable[[], Iterable[Run]], devices: Callable[[Resources], int]) -> None:
-        """Adds the series about resources; `devices` counts the accelerators that a pod requests."""
-        self._page = RunPage(runs, devices)
+    def watch_runs(self, runs: Callable[[], Iterable[Run]]) -> None:
+        """Adds the series about resources."""
+        self._page = RunPage(runs)
 
     def text(self) -> bytes:
         """All metrics in the Prometheus text format."""
@@ -212,6 +212,13 @@ def _progress(run: Run) -> Iterable[Sample]:
     return _value(None if percentage is None else percentage / 100)
 
 
+def _held_devices(run: Run) -> Iterable[Sample]:
+    if not isinstance(run.spec, PretrainRunSpec):
+        return []
+    is_training = phase_of(run.status) == "Running" and run.status.current_stage == run.kind.stages[-1]
+    return _value(run.spec.parallelism.nodes * device_count(run.spec.placement.resources) if is_training else 0)
+
+
 def _losses(run: Run) -> Iterable[Sample]:
     losses = run.status.loss if isinstance(run.status, PretrainRunStatus) else None
     by_split = {"train": losses.train, "validation": losses.eval, "initial": losses.initial} if losses else {}
@@ -238,6 +245,7 @@ RUN_FAMILIES: Final = (
         "Pods lost to eviction, preemption or drain.",
         lambda run: _value(run.status.disruptions),
     ),
+    _Family("hatchery_run_devices", "Accelerators held by a running training stage.", _held_devices),
     _Family("hatchery_run_start_timestamp_seconds", "Start time.", lambda run: _time(run.status.start_time)),
     _Family(
         "hatchery_run_completion_timestamp_seconds", "Completion time.", lambda run: _time(run.status.completion_time)
@@ -270,11 +278,8 @@ class RunPage:
     Rendering a thousand resources at once would block the event loop for more than a tenth of a second.
     """
 
-    def __init__(self, runs: Callable[[], Iterable[Run]], devices: Callable[[Resources], int]) -> None:
+    def __init__(self, runs: Callable[[], Iterable[Run]]) -> None:
         self._runs = runs
-        self._devices = devices
-        held = _Family("hatchery_run_devices", "Accelerators held by a running training stage.", self._held_devices)
-        self._families = (*RUN_FAMILIES, held)
         self._rendered: dict[Key, tuple[Run, Mapping[str, str]]] = {}
 
     def text(self) -> str:
@@ -283,17 +288,11 @@ class RunPage:
         for run in self._runs():
             before = previous.get(run.key)
             if before is None or before[0] is not run:
-                before = run, {family.name: family.lines(run) for family in self._families}
+                before = run, {family.name: family.lines(run) for family in RUN_FAMILIES}
             self._rendered[run.key] = before
         pages = [lines for _, lines in self._rendered.values()]
         return "".join(
             f"# HELP {family.name} {family.about}\n# TYPE {family.name} gauge\n"
             + "".join([lines[family.name] for lines in pages])
-            for family in self._families
+            for family in RUN_FAMILIES
         )
-
-    def _held_devices(self, run: Run) -> Iterable[Sample]:
-        if not isinstance(run.spec, PretrainRunSpec):
-            return []
-        is_training = phase_of(run.status) == "Running" and run.status.current_stage == run.kind.stages[-1]
-        return _value(run.spec.parallelism.nodes * self._devices(run.spec.placement.resources) if is_training else 0)

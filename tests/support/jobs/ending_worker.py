@@ -11,13 +11,13 @@ STEPS = 5
 
 def main(path: Path) -> int:
     """Entry point of a worker."""
-    order = WorkerSpec.model_validate_json(path.read_bytes())
+    worker = WorkerSpec.model_validate_json(path.read_bytes())
     learn, first = loop.learn, []
 
     def learn_until(run):
         first[:] = first or [run.state.step]
         if run.state.step == first[0] + STEPS - 1:
-            order.sign(Flag.STOP).touch()
+            worker.flag(Flag.STOP).touch()
         return learn(run)
 
     loop.learn = learn_until

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Self
 
 from aiohttp import web
-from prometheus_client.metrics import MetricWrapperBase
 from tests.cluster.control_plane import Ports
 from tests.support.operator.run_samples import REASONS, sample
 
@@ -18,10 +17,9 @@ from hatchery_api.kinds import KINDS
 from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
 from hatchery_jobs.pretrain.state import RunState, Times, Update
-from hatchery_jobs.pretrain.telemetry import metrics
-from hatchery_jobs.pretrain.telemetry.hardware import Device
-from hatchery_jobs.pretrain.telemetry.recorder import Recorder
-from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
+from hatchery_jobs.pretrain.telemetry.hardware import Device, RunInfo
+from hatchery_jobs.pretrain.telemetry.metrics import LabelledMetric, Metric, RunMetrics
+from hatchery_jobs.pretrain.telemetry.recorder import LeadRecorder
 from hatchery_operator.__main__ import Operator
 from hatchery_operator.settings import LeaderElection, Settings
 from hatchery_operator.telemetry import metrics_app, serve
@@ -90,23 +88,23 @@ class PodExporter:
             output=Output(root=str(folder)),
             hub=HubTarget(endpoint="http://localhost"),
         )
-        order = WorkerSpec(
+        worker = WorkerSpec(
             job=job,
             tokens=folder,
             tokenizer=folder,
             folder=folder,
-            signs=folder,
+            local_folder=folder,
             first_node=True,
             metrics_port=self.port,
         )
         self._state = RunState()
         # a pod has one run; other tests of this process have left series of theirs
-        for metric in vars(metrics).values():
-            if isinstance(metric, MetricWrapperBase):
-                metric.clear()
+        for row in vars(RunMetrics).values():
+            if isinstance(row, Metric | LabelledMetric):
+                row.metric.clear()
         device = Device("cpu", 1e11)
-        setup = RunInfo(parameters=10**6, tokens_per_step=1024, flops_per_token=6e6, workers=2, device=device)
-        self.recorder = Recorder(order, self._state, setup)
+        info = RunInfo(parameters=10**6, tokens_per_step=1024, flops_per_token=6e6, workers=2, device=device)
+        self.recorder = LeadRecorder(worker, self._state, info)
 
     def step(self) -> None:
         """Five updates, and now and then a measurement and a checkpoint."""
@@ -120,6 +118,6 @@ class PodExporter:
                 update={"step": step, "train_loss": loss, "eval_loss": loss, **seconds}
             )
             self.recorder.updated(self._state, update)
-        self.recorder.measured(self._state, 1.0)
+        self.recorder.validated(self._state, 1.0)
         self.recorder.saved(self._state, 0.0)
         self.recorder.pushed(self._state.step)

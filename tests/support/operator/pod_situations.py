@@ -4,9 +4,10 @@ from pathlib import Path
 
 import yaml
 
-from hatchery_operator.domain import Manifest, SpecPaths
+from hatchery_operator.domain.objects import Manifest
+from hatchery_operator.domain.spec_paths import SpecPaths
 
-DATA = Path(__file__).parents[1] / "data/pods"
+DATA = Path(__file__).parents[2] / "data/pods"
 
 NAMES = SpecPaths(
     "team",

@@ -43,7 +43,9 @@ def running(kind: str = "PretrainRun", name: str = "tiny", **status: Any) -> Obj
         kind,
         name,
         **{
-            "conditions": [condition("Succeeded", "Unknown", "Running", "2 of 2 pods of Job tiny-train-a1 run")],
+            "conditions": [
+                condition("Succeeded", "Unknown", "Running", "2 of 2 pods of Job tiny-train-a1 are running")
+            ],
             "currentStage": "train",
             "progress": progress,
             "stages": [
@@ -87,13 +89,13 @@ def failed(kind: str = "PretrainRun", name: str = "tiny", reason: str = "NonFini
 
 
 def blocked(kind: str = "EvalRun", name: str = "tiny") -> Object:
-    words = "waits for PretrainRun tiny, which has failed"
+    message = "waiting for PretrainRun tiny, which has failed"
     return resource(
         kind,
         name,
         conditions=[
-            condition("Succeeded", "Unknown", "Waiting", words),
-            condition("Degraded", "True", "ReferenceFailed", words),
+            condition("Succeeded", "Unknown", "Waiting", message),
+            condition("Degraded", "True", "ReferenceFailed", message),
         ],
     )
 

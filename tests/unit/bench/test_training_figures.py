@@ -11,7 +11,7 @@ from hatchery_jobs.pretrain.state import Times
 def test_shares_are_of_whole_iterations_and_leave_out_the_first() -> None:
     slow = Times(data=9.0, compute=0.0, optimizer=0.0, total=9.0)
     usual = Times(data=1.0, compute=6.0, optimizer=2.0, total=9.5)
-    ours = Ours(order=None, iterations=[9.0] * 3 + [10.0] * 2, times=[slow] * 3 + [usual] * 3)  # type: ignore[arg-type]
+    ours = Ours(worker=None, iterations=[9.0] * 3 + [10.0] * 2, times=[slow] * 3 + [usual] * 3)  # type: ignore[arg-type]
     assert ours.shares() == (pytest.approx(0.2), pytest.approx(0.1))
 
 

@@ -222,7 +222,7 @@ def test_an_interrupted_watch_says_how_to_go_on(hatchery, monkeypatch):
         (["watch"], "name one or more runs"),
         (["watch", "x", "--all"], "name one or more runs"),
         (["watch", "x"], "x: no such run"),
-        (["watch", "tiny", "--timeout", "soon"], "--timeout: 'soon' is no duration"),
+        (["watch", "tiny", "--timeout", "soon"], "--timeout: 'soon' is not a duration"),
         (["summary", "x"], "x: no such run"),
         (["status", "-o", "xml"], "xml"),
         (["stauts"], "stauts"),

@@ -73,7 +73,7 @@ def test_a_failure_ends_it_with_a_card_that_says_what_where_and_what_to_do():
     assert "PretrainRun tiny: NonFiniteLoss" in flat
     assert "pretrainrun/tiny in namespace team, stage train, attempt 3, Job tiny-train-a3" in flat
     assert "step 17: the loss is nan at learning rate 0.9" in flat
-    assert "lower the learning rate or clip more" in flat
+    assert "lower the learning rate or `spec.optimizer.clipNorm`" in flat
     assert "kubectl -n team describe pretrainrun/tiny" in flat
     assert "kubectl -n team logs job/tiny-train-a3" in flat
 
@@ -81,7 +81,7 @@ def test_a_failure_ends_it_with_a_card_that_says_what_where_and_what_to_do():
 def test_a_run_that_waits_for_a_failed_one_does_not_keep_it_waiting():
     code, text, _ = watch([failed(), blocked()])
     assert code == Exit.FAILED
-    assert "evalrun/tiny is blocked: waits for PretrainRun tiny, which has failed" in text
+    assert "evalrun/tiny is blocked: waiting for PretrainRun tiny, which has failed" in text
 
 
 def test_a_failed_run_does_not_hide_that_others_still_work():

@@ -1,4 +1,4 @@
-"""Starts a run from a checkpoint that another one, or this one on another volume, pushed to the Hub."""
+"""Fetches a checkpoint from the Hub, pushed by another run or by this one from another volume."""
 
 import re
 import shutil
@@ -10,13 +10,13 @@ from hatchery_api.resources.pretrain import HubRevisionSource
 from hatchery_jobs.hub import find_snapshot, hub_errors, hub_token
 from hatchery_jobs.pretrain.checkpoint.publish import state_branch, state_tag, tag_of
 from hatchery_jobs.pretrain.checkpoint.store import (
+    CHECKPOINT_MANIFEST,
     FILES,
-    MANIFEST,
     OPTIMIZER,
     WEIGHTS,
+    CheckpointManifest,
     Checkpoints,
-    Manifest,
-    read_manifest,
+    read_checkpoint_manifest,
 )
 from hatchery_jobs.runtime import DataError, SpecError, log, sha256_file, storage_errors
 
@@ -24,37 +24,36 @@ if TYPE_CHECKING:
     from huggingface_hub import GitRefs
 
 FIELD: Final = "spec.checkpoint.resumeFrom"
-"""Where the source is in the spec."""
+"""Field of the spec that names the source."""
 
 FETCHED: Final = ".fetched"
-"""Folder beside the checkpoints in which one is put together."""
+"""Folder beside the checkpoints in which the download is assembled."""
 
 DOWNLOADS: Final = 2
-"""Times a checkpoint is downloaded whose content is not what its manifest says: the first may have been spoilt on its
-way."""
+"""Downloads of a checkpoint whose files do not match its manifest: the first may have been corrupted in transit."""
 
 _SHORTEST_COMMIT: Final = 7
 """Digits of an abbreviated commit."""
 
 
 def fetch_checkpoint(source: HubRevisionSource, checkpoints: Checkpoints, endpoint: str) -> Path | None:
-    """Makes a pushed checkpoint the newest one of a run that has none.
+    """Installs a pushed checkpoint in a run that has none.
 
-    A run that has a complete checkpoint descends from the source already: the Hub is not even asked, so that its
-    absence does not keep the run from going on. One process calls it, before the workers look for checkpoints.
+    A run that has a complete checkpoint already descends from the source and resumes without asking the Hub, which may
+    be unavailable. Only one process calls this, before the workers look for checkpoints.
 
     Args:
-        source: `spec.checkpoint.resumeFrom`. A branch means its newest checkpoint, a tag or commit that one.
-        checkpoints: Those of the run.
-        endpoint: URL of the Hub where the source names none.
+        source: `spec.checkpoint.resumeFrom`. A branch selects its newest checkpoint, a tag or commit exactly one.
+        checkpoints: The run's own.
+        endpoint: URL of the Hub, unless the source names one.
 
     Returns:
-        The folder of the checkpoint; None when the run has one of its own.
+        The folder of the checkpoint; None if the run has its own.
 
     Raises:
-        SpecError: there is no such revision, it has no state to go on from, or the token may not read it.
-        DataError: its files are not those that were pushed.
-        RetryableError: the Hub cannot be reached, or the volume is full.
+        SpecError: the revision does not exist, has no state to resume from, or the token may not read it.
+        DataError: its files differ from those that were pushed.
+        RetryableError: the Hub is unavailable, or the volume is full.
     """
     if checkpoints.newest() is not None:
         return None
@@ -64,7 +63,7 @@ def fetch_checkpoint(source: HubRevisionSource, checkpoints: Checkpoints, endpoi
     with storage_errors(str(folder)):
         try:
             manifest = _download(source, tag, endpoint, folder)
-            # the curve of the losses up to here stayed on the other volume
+            # the loss curve up to here stayed on the other volume
             state = manifest.state.model_copy(update={"curve_bytes": 0})
             installed = checkpoints.install(state, folder)
         finally:
@@ -74,7 +73,7 @@ def fetch_checkpoint(source: HubRevisionSource, checkpoints: Checkpoints, endpoi
 
 
 def _find(source: HubRevisionSource, endpoint: str) -> str:
-    """The tag of the weights of the checkpoint that a branch, tag or commit means."""
+    """Resolves a branch, tag or commit to the tag of a checkpoint's weights."""
     from huggingface_hub import HfApi
 
     where = f"{FIELD}: {source.repo} at {source.revision} on {endpoint}"
@@ -94,21 +93,21 @@ def _find(source: HubRevisionSource, endpoint: str) -> str:
         if found is None:
             raise SpecError(
                 Reason.HUB_NOT_FOUND,
-                f"{where}: there is no such branch, no such tag, and no checkpoint at such a commit; it has the "
-                f"checkpoints {', '.join(sorted(complete)[-5:]) or 'none'}",
+                f"{where}: no branch, tag or checkpoint's commit has this name; the repository has the checkpoints "
+                f"{', '.join(sorted(complete)[-5:]) or 'none'}",
             )
     if found is None:
         raise SpecError(
             Reason.INVALID_SPEC,
-            f"{where}: there are weights, but no state of an optimizer to go on from (tag {source.revision}-state or "
-            f"branch {state_branch(source.revision)}); only runs with spec.checkpoint.pushEvery push it. Name a "
-            "revision that has it, or start anew from the weights with spec.model.from.hub",
+            f"{where}: the revision has weights but no optimizer state to resume from (tag {source.revision}-state or "
+            f"branch {state_branch(source.revision)}), which only runs with spec.checkpoint.pushEvery push; name a "
+            "revision that has one, or start a new run from the weights with spec.model.from.hub",
         )
     return found
 
 
 def _newest_of_branch(branch: str, complete: dict[str, str], commits: dict[str, str], refs: "GitRefs") -> str | None:
-    """The checkpoint at the head of the state's branch; after a push that broke off, the one of the highest step."""
+    """The checkpoint at the head of the state's branch; after an interrupted push, the one of the highest step."""
     pattern = re.compile(re.escape(tag_of(branch, 0)).removesuffix("0") + r"(\d+)")
     steps = {int(match[1]): name for name in complete if (match := pattern.fullmatch(name))}
     head = next((ref.target_commit for ref in refs.branches if ref.name == state_branch(branch)), None)
@@ -116,27 +115,27 @@ def _newest_of_branch(branch: str, complete: dict[str, str], commits: dict[str, 
     return steps[max(at_head or steps)] if steps else None
 
 
-def _download(source: HubRevisionSource, tag: str, endpoint: str, folder: Path) -> Manifest:
-    """The manifest and, in the folder, the files it vouches for."""
+def _download(source: HubRevisionSource, tag: str, endpoint: str, folder: Path) -> CheckpointManifest:
+    """Downloads the files into a folder, verifies them and returns the manifest."""
     state = find_snapshot(source.repo, state_tag(tag), endpoint, FIELD)
     weights = find_snapshot(source.repo, tag, endpoint, FIELD)
-    wrong = ""
+    problem = ""
     for _ in range(DOWNLOADS):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        state.download(folder, MANIFEST, OPTIMIZER)
+        state.download(folder, CHECKPOINT_MANIFEST, OPTIMIZER)
         weights.download(folder, WEIGHTS)
         try:
-            manifest = read_manifest(folder)
+            manifest = read_checkpoint_manifest(folder)
             changed = [name for name in FILES if sha256_file(folder / name) != manifest.files.get(name)]
         except (FileNotFoundError, ValueError) as error:
-            wrong = str(error)
+            problem = str(error)
             continue
         if not changed:
             return manifest
-        wrong = f"{changed[0]} is not the file that was pushed"
+        problem = f"{changed[0]} is not the file that was pushed"
     raise DataError(
         Reason.ARTIFACT_CORRUPT,
-        f"{FIELD}: {source.repo} at {tag} with {state_tag(tag)} on {endpoint} is no complete checkpoint: {wrong}; "
-        "name another revision, for example an earlier step-N",
+        f"{FIELD}: {source.repo} at {tag} with {state_tag(tag)} on {endpoint} is not a complete checkpoint: "
+        f"{problem}; name another revision, for example an earlier step-N",
     )

@@ -1,11 +1,11 @@
-"""Checkpoints: complete or not there at all.
+"""The checkpoint store: each checkpoint is complete or absent.
 
-A checkpoint is written to a temporary name, its files are made durable, its manifest with their hashes is written
-last, then the folder is renamed. A folder without a valid manifest is skipped and reported, never trained from.
+A checkpoint is written under a temporary name. Its files are synced, the manifest with their hashes is written last,
+then the folder is renamed. A folder without a valid manifest is logged and skipped, never trained from.
 
-It holds the weights, the state of the optimizer and `RunState`. It holds no data position and no state of a random
-generator: both are functions of the step (and the micro-batch), on any number of workers. The weights are a plain
-safetensors file with transformers' names: with config.json and a tokenizer beside it, it is a model.
+A checkpoint holds the weights, the optimizer state and `RunState`, but no data position and no generator state: both
+are functions of the step (and the micro-batch), on any number of workers. The weights are a plain safetensors file with
+transformers' names: together with config.json and a tokenizer it is a loadable model.
 """
 
 import hashlib
@@ -21,34 +21,34 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hatchery_api.base import Record
-from hatchery_jobs.pretrain.checkpoint.snapshot import Snapshot
+from hatchery_jobs.pretrain.checkpoint.snapshot import TrainingSnapshot
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.runtime import log, sha256_file, storage_errors, sync_file, sync_folder, write_atomically
 
-MANIFEST: Final = "manifest.json"
+CHECKPOINT_MANIFEST: Final = "manifest.json"
 """The done-marker of a checkpoint."""
 
 WEIGHTS: Final = "model.safetensors"
-"""The weights; the name under which transformers looks for them."""
+"""The weights, under the name that transformers expects."""
 
 OPTIMIZER: Final = "optimizer.pt"
-"""The state of the optimizer."""
+"""The optimizer state."""
 
 FILES: Final = (WEIGHTS, OPTIMIZER)
-"""Files that the manifest has hashes of."""
+"""Files whose hashes the manifest holds."""
 
 
-class Manifest(Record):
-    """What makes a folder a checkpoint."""
+class CheckpointManifest(Record):
+    """The manifest of a complete checkpoint."""
 
     state: RunState
-    """Where the run was."""
+    """The run's state at its step."""
     files: dict[str, str]
     """sha256 of each file."""
 
 
 _SEAL_BYTES: Final = len(', "seal": ""}') + 64
-"""Length of what `_sealed` adds, with the brace that was there."""
+"""Bytes that `_sealed` appends, including the closing brace."""
 
 
 @dataclass(frozen=True)
@@ -56,27 +56,27 @@ class Checkpoints:
     """The checkpoints of one run."""
 
     folder: Path
-    """Holds a folder for each."""
+    """Parent of one folder per checkpoint."""
     keep: int
-    """Newest ones that stay."""
+    """Newest checkpoints to keep."""
 
     def path(self, step: int) -> Path:
         """Folder of the checkpoint of a step."""
         return self.folder / f"step-{step:08d}"
 
-    def save(self, state: RunState, snapshot: Snapshot) -> Path:
-        """Writes a checkpoint, then removes the oldest ones beyond `keep` and any of a later step, which are torn or
-        of a course that was left.
+    def save(self, state: RunState, snapshot: TrainingSnapshot) -> Path:
+        """Writes a checkpoint, then removes the oldest ones beyond `keep` and those of later steps, which are torn or
+        were rolled back.
 
         Args:
-            state: Where the run is.
-            snapshot: Whole, contiguous tensors.
+            state: The run's state.
+            snapshot: Full, contiguous tensors.
 
         Returns:
             The folder of the checkpoint.
 
         Raises:
-            RetryableError: the store cannot be written or is full; the earlier checkpoints stay.
+            RetryableError: the store is full or not writable; earlier checkpoints stay.
         """
 
         def _write(folder: Path) -> None:
@@ -86,10 +86,10 @@ class Checkpoints:
         return self._complete(state, _write)
 
     def install(self, state: RunState, files: Path) -> Path:
-        """Makes a checkpoint of the files of another one; they are moved where that needs no copy.
+        """Makes a checkpoint of the weights and optimizer in the folder `files`, which are moved.
 
         Raises:
-            RetryableError: the store cannot be written or is full.
+            RetryableError: the store is full or not writable.
         """
 
         def _write(folder: Path) -> None:
@@ -102,7 +102,7 @@ class Checkpoints:
         with storage_errors(str(self.path(state.step))):
             try:
                 return self._write(state, write)
-            except (SafetensorError, RuntimeError) as error:  # what the two libraries make of a full disk
+            except (SafetensorError, RuntimeError) as error:  # how the two libraries report a full disk
                 raise OSError(str(error)) from error
 
     def _write(self, state: RunState, write: Callable[[Path], None]) -> Path:
@@ -114,10 +114,12 @@ class Checkpoints:
         write(partial)
         for name in FILES:
             sync_file(partial / name)
-        manifest = Manifest(state=state, files={name: sha256_file(partial / name) for name in FILES})
-        # pydantic's own JSON has null for a loss that is no number, and would not read it back
-        write_atomically(partial / MANIFEST, _sealed(json.dumps(manifest.model_dump(by_alias=True)).encode()))
-        shutil.rmtree(target, ignore_errors=True)  # one that was found torn, or of a course that was left
+        manifest = CheckpointManifest(state=state, files={name: sha256_file(partial / name) for name in FILES})
+        # pydantic's JSON writes a NaN loss as null, which does not validate when it is read
+        write_atomically(
+            partial / CHECKPOINT_MANIFEST, _sealed(json.dumps(manifest.model_dump(by_alias=True)).encode())
+        )
+        shutil.rmtree(target, ignore_errors=True)  # torn, or rolled back
         partial.replace(target)
         sync_folder(self.folder)
         self._retain(target)
@@ -131,7 +133,7 @@ class Checkpoints:
                 shutil.rmtree(folder)
 
     def discard_after(self, step: int) -> None:
-        """Removes the checkpoints of later steps: a run that goes back must not find them again."""
+        """Removes the checkpoints of later steps, so that a run that rolled back does not find them again."""
         for folder in sorted(self.folder.glob("step-*"), reverse=True):
             if folder > self.path(step):
                 shutil.rmtree(folder)
@@ -139,10 +141,10 @@ class Checkpoints:
             sync_folder(self.folder)
 
     def newest(self) -> RunState | None:
-        """State of the newest complete checkpoint; torn ones are reported."""
+        """State of the newest complete checkpoint; torn ones are logged."""
         for folder in sorted(self.folder.glob("step-*"), reverse=True):
             try:
-                manifest = read_manifest(folder)
+                manifest = read_checkpoint_manifest(folder)
                 wrong = next((n for n in FILES if sha256_file(folder / n) != manifest.files.get(n)), None)
                 if wrong is None and self.path(manifest.state.step) == folder:
                     return manifest.state
@@ -151,31 +153,35 @@ class Checkpoints:
             log("checkpoint-skipped", checkpoint=str(folder), wrong=wrong or "it is of another step")
         return None
 
-    def load(self, step: int) -> Snapshot:
-        """The snapshot of a complete checkpoint; its tensors are pages of the files, read when they are used.
+    def load(self, step: int) -> TrainingSnapshot:
+        """The snapshot of a complete checkpoint; its tensors are memory-mapped.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: there is no such checkpoint.
         """
         folder = self.path(step)
         optimizer = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True, mmap=True)
-        return Snapshot(load_file(folder / WEIGHTS), optimizer)
+        return TrainingSnapshot(load_file(folder / WEIGHTS), optimizer)
+
+    def export_weights(self, step: int, folder: Path) -> None:
+        """Copies the weights of a checkpoint into a folder, under the name that transformers expects."""
+        shutil.copyfile(self.path(step) / WEIGHTS, folder / WEIGHTS)
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_checkpoint_manifest(folder: Path) -> CheckpointManifest:
     """The manifest of a checkpoint.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is not as it was written.
+        FileNotFoundError: there is no manifest.
+        ValueError: it was changed after it was written.
     """
-    data = (folder / MANIFEST).read_bytes()
+    data = (folder / CHECKPOINT_MANIFEST).read_bytes()
     if _sealed(data[:-_SEAL_BYTES] + b"}") != data:
-        raise ValueError(f"{MANIFEST} is not as it was written")
-    return Manifest.model_validate_json(data)
+        raise ValueError(f"{CHECKPOINT_MANIFEST} does not match its seal")
+    return CheckpointManifest.model_validate_json(data)
 
 
 def _sealed(manifest: bytes) -> bytes:
-    """A JSON object with the sha256 of its own text as its last field: also a changed digit of the state is found."""
+    """Appends the sha256 of a JSON object's own text as its last field, which reveals even a changed digit."""
     body = manifest[:-1]
     return body + b', "seal": "%s"}' % hashlib.sha256(body).hexdigest().encode()

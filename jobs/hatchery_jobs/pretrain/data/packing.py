@@ -1,9 +1,9 @@
-"""Best-fit-decreasing packing: documents that fit into a row are never cut, and little of a row stays empty.
+"""Best-fit-decreasing packing: documents that fit into a row are never cut, and rows are nearly full.
 
-A row has room for T tokens and one before them: the token that ends the text before, so that the first token of a
-document is learnt from it, as in a joined stream. An item is a run of tokens in a row. A document of more than T tokens
-is cut into full rows and a rest; each part begins with the last token of the part before, which is context and not
-learnt again. So every token of every document is a target exactly once.
+A row holds T tokens and one before them: an end-of-text token, from which a document's first token is predicted, as
+in a joined stream. An item is a run of tokens in a row. A document of more than T tokens is cut into full rows and a
+rest; each part begins with the last token of the part before it, as context but not as a target. So every token of
+every document is a target exactly once.
 """
 
 from bisect import bisect_left, insort
@@ -12,23 +12,23 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-ITEM: Final = np.dtype([("start", "<u8"), ("length", "<u4"), ("seen", "<u4")])
-"""First token in the shard, number of tokens, and how many at the beginning were learnt in another row."""
+ITEM: Final = np.dtype([("start", "<u8"), ("length", "<u4"), ("context", "<u4")])
+"""First token in the shard, number of tokens, and how many of the first are targets of another row."""
 
 Lengths = NDArray[np.int64]
 """Numbers of tokens, or of items."""
 
 
 def pack(lengths: Lengths, row_tokens: int) -> tuple[NDArray[np.void], NDArray[np.uint64]]:
-    """Packs the documents of a shard, which lie in it one after the other.
+    """Packs the concatenated documents of a shard.
 
     Args:
         lengths: tokens of each document, its end-of-text token included.
         row_tokens: T.
 
     Returns:
-        The items in the order of their rows, and the number of the first item of each row with the number of items at
-        the end. Rows are in the order of the first document that begins in them.
+        Items in the order of their rows, and the number of the first item of each row followed by the number of items.
+        Rows are in the order of the first document that begins in them.
     """
     items = _items(lengths, row_tokens)
     rows = np.empty(len(items), dtype=np.int64)
@@ -48,24 +48,24 @@ def pack(lengths: Lengths, row_tokens: int) -> tuple[NDArray[np.void], NDArray[n
 
 
 def _items(lengths: Lengths, row_tokens: int) -> NDArray[np.void]:
-    """The items of all documents, in their order."""
+    """The items of all documents in order."""
     parts = -(-lengths // row_tokens)
     document = np.repeat(np.arange(len(lengths)), parts)
     part = np.arange(len(document)) - np.repeat(np.cumsum(parts) - parts, parts)
-    seen = (part > 0).astype(np.int64)
+    context = (part > 0).astype(np.int64)
     begin = (np.cumsum(lengths) - lengths)[document] + part * row_tokens
     items = np.empty(len(document), dtype=ITEM)
-    items["start"] = begin - seen
-    items["length"] = np.minimum(row_tokens, lengths[document] - part * row_tokens) + seen
-    items["seen"] = seen
+    items["start"] = begin - context
+    items["length"] = np.minimum(row_tokens, lengths[document] - part * row_tokens) + context
+    items["context"] = context
     return items
 
 
 def best_fit(lengths: Lengths, room: int) -> Lengths:
-    """Number of the bin of each item: the longest goes first, each into the fullest bin that has room for it.
+    """The bin of each item: longest first, each into the fullest bin that has room for it.
 
-    Equal lengths are placed together: while the fullest bin with enough room takes one more of them, it stays the
-    fullest, so each bin is filled before the next one is looked at. The cost is that of the distinct lengths.
+    Items of equal length are placed together: a bin that takes one of them stays the fullest while it has room, so it
+    is filled before the next bin. The cost grows with the number of distinct lengths.
     """
     bins = np.empty(len(lengths), dtype=np.int64)
     free = _FreeBins(room)
@@ -73,20 +73,20 @@ def best_fit(lengths: Lengths, room: int) -> Lengths:
     for equal in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1) if len(lengths) else []:
         length, placed = int(lengths[equal[0]]), 0
         while placed < len(equal):
-            space, some = free.take(length, len(equal) - placed)
+            space, fullest = free.take(length, len(equal) - placed)
             each = space // length
-            count = min(len(equal) - placed, len(some) * each)
-            bins[equal[placed : placed + count]] = some[np.arange(count) // each]
+            count = min(len(equal) - placed, len(fullest) * each)
+            bins[equal[placed : placed + count]] = fullest[np.arange(count) // each]
             full, rest = divmod(count, each)
-            free.give(space - each * length, some[:full])
-            free.give(space - rest * length, some[full : full + 1])
-            free.give(space, some[full + 1 :])
+            free.give(space - each * length, fullest[:full])
+            free.give(space - rest * length, fullest[full : full + 1])
+            free.give(space, fullest[full + 1 :])
             placed += count
     return bins
 
 
 class _FreeBins:
-    """Bins with room left, by how much."""
+    """Bins with room left, by their free space."""
 
     def __init__(self, room: int) -> None:
         self._room = room
@@ -95,16 +95,16 @@ class _FreeBins:
         self._opened = 0
 
     def take(self, length: int, count: int) -> tuple[int, Lengths]:
-        """The fullest bins with room for an item, or as many new ones as `count` items need; and their room."""
-        if (found := bisect_left(self._spaces, length)) < len(self._spaces):
-            space = self._spaces.pop(found)
+        """Free space and numbers of the fullest bins that fit an item, or of as many new bins as `count` items need."""
+        if (index := bisect_left(self._spaces, length)) < len(self._spaces):
+            space = self._spaces.pop(index)
             return space, self._bins.pop(space)
         new = np.arange(self._opened, self._opened + -(-count // (self._room // length)))
         self._opened += len(new)
         return self._room, new
 
     def give(self, space: int, bins: Lengths) -> None:
-        """Puts bins back with the room they have now."""
+        """Returns bins with their remaining space."""
         if not space or not len(bins):
             return
         if space not in self._bins:

@@ -1,8 +1,8 @@
-"""Pairs of comment and code, found in source files.
+"""Mines pairs of comment and code from source files.
 
-Python that parses gives its functions and classes with a docstring. In any other text, and in Python without
-docstrings, a block of comment lines directly above a block of code is a pair. Nothing is guessed from names, so the
-same text gives the same pairs.
+Python that parses yields its functions and classes with a docstring. In any other text, and in Python without
+docstrings, a block of comment lines directly above a block of code is a pair. File names play no part, so equal texts
+give equal pairs.
 """
 
 import ast
@@ -13,40 +13,40 @@ from collections.abc import Iterator
 from typing import Final
 
 SHORTEST_COMMENT_WORDS: Final = 3
-"""A comment of fewer words says too little to write code from."""
+"""Comments of fewer words say too little to write code from."""
 
 LONGEST_COMMENT_CHARS: Final = 2_000
-"""A longer comment is documentation of more than the code below it."""
+"""Longer comments document more than the code below them."""
 
 SHORTEST_CODE_LINES: Final = 2
-"""Code of fewer lines (without empty ones) is a value or a declaration."""
+"""Code of fewer non-empty lines is a value or a declaration."""
 
 LONGEST_CODE_CHARS: Final = 8_000
-"""Longer code does more than a comment can say."""
+"""Longer code does more than a comment can describe."""
 
 LINE_MARKS: Final = ("///", "//!", "//", "#", "--", ";;")
-"""What begins a comment line, the longer before the shorter that it begins with."""
+"""Markers of comment lines; a marker precedes its own prefixes."""
 
-NO_COMMENTS: Final = re.compile(
+NOT_COMMENTS: Final = re.compile(
     r"#!|#\s*(include|define|if|ifdef|ifndef|endif|else|elif|pragma|undef|error|import|region|endregion)\b|#\[|--\[\[|---"
 )
-"""What looks like a comment line and is none: a shebang, C's preprocessor, Rust's attributes, Lua's blocks, YAML's
-document mark."""
+"""Lines that only look like comments: shebangs, C's preprocessor, Rust's attributes, Lua's blocks, YAML's document
+marker."""
 
-NO_PROSE: Final = re.compile(
+NOT_PROSE: Final = re.compile(
     r"copyright|licen[sc]e|spdx|all rights reserved|noqa|eslint|pylint|type:\s*ignore|-\*-|vim?:|"
     r"generated (by|from|automatically)|do not edit",
     re.IGNORECASE,
 )
-"""Comments that say nothing about the code below them."""
+"""Comments that do not describe the code below them."""
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def mine_pairs(text: str) -> list[tuple[str, str]]:
-    """Comments and the code they are about, in the order of the text; none is given twice."""
-    found = _python_pairs(text) or _block_pairs(text.splitlines())
-    return list(dict.fromkeys(pair for pair in found if _is_useful(*pair)))
+    """Comments and the code they describe, in the order of the text, without duplicates."""
+    pairs = _python_pairs(text) or _block_pairs(text.splitlines())
+    return list(dict.fromkeys(pair for pair in pairs if _is_useful(*pair)))
 
 
 def _is_useful(comment: str, code: str) -> bool:
@@ -56,15 +56,15 @@ def _is_useful(comment: str, code: str) -> bool:
         and len(comment) <= LONGEST_COMMENT_CHARS
         and len(code) <= LONGEST_CODE_CHARS
         and sum(bool(line.strip()) for line in code.splitlines()) >= SHORTEST_CODE_LINES
-        and not NO_PROSE.search(comment)
+        and not NOT_PROSE.search(comment)
     )
 
 
 def _python_pairs(text: str) -> list[tuple[str, str]]:
-    """Docstrings and definitions without them; none for a text that is not Python."""
+    """Docstrings and definitions without them; empty for text that is not Python."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd escapes in somebody's strings
+            warnings.simplefilter("ignore")  # invalid escapes in string literals
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
@@ -78,22 +78,22 @@ def _python_pairs(text: str) -> list[tuple[str, str]]:
 
 
 def _lines_of(text: str) -> list[str]:
-    """Lines as Python's parser counts them: a form feed ends none."""
+    """Lines as Python's parser counts them: a form feed does not end a line."""
     return re.split(r"\r\n|\r|\n", text)
 
 
 def _definitions(tree: ast.Module) -> Iterator[Definition]:
-    """Functions and classes, the outer before the inner, in the order of the text."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
+    """Functions and classes in the order of the text, outer before inner."""
+    stack: list[ast.AST] = [tree]
+    while stack:
+        node = stack.pop()
         if isinstance(node, Definition):
             yield node
-        waiting.extend(reversed(list(ast.iter_child_nodes(node))))
+        stack.extend(reversed(list(ast.iter_child_nodes(node))))
 
 
 def _without_docstring(node: Definition, lines: list[str]) -> str | None:
-    """The source of a definition; None where it is only a docstring, or shares lines with something else."""
+    """The source of a definition without its docstring; None if nothing else is left or they share a line."""
     docstring = node.body[0]
     begins = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     ends, last = node.end_lineno, docstring.end_lineno
@@ -101,19 +101,19 @@ def _without_docstring(node: Definition, lines: list[str]) -> str | None:
         return None
     if docstring.lineno == node.body[1].lineno or docstring.lineno <= node.lineno or last >= node.body[1].lineno:
         return None
-    code = [*lines[begins - 1 : docstring.lineno - 1], *_unled(lines[last:ends])]
+    code = [*lines[begins - 1 : docstring.lineno - 1], *_without_leading_blanks(lines[last:ends])]
     indent = code[0][: len(code[0]) - len(code[0].lstrip())]
-    return "\n".join(line.removeprefix(indent) for line in code)  # lines of a string may be further left than the code
+    return "\n".join(line.removeprefix(indent) for line in code)  # lines of a string may be indented less than the code
 
 
-def _unled(lines: list[str]) -> list[str]:
-    """Lines from the first that is not empty on."""
+def _without_leading_blanks(lines: list[str]) -> list[str]:
+    """Lines without leading empty ones."""
     first = next((n for n, line in enumerate(lines) if line.strip()), len(lines))
     return lines[first:]
 
 
 def _block_pairs(lines: list[str]) -> Iterator[tuple[str, str]]:
-    """Comment blocks, each with the block of code right below it."""
+    """Comment blocks with the block of code directly below each."""
     indents = _indents(lines)
     place = 0
     while place < len(lines):
@@ -125,9 +125,9 @@ def _block_pairs(lines: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _comment_at(lines: list[str], place: int) -> tuple[list[str], int]:
-    """The comment that begins in a line, without its marks, and the line after it."""
+    """The comment that begins in a line, without its markers, and the line after it."""
     if lines[place].lstrip().startswith("/*"):
-        return _starred(lines, place)
+        return _block_comment(lines, place)
     comment: list[str] = []
     mark = _mark(lines[place])
     while mark and place < len(lines) and _mark(lines[place]) == mark:
@@ -137,15 +137,15 @@ def _comment_at(lines: list[str], place: int) -> tuple[list[str], int]:
 
 
 def _mark(line: str) -> str | None:
-    """What makes a line a comment; None for code."""
+    """The comment marker of a line; None for code."""
     text = line.strip()
-    if NO_COMMENTS.match(text):
+    if NOT_COMMENTS.match(text):
         return None
     return next((mark for mark in LINE_MARKS if text.startswith(mark)), None)
 
 
-def _starred(lines: list[str], place: int) -> tuple[list[str], int]:
-    """A comment between `/*` and `*/`; none where it does not end, or where code follows in its last line."""
+def _block_comment(lines: list[str], place: int) -> tuple[list[str], int]:
+    """A comment between `/*` and `*/`; empty where it does not end, or code follows on its last line."""
     for end in range(place, len(lines)):
         before, closed, behind = lines[end].partition("*/")
         if closed:
@@ -157,8 +157,9 @@ def _starred(lines: list[str], place: int) -> tuple[list[str], int]:
 
 
 def _code_end(lines: list[str], indents: list[int], start: int) -> int:
-    """The line after a block of code, which ends before an empty line, a comment or the end of what is around it, at
-    the indentation of its first line.
+    """The line after a block of code.
+
+    The block ends before an empty line or comment at its first line's indentation, or before a smaller indentation.
     """
     if start >= len(lines) or not lines[start].strip() or _is_comment(lines[start]):
         return start
@@ -178,12 +179,12 @@ def _is_comment(line: str) -> bool:
 
 
 def _indents(lines: list[str]) -> list[int]:
-    """Columns before the first character of each line; an empty one has those of the next that is not."""
-    found = [0] * len(lines)
+    """Indentation of each line in columns; an empty line has that of the next non-empty one."""
+    indents = [0] * len(lines)
     following = 0
     for place in range(len(lines) - 1, -1, -1):
         text = lines[place].expandtabs(4)
         if text.strip():
             following = len(text) - len(text.lstrip())
-        found[place] = following
-    return found
+        indents[place] = following
+    return indents

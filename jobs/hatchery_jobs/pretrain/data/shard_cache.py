@@ -1,9 +1,9 @@
-"""Encoded parts of corpora, kept by what they are made of, so that equal parts are encoded once by all runs.
+"""A content-addressed cache of encoded corpus parts, so that all runs encode equal parts once.
 
-A piece is a folder `<key>` with the shards of one part and `piece.json`, which says that it is complete. It appears by
-one rename; of several pods that make the same one, the first wins and the others' work is dropped. The folder of
-pieces lies beside the runs' own; it may be deleted whenever nothing is being encoded. On a claim, artifacts hold
-their shards by hard links, so that a piece takes no space of its own as long as there is an artifact of it.
+An entry is a folder `<key>` with the shards of one part and the marker `piece.json`, without which it is incomplete.
+It appears by one rename; of several pods that write the same entry the first wins, and the others' work is dropped.
+The cache lies beside the runs' folders and may be deleted whenever nothing is being encoded. On a claim, artifacts
+hard-link their shards, so an entry takes no space of its own while an artifact of it exists.
 """
 
 import errno
@@ -19,53 +19,53 @@ from hatchery_api.base import Record
 from hatchery_jobs.pretrain.data.token_store import Shard, Split, files_digest
 from hatchery_jobs.runtime import link_file, local_path, storage_errors, sync_file, sync_folder, write_atomically
 
-PIECE: Final = "piece.json"
-"""The done-marker of a piece."""
+MARKER: Final = "piece.json"
+"""File that marks an entry as complete."""
 
-_TAKEN: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST})
-"""What a rename says when another pod was faster."""
+_EXISTS: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST})
+"""Errors of a rename onto an entry that another pod has completed."""
 
 
-class Piece(Record):
+class CacheEntry(Record):
     """One encoded part of a corpus."""
 
     shards: dict[Split, Shard]
-    """A shard for each split the part has documents of; their names in the piece are those of the splits."""
+    """A shard per split that has documents; within the entry a shard is named after its split."""
     sizes: dict[str, int]
     """Bytes of every file."""
 
 
-class Pieces:
-    """A folder of pieces, on a claim or in an object store."""
+class ShardCache:
+    """The cache, on a claim or in an object store."""
 
     def __init__(self, uri: str, scratch: Path, owner: str) -> None:
-        """A folder of pieces.
+        """The cache at a URI.
 
         Args:
-            uri: where it is.
+            uri: its folder.
             scratch: local disk, lost with the pod.
-            owner: what no other pod at work is called; half-made pieces of this name are made anew.
+            owner: name unique among running pods; incomplete entries of this name are started over.
         """
         self._uri = uri.rstrip("/")
         self._local = local_path(self._uri)
         self._scratch = scratch
         self._owner = owner
 
-    def find(self, key: str) -> Piece | None:
-        """A complete piece; None when there is none."""
+    def find(self, key: str) -> CacheEntry | None:
+        """The complete entry of a key, if any."""
         with storage_errors(f"{self._uri}/{key}"):
             try:
-                piece = Piece.model_validate_json(self._read(f"{key}/{PIECE}"))
+                entry = CacheEntry.model_validate_json(self._read(f"{key}/{MARKER}"))
                 complete = self._local is None or all(
-                    (self._local / key / name).stat().st_size == size for name, size in piece.sizes.items()
+                    (self._local / key / name).stat().st_size == size for name, size in entry.sizes.items()
                 )
             except FileNotFoundError:
                 return None
-            return piece if complete else None
+            return entry if complete else None
 
     @contextmanager
-    def making(self, key: str) -> Iterator[Path]:
-        """An empty folder to write files into; it is gone afterwards."""
+    def staging(self, key: str) -> Iterator[Path]:
+        """An empty folder for the files of an entry, removed on exit."""
         base = self._local or self._scratch / "pieces"
         folder = base / f".{key}.{self._owner}"
         with storage_errors(str(folder)):
@@ -76,27 +76,27 @@ class Pieces:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def keep(self, key: str, folder: Path, shards: dict[Split, Shard]) -> Piece:
-        """Makes the files of a folder a piece."""
+    def put(self, key: str, folder: Path, shards: dict[Split, Shard]) -> CacheEntry:
+        """Publishes the files of a staging folder as an entry."""
         names = [name for shard in shards.values() for name in shard.files]
-        piece = Piece(shards=shards, sizes={name: (folder / name).stat().st_size for name in names})
+        entry = CacheEntry(shards=shards, sizes={name: (folder / name).stat().st_size for name in names})
         with storage_errors(f"{self._uri}/{key}"):
             for name in names:
                 sync_file(folder / name)
-            write_atomically(folder / PIECE, piece.model_dump_json(by_alias=True).encode())
+            write_atomically(folder / MARKER, entry.model_dump_json(by_alias=True).encode())
             if self._local is None:
                 store, base = fsspec.core.url_to_fs(f"{self._uri}/{key}")
-                for name in (*names, PIECE):  # the marker last
+                for name in (*names, MARKER):  # the marker last
                     store.put_file(str(folder / name), f"{base}/{name}")
             else:
                 self._move(folder, self._local / key)
-        return piece
+        return entry
 
     def _move(self, folder: Path, target: Path) -> None:
         try:
             folder.rename(target)
         except OSError as error:
-            if error.errno not in _TAKEN:
+            if error.errno not in _EXISTS:
                 raise
             if self.find(target.name) is not None:
                 return
@@ -104,9 +104,9 @@ class Pieces:
             folder.rename(target)
         sync_folder(target.parent)
 
-    def copy(self, key: str, piece: Piece, split: Split, folder: Path, name: str) -> Shard | None:
-        """Puts a shard of a piece under a name into a folder; None when its content is not what it was."""
-        source = piece.shards[split]
+    def copy(self, key: str, entry: CacheEntry, split: Split, folder: Path, name: str) -> Shard | None:
+        """Links or copies a shard into a folder under a new name; None when its digest does not match."""
+        source = entry.shards[split]
         shard = source.model_copy(update={"name": name})
         with storage_errors(f"{self._uri}/{key}"):
             for there, here in zip(source.files, shard.files, strict=True):
@@ -119,11 +119,11 @@ class Pieces:
         return shard if files_digest(folder, shard.files) == shard.digest else None
 
     def discard(self, key: str) -> None:
-        """Forgets a damaged piece."""
+        """Deletes a damaged entry."""
         with storage_errors(f"{self._uri}/{key}"):
             if self._local is None:
                 store, base = fsspec.core.url_to_fs(f"{self._uri}/{key}")
-                store.rm_file(f"{base}/{PIECE}")
+                store.rm_file(f"{base}/{MARKER}")
             else:
                 shutil.rmtree(self._local / key, ignore_errors=True)
 

@@ -1,9 +1,8 @@
-"""Text to token ids, by the fastest library that gives the ids of the tokenizer.
+"""Text to token ids, by the fastest library that reproduces the tokenizer.
 
-A byte-level BPE tokenizer is rebuilt for tiktoken, which is several times as fast. Whether it gives the same ids is
-asked of every file anew: the first documents and a seeded sample of the others are encoded by both, and any difference
-means the whole file is encoded by the tokenizer itself. Text is never lost either way: the bytes of all tokens are
-counted.
+A byte-level BPE tokenizer is rebuilt for tiktoken, which is several times faster. Every file is verified: its first
+documents and a seeded sample of the others are encoded by both libraries, and any difference makes the tokenizer itself
+encode the whole file. The bytes of all tokens are counted too, so no text is lost.
 """
 
 import json
@@ -17,37 +16,37 @@ import tiktoken
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-Ids = NDArray[np.uint32]
+TokenIds = NDArray[np.uint32]
 """Token ids of one document."""
 
-PROVEN_FIRST: Final = 8
-"""Documents at the beginning of a file that are encoded by both libraries."""
+VERIFIED_FIRST: Final = 8
+"""Documents at the beginning of a file that both libraries encode."""
 
-PROVEN_SHARE: Final = 1 / 256
-"""Share of the other documents that is."""
+VERIFIED_SHARE: Final = 1 / 256
+"""Share of the other documents that both libraries encode."""
 
 _WORDS: Final = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++"
-"""Contractions, words, numbers and signs; possessive, since nothing after them could make them shorter."""
+"""Contractions, words, numbers and punctuation; possessive, as backtracking could not shorten a match."""
 
 GPT2_PATTERN: Final = _WORDS + r"|\s++$|\s+(?!\S)|\s"
-"""How the ByteLevel pre-tokenizer cuts text."""
+"""Pattern of the ByteLevel pre-tokenizer."""
 
 DIGITS_PATTERN: Final = r"\p{N}|" + _WORDS + r"|\s++$|\s+(?![^\s\p{N}])|\s"
-"""How it cuts what is left between single digits: spaces before a digit are at the end of their piece."""
+"""Pattern of ByteLevel between single digits: spaces before a digit end the piece before it."""
 
 
-class NotEqual(Exception):  # noqa: N818 - an answer, not an error
-    """The fast library gives other ids for a document, or loses text."""
+class EncoderMismatch(Exception):  # noqa: N818 - a signal to the caller, not an error
+    """The fast encoder gives other ids for a document, or loses text."""
 
 
 class FastEncoder:
-    """Encodes by tiktoken, whose numbers are the order of merges; a table makes them the tokenizer's ids."""
+    """Encodes with tiktoken and maps its ranks, the order of merges, to the tokenizer's ids."""
 
-    def __init__(self, encoding: tiktoken.Encoding, ids: Ids, sizes: Ids) -> None:
+    def __init__(self, encoding: tiktoken.Encoding, ids: TokenIds, sizes: TokenIds) -> None:
         """An encoder.
 
         Args:
-            encoding: ordinary text to ranks.
+            encoding: encodes text to ranks.
             ids: the tokenizer's id of each rank.
             sizes: bytes of the token of each rank.
         """
@@ -57,51 +56,51 @@ class FastEncoder:
         threads = len(os.sched_getaffinity(0))
         self._map: Callable[..., Any] = ThreadPoolExecutor(threads).map if threads > 1 else map
 
-    def encode(self, texts: Sequence[str]) -> list[Ids]:
+    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """Ids of each text.
 
         Raises:
-            NotEqual: the tokens are not all of the texts.
+            EncoderMismatch: the tokens do not cover the texts.
         """
         ranks = list(self._map(self._ranks, texts))
         joined = np.concatenate([np.empty(0, dtype=np.uint32), *ranks])
         if int(self._sizes[joined].sum(dtype=np.int64)) != sum(map(utf8_bytes, texts)):
-            raise NotEqual
-        return np.split(self._ids[joined], np.cumsum([len(some) for some in ranks])[:-1]) if ranks else []
+            raise EncoderMismatch
+        return np.split(self._ids[joined], np.cumsum([len(document) for document in ranks])[:-1]) if ranks else []
 
-    def _ranks(self, text: str) -> Ids:
+    def _ranks(self, text: str) -> TokenIds:
         return self._encoding.encode_to_numpy(text, disallowed_special=())
 
 
 class FileEncoder:
-    """Encodes the documents of one file, comparing a sample of them."""
+    """Encodes the documents of one file and verifies a sample of them."""
 
     def __init__(self, tokenizer: Tokenizer, fast: FastEncoder | None, seed: int) -> None:
-        """An encoder for a file; without a fast one it never raises `NotEqual`."""
+        """An encoder for a file; without a fast encoder it never raises `EncoderMismatch`."""
         self._tokenizer = tokenizer
         self._fast = fast
         self._random = np.random.default_rng(seed)
         self._done = 0
 
-    def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """Ids of each text, without any token of our own.
+    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
+        """Ids of each text, without special tokens.
 
         Raises:
-            NotEqual: the file must be encoded without the fast encoder.
+            EncoderMismatch: the file must be encoded without the fast encoder.
         """
         if self._fast is None:
             return self._exact(texts)
         ids = self._fast.encode(texts)
-        chosen = self._random.random(len(texts)) < PROVEN_SHARE
-        chosen[: max(0, PROVEN_FIRST - self._done)] = True
+        chosen = self._random.random(len(texts)) < VERIFIED_SHARE
+        chosen[: max(0, VERIFIED_FIRST - self._done)] = True
         self._done += len(texts)
         numbers = np.flatnonzero(chosen).tolist()
         for number, exact in zip(numbers, self._exact([texts[n] for n in numbers]), strict=True):
             if not np.array_equal(ids[number], exact):
-                raise NotEqual
+                raise EncoderMismatch
         return ids
 
-    def _exact(self, texts: Sequence[str]) -> list[Ids]:
+    def _exact(self, texts: Sequence[str]) -> list[TokenIds]:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [np.asarray(encoding.ids, dtype=np.uint32) for encoding in encodings]
 
@@ -112,7 +111,7 @@ def utf8_bytes(text: str) -> int:
 
 
 def fast_encoder(tokenizer: Tokenizer) -> FastEncoder | None:
-    """A tokenizer rebuilt for tiktoken; None when its design is another one."""
+    """A tokenizer rebuilt for tiktoken; None where that is not possible."""
     design = json.loads(tokenizer.to_str())
     model, pattern = design["model"], _pattern(design["pre_tokenizer"])
     is_plain = not any(model.get(k) for k in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"))
@@ -129,7 +128,7 @@ def fast_encoder(tokenizer: Tokenizer) -> FastEncoder | None:
 
 
 def _pattern(pre_tokenizer: dict[str, Any] | None) -> str | None:
-    """One expression whose matches are the pieces of a pre-tokenizer; None when there is none known."""
+    """The regular expression that matches the pieces of a pre-tokenizer; None where none is known."""
     steps = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer])
     match steps:
         case [{"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}]:
@@ -148,7 +147,7 @@ def _pattern(pre_tokenizer: dict[str, Any] | None) -> str | None:
 
 
 def _tokens_by_rank(vocab: dict[str, int], merges: Sequence[Any]) -> list[tuple[bytes, int]] | None:
-    """Bytes and id of every token that merging makes, in the order of merges; None when some byte has no token."""
+    """Bytes and id of every token in the order of merges; None when some byte has no token."""
     byte_of = {letter: byte for byte, letter in enumerate(byte_letters())}
     if not byte_of.keys() <= vocab.keys():
         return None
@@ -162,7 +161,7 @@ def _tokens_by_rank(vocab: dict[str, int], merges: Sequence[Any]) -> list[tuple[
 
 
 def byte_letters() -> list[str]:
-    """The letter by which a byte-level vocabulary writes each byte: itself where it can be seen, else one above 255."""
-    seen = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)}
+    """The letter that stands for each byte in a byte-level vocabulary: itself if printable, else one above 255."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)}
     above = iter(range(256, 512))
-    return [chr(byte if byte in seen else next(above)) for byte in range(256)]
+    return [chr(byte if byte in printable else next(above)) for byte in range(256)]

@@ -25,10 +25,10 @@ from hatchery_jobs.pretrain.data.types import Rows, Tokens
 from hatchery_jobs.runtime import sha256_file
 
 INDEX: Final = "index.json"
-"""The index of a folder of token shards."""
+"""File of the index in a token store."""
 
 UINT16_VOCABULARY: Final = 65_536
-"""Largest vocabulary whose ids fit 16 bits."""
+"""Largest vocabulary whose ids fit into 16 bits."""
 
 Split = Literal["train", "validation"]
 """A split of the corpus."""
@@ -49,7 +49,7 @@ class Shard(Record):
     name: str
     """Name of its files in the folder, without extension."""
     documents: int
-    """Documents, each ended by the end-of-text token."""
+    """Documents, each followed by the end-of-text token."""
     tokens: int
     """Tokens, end-of-text tokens included."""
     text_bytes: int
@@ -69,7 +69,7 @@ class SplitIndex(Record):
     """One split of one corpus, or of all."""
 
     documents: int
-    """Documents, each ended by the end-of-text token."""
+    """Documents, each followed by the end-of-text token."""
     tokens: int
     """Tokens, end-of-text tokens included."""
     text_bytes: int
@@ -77,7 +77,7 @@ class SplitIndex(Record):
     rows: int | None = None
     """Packed rows; None: not packed."""
     padding: float | None = None
-    """Share of the packed rows that holds nothing to learn; None: not packed."""
+    """Share of the packed rows without targets; None: not packed."""
     shards: list[Shard] = []
     """Its shards in their order."""
 
@@ -86,7 +86,7 @@ class CorpusIndex(Record):
     """A corpus and its tokens."""
 
     name: str
-    """What the spec calls it."""
+    """Name in the spec."""
     digest: str
     """Digest of its artifact, or fingerprint of its files or dataset."""
     revision: str | None = None
@@ -96,17 +96,17 @@ class CorpusIndex(Record):
 
     @property
     def documents(self) -> int:
-        """Documents that are learnt."""
+        """Documents of the train split."""
         return self.splits["train"].documents
 
 
 class TokenIndex(Record):
-    """What is in a folder of tokens."""
+    """Content of a token store."""
 
     dtype: Annotated[str, Field(pattern="^uint(16|32)$")]
     """Little-endian integer type of the tokens."""
     vocab_size: int
-    """Every id is below it."""
+    """Tokens of the vocabulary; every id is below it."""
     eos_id: int
     """Id of the end-of-text token."""
     packing: Packing = "concat"
@@ -114,7 +114,7 @@ class TokenIndex(Record):
     row_tokens: int | None = None
     """Tokens in a packed row; None: rows are cut to any length."""
     streamed: bool = False
-    """Whether the train splits are read while training; there are no tokens of them here."""
+    """Whether train splits are read during training; the store then lacks them."""
     fingerprint: str = ""
     """sha256 over the digests of all shards: equal for equal tokens in equal order."""
     corpora: list[CorpusIndex]
@@ -122,13 +122,13 @@ class TokenIndex(Record):
 
     @property
     def splits(self) -> dict[Split, SplitIndex]:
-        """The splits of all corpora together."""
+        """The splits, each over all corpora."""
         names: tuple[Split, ...] = ("train", "validation")
         return {s: summed([x for c in self.corpora for x in c.splits[s].shards], self.row_tokens) for s in names}
 
 
 def summed(shards: list[Shard], row_tokens: int | None) -> SplitIndex:
-    """Shards as one split."""
+    """One split made of shards."""
     tokens = sum(shard.tokens for shard in shards)
     rows = None if row_tokens is None else sum(shard.rows or 0 for shard in shards)
     return SplitIndex(
@@ -141,26 +141,26 @@ def summed(shards: list[Shard], row_tokens: int | None) -> SplitIndex:
     )
 
 
-def fingerprint(shards: list[Shard]) -> str:
+def tokens_fingerprint(shards: list[Shard]) -> str:
     """sha256 over the digests of shards in their order."""
     return hashlib.sha256("".join(shard.digest for shard in shards).encode()).hexdigest()
 
 
 def token_type(vocab_size: int) -> str:
-    """Name of the smallest integer type for a vocabulary."""
+    """Name of the smallest integer type that holds a vocabulary's ids."""
     return "uint16" if vocab_size <= UINT16_VOCABULARY else "uint32"
 
 
 class ShardWriter:
-    """Writes one shard, which is complete when `close` says what is in it; memory grows by eight bytes a document."""
+    """Writes one shard, which `close` completes. Memory grows by eight bytes per document."""
 
     def __init__(self, folder: Path, name: str, vocab_size: int, row_tokens: int | None) -> None:
-        """A shard in a folder, packed into rows of `row_tokens` unless that is None."""
+        """Starts a shard, packed into rows of `row_tokens` unless that is None."""
         self._folder = folder
         self._name = name
         self._dtype = np.dtype(token_type(vocab_size)).newbyteorder("<")
         self._row_tokens = row_tokens
-        self._lengths: list[NDArray[np.int64]] = []
+        self.sequence_tokenss: list[NDArray[np.int64]] = []
         self._text_bytes = 0
         self._stream = (folder / f"{name}.tokens").open("wb")
 
@@ -171,15 +171,15 @@ class ShardWriter:
         self._stream.close()
 
     def write(self, tokens: NDArray[np.uint32], lengths: NDArray[np.int64], text_bytes: int) -> None:
-        """Appends documents, which lie in `tokens` one after the other, each with its end-of-text token."""
+        """Appends documents, concatenated in `tokens`, each with its end-of-text token."""
         tokens.astype(self._dtype).tofile(self._stream)
-        self._lengths.append(lengths)
+        self.sequence_tokenss.append(lengths)
         self._text_bytes += text_bytes
 
     def close(self) -> Shard:
-        """Writes what is known at the end."""
+        """Writes the document and row offsets, and returns the shard's index entry."""
         self._stream.close()
-        lengths = np.concatenate([np.zeros(1, dtype=np.int64), *self._lengths])
+        lengths = np.concatenate([np.zeros(1, dtype=np.int64), *self.sequence_tokenss])
         np.cumsum(lengths).astype("<u8").tofile(self._folder / f"{self._name}.documents")
         rows = None
         if self._row_tokens is not None:
@@ -204,28 +204,34 @@ def files_digest(folder: Path, names: Sequence[str]) -> str:
 
 
 class TokenStore:
-    """The rows, documents and pairs of a folder of tokens."""
+    """Reads rows, documents and pairs of a token store."""
 
     def __init__(self, folder: Path, sequence_tokens: int) -> None:
-        """Opens the folder for rows of `sequence_tokens` inputs and as many targets."""
+        """Opens a folder to read rows of `sequence_tokens` inputs and as many targets."""
         self.index: Final = TokenIndex.model_validate_json((folder / INDEX).read_bytes())
-        self._length = sequence_tokens
+        self.sequence_tokens: Final = sequence_tokens
         self._parts = {
-            split: [_Part(folder, self.index, corpus, split, sequence_tokens) for corpus in self.index.corpora]
+            split: [_CorpusSplit(folder, self.index, corpus, split, sequence_tokens) for corpus in self.index.corpora]
             for split in get_args(Split)
         }
         self._row_ends = {s: np.cumsum([part.rows for part in parts]) for s, parts in self._parts.items()}
         self._document_ends = {s: np.cumsum([part.documents for part in parts]) for s, parts in self._parts.items()}
 
     def counts(self, split: Split) -> list[int]:
-        """Rows of each corpus; in a store of pairs, its pairs."""
+        """Rows per corpus; pairs in a store of pairs."""
         if self.index.packing == "pairs":
             return [part.documents // 2 for part in self._parts[split]]
         return [part.rows for part in self._parts[split]]
 
     def sequences(self, split: Split) -> int:
-        """Rows of all corpora; in a store of pairs, all pairs."""
+        """Rows of all corpora; pairs in a store of pairs."""
         return sum(self.counts(split))
+
+    @property
+    def tokens_per_byte(self) -> float | None:
+        """Tokens per byte of the validation split's text; None without text."""
+        split = self.index.splits["validation"]
+        return split.tokens / split.text_bytes if split.text_bytes else None
 
     def rows(self, split: Split, numbers: Sequence[int] | Tokens, *, positions: bool = False) -> Rows:
         """Rows by number.
@@ -233,18 +239,18 @@ class TokenStore:
         Args:
             split: the split.
             numbers: B numbers below `sequences`.
-            positions: whether documents are told apart.
+            positions: whether to fill in the position of each token in its document.
         """
         where = np.asarray(numbers, dtype=np.int64)
         if self.index.packing == "bestFit":
             return self._packed(split, where, positions=positions)
-        tokens = np.empty((len(where), self._length + 1), dtype=np.int64)
+        tokens = np.empty((len(where), self.sequence_tokens + 1), dtype=np.int64)
         for row, (part, number) in zip(tokens, self._find(self._row_ends[split], split, where), strict=True):
-            part.window(number * self._length, row)
+            part.window(number * self.sequence_tokens, row)
         return Rows(tokens, positions=stream_positions(tokens, self.index.eos_id) if positions else None)
 
     def documents(self, split: Split, numbers: Sequence[int] | Tokens) -> list[Tokens]:
-        """Documents by number, each with its end-of-text token; in a store of pairs, pair i is 2i and 2i + 1."""
+        """Documents by number, each with its end-of-text token. Pair i is documents 2i and 2i + 1."""
         where = np.asarray(numbers, dtype=np.int64)
         return [part.document(number) for part, number in self._find(self._document_ends[split], split, where)]
 
@@ -253,22 +259,22 @@ class TokenStore:
         both = self.documents(split, (np.asarray(numbers, dtype=np.int64)[:, None] * 2 + np.arange(2)).ravel())
         return [(comment[:-1], code[:-1]) for comment, code in zip(both[::2], both[1::2], strict=True)]
 
-    def _find(self, ends: Tokens, split: Split, numbers: Tokens) -> Iterator[tuple["_Part", int]]:
+    def _find(self, ends: Tokens, split: Split, numbers: Tokens) -> Iterator[tuple["_CorpusSplit", int]]:
         corpora = np.searchsorted(ends, numbers, side="right")
         firsts = np.concatenate([[0], ends])
         for corpus, number in zip(corpora.tolist(), (numbers - firsts[corpora]).tolist(), strict=True):
             yield self._parts[split][corpus], number
 
     def _packed(self, split: Split, numbers: Tokens, *, positions: bool) -> Rows:
-        shape = (len(numbers), self._length + 1)
+        shape = (len(numbers), self.sequence_tokens + 1)
         tokens = np.full(shape, self.index.eos_id, dtype=np.int64)
-        learnt, places = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.int64)
+        is_target, places = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.int64)
         for row, (part, number) in enumerate(self._find(self._row_ends[split], split, numbers)):
-            part.packed(number, tokens[row], learnt[row], places[row])
-        return Rows(tokens, learnt[:, 1:], places[:, :-1] if positions else None)
+            part.packed(number, tokens[row], is_target[row], places[row])
+        return Rows(tokens, is_target[:, 1:], places[:, :-1] if positions else None)
 
 
-class _Part:
+class _CorpusSplit:
     """One split of one corpus."""
 
     def __init__(self, folder: Path, index: TokenIndex, corpus: CorpusIndex, split: Split, length: int) -> None:
@@ -280,18 +286,18 @@ class _Part:
         self._document_ends = list(accumulate(shard.documents for shard in self._shards))
         self._row_ends = list(accumulate(shard.rows or 0 for shard in self._shards))
         self.documents = sum(shard.documents for shard in self._shards)
-        # each token but the first is a target once; a shorter tail is left out
+        # each token but the first is a target once; a tail shorter than a row is dropped
         joined = max(0, sum(shard.tokens for shard in self._shards) - 1) // length
         self.rows = joined if index.row_tokens is None else sum(shard.rows or 0 for shard in self._shards)
 
     def window(self, start: int, into: Tokens) -> None:
-        """The tokens from `start` of the joined stream on, which may cross shards."""
+        """Fills `into` from the joined stream at `start`; the window may cross shards."""
         done = 0
         while done < len(into):
             shard, offset = _locate(self._token_ends, start + done)
-            some = self._map(shard, "tokens", self._dtype)[offset : offset + len(into) - done]
-            into[done : done + len(some)] = some
-            done += len(some)
+            tokens = self._map(shard, "tokens", self._dtype)[offset : offset + len(into) - done]
+            into[done : done + len(tokens)] = tokens
+            done += len(tokens)
 
     def document(self, number: int) -> Tokens:
         """A document."""
@@ -299,30 +305,30 @@ class _Part:
         begin, end = self._map(shard, "documents", np.dtype("<u8"))[offset : offset + 2].tolist()
         return self._map(shard, "tokens", self._dtype)[begin:end].astype(np.int64)
 
-    def packed(self, number: int, tokens: Tokens, learnt: NDArray[np.bool_], places: Tokens) -> None:
-        """Fills a row of T + 1 tokens, which targets count, and the position of each token in its document."""
+    def packed(self, number: int, tokens: Tokens, is_target: NDArray[np.bool_], positions: Tokens) -> None:
+        """Fills a row of T + 1 tokens, its targets, and the position of each token in its document."""
         shard, offset = _locate(self._row_ends, number)
         first, end = self._map(shard, "rows", np.dtype("<u8"))[offset : offset + 2].tolist()
         source = self._map(shard, "tokens", self._dtype)
         at = 1
-        for start, length, seen in self._map(shard, "items", ITEM)[first:end].tolist():
-            at = 0 if length == len(tokens) else at  # the token before a full row is its own
+        for start, length, context in self._map(shard, "items", ITEM)[first:end].tolist():
+            at = 0 if length == len(tokens) else at  # a full row begins with its own preceding token
             tokens[at : at + length] = source[start : start + length]
-            learnt[at + seen : at + length] = True
-            places[at : at + length] = np.arange(length)
+            is_target[at + context : at + length] = True
+            positions[at : at + length] = np.arange(length)
             at += length
-        places[at:] = np.arange(len(tokens) - at)
+        positions[at:] = np.arange(len(tokens) - at)
 
     def _map(self, shard: int, kind: str, dtype: np.dtype[Any]) -> NDArray[Any]:
         if (shard, kind) not in self._maps:
             path = self._folder / f"{self._shards[shard].name}.{kind}"
-            # a plain array over the same pages: slices of the other kind cost more than what they read
+            # a plain array over the same pages: slicing a memmap costs more than reading the slice
             self._maps[shard, kind] = np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)
         return self._maps[shard, kind]
 
 
 def stream_positions(tokens: Tokens, eos_id: int) -> Tokens:
-    """Position of each input (B, T) of a joined stream (B, T + 1) in its document, or in what the row shows of it."""
+    """Positions (B, T) of a joined stream's tokens (B, T + 1) in their documents, as far as the row shows them."""
     inputs = tokens[:, :-1]
     columns = np.arange(inputs.shape[1])
     begins = np.zeros(inputs.shape, dtype=np.int64)
@@ -331,6 +337,6 @@ def stream_positions(tokens: Tokens, eos_id: int) -> Tokens:
 
 
 def _locate(ends: list[int], number: int) -> tuple[int, int]:
-    """Which of several shards has a number, and the number within it."""
+    """The shard that holds a number, and the number within that shard."""
     shard = bisect_right(ends, number)
     return shard, number - (ends[shard - 1] if shard else 0)

@@ -1,4 +1,4 @@
-"""What the loop reads: rows of tokens, by their position in the run."""
+"""Rows of tokens, and the sources that objectives read them from."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,46 +7,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 Tokens = NDArray[np.int64]
-"""Token ids, positions, or numbers of rows."""
+"""Token ids, positions, or row numbers."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of B sequences of T tokens, each token but the first the target of the one before it."""
+    """B sequences of T tokens; each token but the first is the target of the one before it."""
 
     tokens: Tokens
     """(B, T + 1)."""
-    learnt: NDArray[np.bool_] | None = None
-    """(B, T), true where the target counts; None: all do."""
+    is_target: NDArray[np.bool_] | None = None
+    """(B, T), true where the target counts; None: everywhere."""
     positions: Tokens | None = None
-    """(B, T), position of each input in its own document; None: documents are not told apart."""
+    """(B, T), position of each input in its own document; None: documents are not kept apart."""
 
 
 class DataSource(Protocol):
-    """Where rows come from. Position p of the run is the same row for any number of workers, before and after a
-    resume.
-    """
+    """Rows by position in the run. A position is the same row for any number of workers, before and after a resume."""
 
     @property
     def validation_rows(self) -> int:
         """Rows of the validation split."""
 
     def begin(self, first: int, count: int) -> None:
-        """All workers say at the same point which positions the next update takes; a store has nothing to do."""
+        """Announces the positions of the next update; a collective call of all workers."""
 
     def training(self, first: int, count: int) -> Rows:
-        """The rows at `count` positions from `first` on."""
+        """Rows at `count` positions, starting with `first`."""
 
     def validation(self, first: int, count: int) -> Rows:
         """Rows of the validation split by number."""
 
     def close(self) -> None:
-        """Frees what it holds."""
+        """Releases threads and files."""
 
 
 class PairSource(Protocol):
-    """Where pairs of texts come from: a comment and its code, as tokens without anything around them. Position p of
-    the run is the same pair for any number of workers, before and after a resume.
+    """Pairs of comment and code by position in the run, without special tokens. A position is the same pair for any
+    number of workers, before and after a resume.
     """
 
     @property
@@ -54,13 +52,13 @@ class PairSource(Protocol):
         """Pairs of the validation split."""
 
     def begin(self, first: int, count: int) -> None:
-        """All workers say at the same point which positions the next update takes; a store has nothing to do."""
+        """Announces the positions of the next update; a collective call of all workers."""
 
     def pairs(self, first: int, count: int) -> list[tuple[Tokens, Tokens]]:
-        """The pairs at `count` positions from `first` on."""
+        """Pairs at `count` positions, starting with `first`."""
 
     def validation_pairs(self, first: int, count: int) -> list[tuple[Tokens, Tokens]]:
         """Pairs of the validation split by number."""
 
     def close(self) -> None:
-        """Frees what it holds."""
+        """Releases threads and files."""

@@ -1,4 +1,4 @@
-"""What encoding and training must know of a tokenizer, read without transformers, which takes seconds to import."""
+"""A tokenizer and its special tokens, read without transformers, which takes seconds to import."""
 
 import json
 import shutil
@@ -22,11 +22,11 @@ TOKENIZER_FILES: Final = (
     "merges.txt",
     "chat_template.jinja",
 )
-"""Files that AutoTokenizer may read; those a tokenizer has go into the model's folder too."""
+"""Files that AutoTokenizer reads, where present."""
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copies the files that make a tokenizer from its folder into a model's."""
+    """Copies a tokenizer's files into a model's folder."""
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
@@ -49,12 +49,12 @@ class SpecialIds:
     sep: int | None = None
     """Ends a segment of an encoder; where it is missing, eos, as in RoBERTa."""
     sentinels: tuple[int, ...] = ()
-    """Ids of `<extra_id_0>`, `<extra_id_1>` and so on, as far as there are any without a gap."""
+    """Ids of `<extra_id_0>`, `<extra_id_1>` and so on up to the first gap."""
     every: frozenset[int] = frozenset()
-    """All special tokens, further ones included: none of them is text."""
+    """All special tokens, those without a role included; none of them is text."""
 
     def needed(self, role: str) -> int:
-        """The id of a role that an objective cannot do without.
+        """The id of a required role.
 
         Raises:
             DataError: the tokenizer has none.
@@ -69,17 +69,17 @@ class SpecialIds:
         return number
 
     def padding(self) -> int:
-        """The id of padding, for models that treat it as nothing: no other role may have it.
+        """The id of padding for models that ignore it; no other role may share it.
 
         Raises:
-            DataError: there is none, or it is the end of a text too.
+            DataError: there is none, or another role has the same token.
         """
         number = self.needed("pad")
         if number in (self.eos, self.bos, self.cls, self.sep, self.mask):
             raise DataError(
                 Reason.VOCABULARY_MISMATCH,
-                f"spec.tokenizerRef: the pad_token, id {number}, is another special token as well, whose embedding "
-                "would never be learnt; set spec.specialTokens.pad of the TokenizerBuild to a token of its own, for "
+                f"spec.tokenizerRef: the pad_token, id {number}, is another special token too, whose embedding would "
+                "never be trained; set spec.specialTokens.pad of the TokenizerBuild to a token of its own, for "
                 "example <pad>, and build it again",
             )
         return number
@@ -90,11 +90,11 @@ class Vocabulary:
     """A tokenizer and its size."""
 
     tokenizer: Tokenizer
-    """The tokenizer; text that looks like a special token is encoded as the text it is."""
+    """The tokenizer; it encodes text that looks like a special token as plain text."""
     size: int
-    """Tokens, added ones included: what `len` of the loaded tokenizer says."""
+    """Tokens, added ones included: `len` of the loaded tokenizer."""
     eos_id: int
-    """Id of the end-of-text token that ends every document."""
+    """Id of the end-of-text token, which follows every document."""
     special: SpecialIds
     """All special tokens by their roles."""
 
@@ -103,7 +103,7 @@ def load_vocabulary(folder: Path) -> Vocabulary:
     """Reads a tokenizer's folder.
 
     Raises:
-        DataError: it is unreadable, its ids have gaps, or it has no token that ends a document: eos, or sep.
+        DataError: it is unreadable, its ids have gaps, or it has neither eos nor sep to end a document with.
     """
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -130,7 +130,7 @@ def _special_ids(folder: Path, config: dict[str, Any], tokenizer: Tokenizer) -> 
     ids = {role: _id_of(config.get(f"{role}_token"), tokenizer) for role in ("eos", "bos", "pad", "mask", "cls", "sep")}
     bos, eos = ids["bos"], ids["eos"]
     cls, sep = (ids["cls"] if ids["cls"] is not None else bos), (ids["sep"] if ids["sep"] is not None else eos)
-    ends = eos if eos is not None else sep  # BERT's tokenizers end a document with [SEP] and know no other end
+    ends = eos if eos is not None else sep  # BERT's tokenizers have no other token to end a document with
     if ends is None:
         raise DataError(
             Reason.VOCABULARY_MISMATCH,

@@ -1,4 +1,4 @@
-"""What the kernel says of the memory of this pod's container, in either version of its control groups."""
+"""Memory limit and OOM kills of this pod's container, from cgroup v1 or v2."""
 
 import re
 from pathlib import Path
@@ -6,26 +6,26 @@ from typing import Final
 
 ROOT: Final = Path("/sys/fs/cgroup")
 
-LIMITS: Final = ("memory.max", "memory/memory.limit_in_bytes")
-"""Files of the limit, of the second version and of the first."""
+LIMIT_FILES: Final = ("memory.max", "memory/memory.limit_in_bytes")
+"""Files with the limit: v2, v1."""
 
-EVENTS: Final = ("memory.events", "memory/memory.oom_control")
-"""Files that count the killed, likewise."""
+OOM_FILES: Final = ("memory.events", "memory/memory.oom_control")
+"""Files with the count of OOM kills: v2, v1."""
 
 UNLIMITED_BYTES: Final = 1 << 62
-"""The first version has a number of this size where there is no limit."""
+"""cgroup v1 reports a number of this size when there is no limit."""
 
 
 def memory_limit() -> int | None:
-    """Bytes the container may take; None: as many as its node has."""
-    said = _read(LIMITS).strip()
-    return int(said) if said.isdigit() and int(said) < UNLIMITED_BYTES else None
+    """Memory limit of the container in bytes; None without a limit."""
+    limit = _read(LIMIT_FILES).strip()
+    return int(limit) if limit.isdigit() and int(limit) < UNLIMITED_BYTES else None
 
 
-def memory_kills() -> int:
-    """Processes of the container that were killed for memory so far."""
-    found = re.search(r"^oom_kill (\d+)$", _read(EVENTS), re.MULTILINE)
-    return int(found[1]) if found else 0
+def oom_kills() -> int:
+    """Processes of the container that the kernel has OOM-killed."""
+    match = re.search(r"^oom_kill (\d+)$", _read(OOM_FILES), re.MULTILINE)
+    return int(match[1]) if match else 0
 
 
 def _read(names: tuple[str, ...]) -> str:

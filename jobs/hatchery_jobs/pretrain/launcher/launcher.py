@@ -1,6 +1,7 @@
-"""Starts torchrun, asks the workers to end in time, and starts them again when another pod was lost.
+"""Runs torchrun, forwards termination to its workers in time, and restarts them after another pod was lost.
 
-torchrun itself never restarts (`--max-restarts=0`): whether an error can heal is known here, and one budget is enough.
+torchrun itself never restarts (`--max-restarts=0`): only the launcher knows which errors can heal, and one restart
+budget is enough.
 """
 
 import os
@@ -16,73 +17,59 @@ from pathlib import Path
 from typing import Final
 
 from hatchery_api.base import parse_duration
-from hatchery_api.conditions import Reason
 from hatchery_api.contract import RENDEZVOUS_PORT
 from hatchery_api.resources.pretrain import Parallelism
-from hatchery_jobs.pretrain.launcher.cgroup import memory_kills
-from hatchery_jobs.pretrain.launcher.protocol import (
-    Cause,
-    Flag,
-    WorkerFailure,
-    WorkerResult,
-    WorkerSpec,
-    out_of_memory,
-    read_ending,
-    read_failure,
-)
-from hatchery_jobs.runtime import Interrupted, RetryableError, log
+from hatchery_jobs.pretrain.launcher.cgroup import oom_kills
+from hatchery_jobs.pretrain.launcher.protocol import Flag, WorkerFailure, WorkerResult, WorkerSpec
+from hatchery_jobs.pretrain.launcher.restarts import Launch, RestartPolicy
+from hatchery_jobs.runtime import Interrupted, log
+
+WORKER_MODULE: Final = "hatchery_jobs.pretrain.training.loop"
+"""Entry point of a worker, by name: importing it would import torch."""
 
 POLL_SECONDS: Final = 0.2
-"""Longest time until a termination signal is seen."""
+"""How often the launcher checks for a termination signal."""
 
 KILL_MARGIN_SECONDS: Final = 5.0
-"""Kept of the grace period to report the end after the workers were killed."""
+"""Part of the grace period reserved for the report after the workers were killed."""
 
 JOIN_TIMEOUT_SECONDS: Final = 900
-"""Longest wait for the other pods: a replacement may have to pull its image."""
-
-FRUITLESS_LAUNCHES: Final = 10
-"""Launches in a row in which the pods did not meet, after which this one gives up."""
-
-HANGS: Final = 3
-"""Launches in a row that hang, after which this attempt gives up."""
+"""Rendezvous timeout: a replacement pod may have to pull its image."""
 
 RELAUNCH_WAIT_SECONDS: Final = 2.0
-"""Wait before the workers are started again."""
+"""Wait before the workers are launched again."""
 
-
-KEPT_MEMORY: Final = {
+MALLOC_SETTINGS: Final = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-"""The C library keeps so many bytes of freed memory, and asks for pages of megabytes where the kernel lets programs
-choose. Every pass takes the same tensors again; on a CPU it takes a tenth longer if the kernel has to clear each first,
-in small pages."""
+"""Makes glibc keep freed memory, in bytes, and use transparent huge pages where the kernel offers them. Every pass
+allocates the same tensors; on a CPU it takes a tenth longer if the kernel first has to clear small pages."""
 
 
 @dataclass(frozen=True)
 class Gang:
-    """The pods of a run, seen from one of them."""
+    """The pods of a run as one of them sees them."""
 
     nodes: int
-    """Pods."""
+    """Pods of the run."""
     processes: int
-    """Processes in each."""
+    """Processes per pod."""
     index: int
-    """This pod's index in the Job."""
+    """This pod's completion index in the Job."""
     endpoint: str
-    """Host and port of the rendezvous, on the pod with index 0."""
+    """Host and port of the rendezvous, in the pod with index 0."""
     rendezvous: str
-    """Id that only the pods of this attempt share."""
+    """Rendezvous ID, unique to this attempt."""
 
     @classmethod
     def from_environment(cls, parallelism: Parallelism, environment: Mapping[str, str]) -> "Gang":
-        """What only Kubernetes knows, from the environment; the rest from the spec."""
-        wanted = parallelism.processes_per_node
+        """Reads the environment that the operator sets, with defaults from the spec."""
+        per_node = parallelism.processes_per_node
         return cls(
             nodes=int(environment.get("HATCHERY_NODES", parallelism.nodes)),
-            processes=int(environment.get("HATCHERY_PROCESSES_PER_NODE", 1 if wanted == "auto" else wanted)),
+            processes=int(environment.get("HATCHERY_PROCESSES_PER_NODE", 1 if per_node == "auto" else per_node)),
             index=int(environment.get("HATCHERY_NODE_INDEX") or 0),
             endpoint=environment.get("HATCHERY_RENDEZVOUS_ENDPOINT", f"localhost:{RENDEZVOUS_PORT}"),
             rendezvous=environment.get("HATCHERY_RENDEZVOUS_ID", "hatchery"),
@@ -93,105 +80,89 @@ class Gang:
         """Processes of the whole run."""
         return self.nodes * self.processes
 
-    def command(self, order_path: Path) -> list[str]:
-        """The torchrun command line."""
-        alone = ["--standalone"]
-        together = [
+    def command(self, spec_path: Path) -> list[str]:
+        """The torchrun command line for the worker spec in a file."""
+        single_node = ["--standalone"]
+        multi_node = [
             f"--nnodes={self.nodes}",
             "--rdzv-backend=c10d",
             f"--rdzv-endpoint={self.endpoint}",
             f"--rdzv-id={self.rendezvous}",
-            # by name the pods would find out themselves, but a Service's name is not the pod's own
+            # torchrun detects the host by comparing host names, and the endpoint is the name of a Service
             f"--rdzv-conf=is_host={int(self.index == 0)},join_timeout={JOIN_TIMEOUT_SECONDS}",
             f"--local-addr={socket.gethostbyname(socket.gethostname())}",
         ]
         return [
             *(sys.executable, "-m", "torch.distributed.run"),
-            *(alone if self.nodes == 1 else together),
+            *(single_node if self.nodes == 1 else multi_node),
             f"--nproc-per-node={self.processes}",
             "--max-restarts=0",
-            *("-m", "hatchery_jobs.pretrain.training.loop", str(order_path)),
+            *("-m", WORKER_MODULE, str(spec_path)),
         ]
 
 
-def run_workers(order: WorkerSpec, gang: Gang, stop: threading.Event) -> WorkerResult:
-    """Runs the workers until the run is done.
+def run_workers(worker: WorkerSpec, gang: Gang, stop: threading.Event) -> WorkerResult:
+    """Launches the workers, again and again if the policy allows, until the run is done.
 
     Raises:
-        Interrupted: this pod was asked to end; the state is saved.
-        JobError: a worker's own error, or other pods stay away.
+        Interrupted: this pod received SIGTERM; a checkpoint is saved.
+        JobError: a worker failed for good, or the other pods stay away.
     """
-    fruitless = hangs = 0
+    policy = RestartPolicy(gang.nodes, gang.endpoint)
+    launches: list[Launch] = []
     while not stop.is_set():
-        _clear(order.signs)
-        launched_with, kills = order.micro_batch(), memory_kills()
-        code = _launch(order, gang, stop)
-        ending, failure = read_ending(order.signs), read_failure(order.signs)
-        if memory_kills() > kills:
-            failure = _killed_for_memory(order, launched_with)
-        if ending is not None and ending.state == "done":
-            return ending
+        shutil.rmtree(worker.local_folder, ignore_errors=True)
+        worker.local_folder.mkdir(parents=True)
+        rows, kills = worker.micro_batch(), oom_kills()
+        exit_code = _launch(worker, gang, stop)
+        result, failure = worker.read_result(), worker.read_failure()
+        if oom_kills() > kills:
+            failure = _oom_killed(worker, rows)
+        if result is not None and result.state == "done":
+            return result
         if stop.is_set():
             break
-        if failure is not None and _is_final(failure, order, launched_with):
-            raise failure.error()
-        fruitless = 0 if order.sign(Flag.STARTED).exists() else fruitless + 1
-        hangs = hangs + 1 if failure is not None and failure.cause == Cause.HUNG else 0
-        if failure is not None and hangs >= HANGS:
-            raise failure.error()
-        if (gang.nodes == 1 and failure is None) or fruitless >= FRUITLESS_LAUNCHES:
-            raise _lost(gang, code)
+        started, rows_halved = worker.flag(Flag.STARTED).exists(), worker.micro_batch() < rows
+        launches.append(Launch(exit_code, started, failure, rows_halved))
+        if (error := policy.decide(launches)) is not None:
+            raise error
         cause = failure.cause if failure else "unknown"
-        log("relaunch", node=gang.index, exitCode=code, cause=cause, fruitless=fruitless)
+        log("relaunch", node=gang.index, exitCode=exit_code, cause=cause, launches=len(launches))
         stop.wait(RELAUNCH_WAIT_SECONDS)
-    raise Interrupted("asked to end; training goes on from the newest checkpoint")
+    raise Interrupted("received SIGTERM; the next attempt resumes from the newest checkpoint")
 
 
-def _killed_for_memory(order: WorkerSpec, rows: int) -> WorkerFailure:
-    """The failure of a worker that could not say it itself; what the others say follows from it."""
-    if order.sign(Flag.ON_CPU).exists():
-        order.halve_micro_batch(rows)
-    return out_of_memory("a worker was killed for memory", of_pod=True)
+def _oom_killed(worker: WorkerSpec, rows: int) -> WorkerFailure:
+    """The failure of a worker that the kernel OOM-killed; failures that the others report follow from it."""
+    if worker.flag(Flag.ON_CPU).exists():
+        worker.halve_micro_batch(rows)
+    return WorkerFailure.out_of_memory("a worker was killed for memory", of_pod=True)
 
 
-def _is_final(failure: WorkerFailure, order: WorkerSpec, launched_with: int) -> bool:
-    """Whether starting the workers again cannot help."""
-    if failure.cause == Cause.MEMORY:
-        return order.micro_batch() >= launched_with
-    return failure.cause == Cause.OWN
-
-
-def _clear(signs: Path) -> None:
-    shutil.rmtree(signs, ignore_errors=True)
-    signs.mkdir(parents=True)
-
-
-def _launch(order: WorkerSpec, gang: Gang, stop: threading.Event) -> int:
-    order_path = order.signs / "order.json"
-    order_path.write_text(order.model_dump_json(by_alias=True))
-    process = subprocess.Popen(
-        gang.command(order_path), env=worker_environment(os.environ, gang.processes), start_new_session=True
-    )
+def _launch(worker: WorkerSpec, gang: Gang, stop: threading.Event) -> int:
+    """Runs torchrun once and returns its exit code."""
+    environment = worker_environment(os.environ, gang.processes)
+    process = subprocess.Popen(gang.command(worker.write()), env=environment, start_new_session=True)
     try:
         while not stop.is_set():
             if (code := _wait(process, POLL_SECONDS)) is not None:
                 return code
-        return _end(process, order)
+        return _terminate(process, worker)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
-def _end(process: subprocess.Popen[bytes], order: WorkerSpec) -> int:
-    """Asks the workers to save and end, and waits for as long as Kubernetes will."""
-    order.sign(Flag.STOP).touch()
-    if not order.sign(Flag.STARTED).exists():
-        process.terminate()  # they wait for other pods and have nothing to save
-    patience = parse_duration(order.job.spec.checkpoint.grace_period) - KILL_MARGIN_SECONDS
-    code = _wait(process, max(1.0, patience))
+def _terminate(process: subprocess.Popen[bytes], worker: WorkerSpec) -> int:
+    """Asks the workers to save a checkpoint and exit, and waits for what is left of the grace period."""
+    worker.flag(Flag.STOP).touch()
+    if not worker.flag(Flag.STARTED).exists():
+        process.terminate()  # they still wait for other pods and have nothing to save
+    grace_seconds = parse_duration(worker.job.spec.checkpoint.grace_period) - KILL_MARGIN_SECONDS
+    code = _wait(process, max(1.0, grace_seconds))
     if code is None:
-        log("grace-period-over", seconds=patience)
+        log("grace-period-over", seconds=grace_seconds)
         return -signal.SIGKILL
     return code
 
@@ -203,20 +174,7 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
         return None
 
 
-def _lost(gang: Gang, code: int) -> RetryableError:
-    if gang.nodes == 1:
-        return RetryableError(
-            Reason.ATTEMPT_FAILED,
-            f"torchrun ended with code {code} and no worker said why: one was killed, and not for memory; see the log",
-        )
-    return RetryableError(
-        Reason.ATTEMPT_FAILED,
-        f"{gang.nodes} pods did not meet at {gang.endpoint} in {FRUITLESS_LAUNCHES} launches (torchrun's code {code}); "
-        "are all pods running, and does a NetworkPolicy allow them to reach each other on every port?",
-    )
-
-
 def worker_environment(environment: Mapping[str, str], processes: int) -> dict[str, str]:
-    """The environment of the workers: each computes with its share of the pod's processors unless told otherwise."""
+    """The workers' environment; it sets OMP_NUM_THREADS to each worker's share of the pod's CPUs unless already set."""
     cpus = int(environment.get("HATCHERY_CPUS", "0")) or len(os.sched_getaffinity(0))
-    return {"OMP_NUM_THREADS": str(max(1, cpus // processes)), **KEPT_MEMORY, **environment}
+    return {"OMP_NUM_THREADS": str(max(1, cpus // processes)), **MALLOC_SETTINGS, **environment}

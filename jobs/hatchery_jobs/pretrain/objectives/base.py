@@ -1,33 +1,34 @@
-"""A batch, and what an objective is to the loop."""
+"""The interface between objectives and the training loop. Free of torch at import, so that the registry is too."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import torch
+from hatchery_jobs.pretrain.data import DataSource, PairSource
 
-from hatchery_jobs.pretrain.data.types import DataSource, PairSource
+if TYPE_CHECKING:
+    import torch
 
 IGNORED: Final = -100
-"""Label of a position that is not learnt: what torch's cross-entropy leaves out."""
+"""Label of a position without a target: the one that torch's cross-entropy ignores."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """One micro-batch on its device; shapes: B rows, T tokens."""
 
-    inputs: dict[str, torch.Tensor]
+    inputs: "dict[str, torch.Tensor]"
     """Arguments of the model by name, each (B, T); those of a decoder have the length of the labels."""
-    labels: torch.Tensor
-    """(B, T), `IGNORED` where nothing is learnt."""
+    labels: "torch.Tensor"
+    """(B, T), `IGNORED` where there is no target."""
     targets: int
-    """Labels that count, known without asking the device."""
-    next_sentence: torch.Tensor | None = None
-    """(B,): 0 where the second segment follows the first, 1 where it is from elsewhere."""
+    """Labels that count, known without a device synchronisation."""
+    next_sentence: "torch.Tensor | None" = None
+    """(B,): 0 where the second segment follows the first, 1 where it comes from elsewhere."""
 
 
 Scorer = Callable[..., Any]
-"""A model as objectives see it: of a batch and options of the model, its output with the summed loss for logits."""
+"""A model that takes a batch and model options; the `logits` of its output are the summed loss."""
 
 
 class Objective(Protocol):
@@ -35,48 +36,48 @@ class Objective(Protocol):
 
     @property
     def nominal_targets(self) -> int:
-        """Labels expected in one row: the fixed divisor of a loss until the true number is known."""
+        """Labels expected per row: the fixed divisor of a loss until the true number is known."""
 
     @property
     def validation_rows(self) -> int:
         """Rows of the validation split."""
 
     def begin(self, first: int, count: int) -> None:
-        """All workers say at the same point which positions the next update takes."""
+        """Announces the positions of the next update; a collective call of all workers."""
 
     def training(self, first: int, count: int) -> Batch:
-        """The micro-batch at `count` positions of the run from `first` on."""
+        """The micro-batch at `count` positions of the run, starting with `first`."""
 
     def validation(self, first: int, count: int) -> Batch:
-        """A micro-batch of the validation split, the same each time."""
+        """A micro-batch of the validation split, the same every time."""
 
-    def loss(self, model: Scorer, batch: Batch) -> torch.Tensor:
-        """Summed loss in nats over the labels that count. A row's next-sentence loss is weighted with
-        `nominal_targets`, so that divided by all labels it is one mean beside the other, as in BERT.
+    def loss(self, model: Scorer, batch: Batch) -> "torch.Tensor":
+        """Summed loss in nats over the labels that count. A row's next-sentence loss is weighted by `nominal_targets`,
+        so that dividing by the number of labels gives the sum of both means, as in BERT.
         """
 
     def bits_per_byte(self, loss: float) -> float | None:
-        """A validation loss in nats per label as bits per byte of text; None where labels are not all the text."""
+        """Converts a validation loss in nats per label to bits per byte; None if labels do not cover the text."""
 
     def close(self) -> None:
-        """Ends the reading."""
+        """Closes the source."""
 
 
-class Fed:
-    """What every objective that reads a feed shares."""
+class SourceObjective:
+    """Base of objectives that read a data source."""
 
-    feed: DataSource | PairSource
-    """Where rows or pairs come from."""
+    source: DataSource | PairSource
+    """Rows or pairs."""
 
     @property
     def validation_rows(self) -> int:
-        """Rows, or pairs, of the validation split."""
-        return self.feed.validation_rows
+        """Rows or pairs of the validation split."""
+        return self.source.validation_rows
 
     def begin(self, first: int, count: int) -> None:
-        """All workers say at the same point which positions the next update takes."""
-        self.feed.begin(first, count)
+        """Announces the positions of the next update; a collective call of all workers."""
+        self.source.begin(first, count)
 
     def close(self) -> None:
-        """Ends the reading."""
-        self.feed.close()
+        """Closes the source."""
+        self.source.close()

@@ -1,26 +1,27 @@
-"""The next token."""
+"""Next-token prediction."""
 
 import math
 from dataclasses import dataclass
 
 import torch
 
-from hatchery_jobs.pretrain.data.types import DataSource, Rows
-from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Fed, Scorer
+from hatchery_api.resources.pretrain import PretrainRunSpec
+from hatchery_jobs.pretrain.data import DataSource, Rows, Vocabulary
+from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Scorer, SourceObjective
 
 
 @dataclass(frozen=True)
-class Causal(Fed):
+class Causal(SourceObjective):
     """Each token is predicted from those before it."""
 
-    feed: DataSource
+    source: DataSource
     """Rows of `sequence_tokens` inputs."""
     device: torch.device
     """Where batches go."""
     sequence_tokens: int
     """Inputs of a row."""
     tokens_per_byte: float | None = None
-    """Tokens for each byte of the validation split's text, where they are known."""
+    """Tokens per byte of the validation split's text, where known."""
 
     @property
     def nominal_targets(self) -> int:
@@ -28,21 +29,22 @@ class Causal(Fed):
         return self.sequence_tokens
 
     def training(self, first: int, count: int) -> Batch:
-        """The micro-batch at `count` positions of the run from `first` on."""
-        return self._batch(self.feed.training(first, count))
+        """The micro-batch at `count` positions of the run, starting with `first`."""
+        return self._batch(self.source.training(first, count))
 
     def validation(self, first: int, count: int) -> Batch:
         """A micro-batch of the validation split."""
-        return self._batch(self.feed.validation(first, count))
+        return self._batch(self.source.validation(first, count))
 
     def _batch(self, rows: Rows) -> Batch:
         tokens = torch.from_numpy(rows.tokens).to(self.device)
-        labels, targets = tokens[:, 1:], labels_of(rows)
-        if rows.learnt is not None:
-            labels = labels.masked_fill(torch.from_numpy(~rows.learnt).to(self.device), IGNORED)
+        labels, targets = tokens[:, 1:], rows.tokens[:, 1:].size
+        if rows.is_target is not None:
+            labels = labels.masked_fill(torch.from_numpy(~rows.is_target).to(self.device), IGNORED)
+            targets = int(rows.is_target.sum())
         inputs = {"input_ids": tokens[:, :-1]}
         if rows.positions is not None:
-            # positions that begin again are how the library knows that documents must not see each other
+            # transformers masks attention across documents where positions restart
             inputs["position_ids"] = torch.from_numpy(rows.positions).to(self.device)
         return Batch(inputs, labels, targets)
 
@@ -52,10 +54,16 @@ class Causal(Fed):
         return loss
 
     def bits_per_byte(self, loss: float) -> float | None:
-        """A validation loss in nats per token as bits per byte of text."""
+        """Converts a validation loss in nats per token to bits per byte of text."""
         return None if self.tokens_per_byte is None else loss / math.log(2) * self.tokens_per_byte
 
 
-def labels_of(rows: Rows) -> int:
-    """Targets of rows that count."""
-    return rows.tokens[:, 1:].size if rows.learnt is None else int(rows.learnt.sum())
+def build(
+    spec: PretrainRunSpec,
+    _vocabulary: Vocabulary,
+    source: DataSource,
+    device: torch.device,
+    tokens_per_byte: float | None,
+) -> Causal:
+    """The objective of a spec."""
+    return Causal(source, device, spec.data.sequence_length, tokens_per_byte)

@@ -1,4 +1,4 @@
-"""The loss curve: one line of JSON per update and per measurement, with nothing in it that depends on time or place."""
+"""The loss curve: one line of JSON per update and per validation, free of times and host names, so reproducible."""
 
 import json
 import os
@@ -11,27 +11,27 @@ CURVE: Final = "metrics.jsonl"
 
 
 class Curve:
-    """Appends to the curve; a resumed run first cuts off what came after its checkpoint."""
+    """Appends to the curve; a resumed run first truncates it to its checkpoint."""
 
     def __init__(self, path: Path, keep_bytes: int) -> None:
-        """Opens the curve and keeps its first bytes."""
+        """Opens the file and truncates it to `keep_bytes`."""
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         self._unwritten = b""
         self.cut(keep_bytes)
 
     def add(self, step: int, **numbers: float) -> None:
-        """Appends one line; on a full disk it is kept in memory until there is room, so that training goes on."""
+        """Appends one line; on a full disk it stays in memory until there is room, and training continues."""
         self._unwritten += json.dumps({"step": step, **numbers}).encode() + b"\n"
         with suppress(OSError):
             self._write()
 
     def cut(self, keep_bytes: int) -> None:
-        """Forgets what came after its first bytes: the run went back to a checkpoint."""
+        """Truncates the file to `keep_bytes`, after a rollback."""
         os.ftruncate(self._file, keep_bytes)
         self._end, self._unwritten = keep_bytes, b""
 
     def sync(self) -> int:
-        """Makes the curve durable; returns its length in bytes.
+        """Makes the curve durable and returns its length in bytes.
 
         Raises:
             OSError: the disk is full or broken.

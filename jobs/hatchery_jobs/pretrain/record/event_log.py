@@ -1,6 +1,6 @@
-"""What happened when: one line of JSON per update and per event, across all restarts of a run.
+"""The timeline: one line of JSON per update and per event, across all restarts of a run.
 
-Unlike the loss curve it is full of times, keeps what was done in vain, and is no part of the artifact's content.
+Unlike the loss curve it holds times and discarded updates, and is not part of the artifact's content.
 """
 
 import json
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,46 +20,51 @@ from hatchery_jobs.runtime import log, redact
 TIMELINE: Final = "timeline.jsonl"
 """Name of the file in the run's record."""
 
-UPDATE, BEGAN, ENDED, CHECKPOINT, CHECKPOINT_FAILED, INTERVENED = (
-    "update",
-    "began",
-    "ended",
-    "checkpoint",
-    "checkpointFailed",
-    "intervened",
-)
-"""Events of a run."""
+
+class Event(StrEnum):
+    """Events of a run, as the file names them."""
+
+    UPDATE = "update"
+    BEGAN = "began"
+    """The workers started."""
+    ENDED = "ended"
+    """The workers exited; `cause` says why."""
+    CHECKPOINT = "checkpoint"
+    CHECKPOINT_FAILED = "checkpointFailed"
+    INTERVENED = "intervened"
+    """The guard skipped a batch or rolled back."""
+
 
 KILLED: Final = "killed"
-"""Cause of a restart of which the workers could say nothing."""
+"""Cause of a restart for which there is no ENDED event."""
 
-Line = Mapping[str, Any]
-"""`time` in seconds since 1970, `event`, `step`, and facts."""
+EventLine = Mapping[str, Any]
+"""`time` in seconds since 1970, `event`, `step`, and further fields by event."""
 
 
 class Timeline:
-    """Appends to the timeline; a disk that fails silences it and nothing else. Threads may share it."""
+    """Appends to the timeline from any thread; after an I/O error it stops writing, and training continues."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        """Opens the file, after what earlier workers left in it."""
+        """Opens the file for appending."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._clock, self._lock = clock, threading.Lock()
         self._stream = path.open("a")
         if self._stream.tell() > 0:
-            self._stream.write("\n")  # ends the line that a killed process may not have
+            self._stream.write("\n")  # terminates the line that a killed process left torn
 
     def updated(self, step: int, tokens: int, times: Times) -> None:
-        """One update is done."""
-        self.add(UPDATE, step, tokens=tokens, **{name: round(value, 6) for name, value in asdict(times).items()})
+        """Appends an update."""
+        self.add(Event.UPDATE, step, tokens=tokens, **{name: round(value, 6) for name, value in asdict(times).items()})
 
-    def add(self, event: str, step: int, **facts: object) -> None:
-        """Appends one line."""
+    def add(self, event: Event, step: int, **facts: object) -> None:
+        """Appends an event."""
         line = json.dumps({"time": round(self._clock(), 3), "event": event, "step": step, **facts}, default=str)
         with self._lock:
             if self._stream.closed:
                 return
             try:
-                self._stream.write((line if event == UPDATE else redact(line)) + "\n")
+                self._stream.write((line if event == Event.UPDATE else redact(line)) + "\n")
                 self._stream.flush()
             except OSError as error:
                 log("timeline-not-written", error=str(error))
@@ -70,15 +76,15 @@ class Timeline:
             self._close()
 
     def _close(self) -> None:
-        with suppress(OSError):  # what a full disk did not take is lost
+        with suppress(OSError):  # on a full disk the buffered lines are lost
             self._stream.close()
 
 
-def read_timeline(path: Path) -> list[Line]:
-    """All whole lines; those that a killed process left torn are skipped."""
+def read_timeline(path: Path) -> list[EventLine]:
+    """All complete lines; torn ones are skipped."""
     if not path.exists():
         return []
-    lines: list[Line] = []
+    lines: list[EventLine] = []
     with path.open(errors="replace") as stream:
         for text in stream:
             try:
@@ -90,31 +96,31 @@ def read_timeline(path: Path) -> list[Line]:
     return lines
 
 
-def existed_seconds(lines: Iterable[Line]) -> float:
-    """Time workers existed, of killed ones up to their last line."""
+def worker_seconds(lines: Iterable[EventLine]) -> float:
+    """Total lifetime of the workers; of killed ones up to their last line."""
     total, began, last = 0.0, None, 0.0
     for line in lines:
-        if line["event"] == BEGAN:
+        if line["event"] == Event.BEGAN:
             total += last - began if began is not None else 0.0
             began = line["time"]
         last = line["time"]
     return total + (last - began if began is not None else 0.0)
 
 
-def restarts(lines: Iterable[Line]) -> list[tuple[int, str]]:
-    """For each time the workers began again: the step, and why those before them ended."""
+def restarts(lines: Iterable[EventLine]) -> list[tuple[int, str]]:
+    """Step and cause of each restart of the workers."""
     found: list[tuple[int, str]] = []
     cause: str | None = None
     for line in lines:
-        if line["event"] == BEGAN:
+        if line["event"] == Event.BEGAN:
             if cause is not None:
                 found.append((line["step"], cause))
             cause = KILLED
-        elif line["event"] == ENDED:
+        elif line["event"] == Event.ENDED:
             cause = str(line["cause"])
     return found
 
 
-def restarts_by_cause(lines: Iterable[Line]) -> dict[str, int]:
-    """How often the workers began again for each cause."""
+def restarts_by_cause(lines: Iterable[EventLine]) -> dict[str, int]:
+    """Number of restarts by cause."""
     return dict(Counter(cause for _, cause in restarts(lines)))

@@ -1,4 +1,4 @@
-"""Line charts as SVG: no scripts, nothing from elsewhere, light and dark by the reader's preference.
+"""Line charts as SVG: no scripts, no external resources, light and dark by the reader's preference.
 
 Equal numbers give equal bytes: coordinates are rounded, and nothing depends on time or place.
 """
@@ -13,21 +13,21 @@ Point = tuple[float, float]
 """Update and value."""
 
 BUCKETS: Final = 240
-"""Columns a line is thinned to; in each its lowest and its highest point stay, so that no spike is lost."""
+"""Columns a line is downsampled to; each keeps its lowest and highest point, so spikes survive."""
 
 SMOOTH_FROM: Final = 120
-"""Points from which on a line is also drawn smoothed."""
+"""Number of points from which a line is also drawn smoothed."""
 
 TICKS: Final = 5
-"""About so many numbers on each axis."""
+"""Approximate number of ticks per axis."""
 
-ROOM: Final = 0.04
-"""Share of the range of values that is left free above and below."""
+PADDING: Final = 0.04
+"""Free space above and below the values, as a share of their range."""
 
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 14.0, 44.0, 32.0
 """Margins in pixels."""
 
-STYLE: Final = """
+CHART_STYLE: Final = """
 svg{--ink:#1f2328;--soft:#59636e;--grid:#d9dee3;--a:#0969da;--b:#bc4c00;--c:#1a7f37;--bad:#cf222e;--odd:#8250df}
 @media (prefers-color-scheme:dark){
 svg{--ink:#e6edf3;--soft:#9198a1;--grid:#30363d;--a:#58a6ff;--b:#f0883e;--c:#3fb950;--bad:#ff7b72;--odd:#bc8cff}}
@@ -42,7 +42,7 @@ svg .restart{stroke:var(--soft);fill:var(--soft)}svg .rollback{stroke:var(--bad)
 svg .skip{stroke:var(--odd);fill:var(--odd)}
 svg line.mark{stroke-width:1;stroke-dasharray:3 3;opacity:.8}
 """
-"""Style of the charts, for the page they are on, or within a chart that stands alone."""
+"""Style of the charts, for their page or for a standalone chart."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Line:
     """One line of a chart."""
 
     name: str
-    """What the legend calls it."""
+    """Name in the legend."""
     points: Sequence[Point]
-    """Its points; where the update falls, the line is interrupted."""
+    """Points; the line is interrupted where the update decreases."""
     colour: str = "a"
     """One of `a`, `b`, `c`."""
     dots: bool = False
@@ -68,12 +68,12 @@ class Mark:
     kind: str
     """`restart`, `rollback` or `skip`."""
     text: str
-    """What happened, shown under the pointer."""
+    """Tooltip."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Where values of a range lie in pixels."""
+    """Maps a range of values to pixels."""
 
     low: float
     high: float
@@ -100,11 +100,11 @@ class Chart:
     title: str
     """Heading."""
     lines: Sequence[Line]
-    """What is drawn; a line without points is left out."""
+    """Lines; those without points are left out."""
     marks: Sequence[Mark] = ()
     """Events."""
     steps: int = 0
-    """End of the axis where that is beyond the last point."""
+    """Minimum end of the update axis."""
     width: int = 1080
     """Pixels at full size; a page may show it smaller."""
     height: int = 300
@@ -112,16 +112,16 @@ class Chart:
     from_zero: bool = False
     """Whether the axis of values begins at 0."""
     is_log: bool = False
-    """Whether equal distances are equal ratios, where all values are above 0."""
+    """Whether the value axis is logarithmic, if all values are positive."""
 
     def svg(self, *, alone: bool = False) -> str:
-        """The chart; `alone` brings its style along."""
+        """The chart; `alone` embeds the style."""
         lines = [line for line in map(_finite, self.lines) if line.points]
         scale_x, scale_y = self._scales(lines)
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {self.height}" role="img" '
             f'aria-label="{escape(self.title)}">',
-            f"<style>{STYLE}</style>" if alone else "",
+            f"<style>{CHART_STYLE}</style>" if alone else "",
             f'<text class="title" x="{LEFT:g}" y="20">{escape(self.title)}</text>',
             *_legend(lines, self.marks, self.width - RIGHT),
             *self._axes(scale_x, scale_y),
@@ -147,12 +147,12 @@ class Chart:
         return self.is_log and bool(values) and min(values) > 0
 
     def _range(self, values: Sequence[float]) -> tuple[float, float]:
-        """Lowest and highest value with some room."""
+        """Lowest and highest value with padding."""
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
         if self._fits_log(values):
             return low * 0.95, high * 1.05
         low = min(0.0, low) if self.from_zero else low
-        room = ROOM * (high - low) or abs(high) * 0.1 or 1.0
+        room = PADDING * (high - low) or abs(high) * 0.1 or 1.0
         return low if self.from_zero and low == 0 else low - room, high + room
 
     def _axes(self, scale_x: Scale, scale_y: Scale) -> Iterable[str]:
@@ -210,7 +210,7 @@ def _polyline(points: Sequence[Point], style: str, scale_x: Scale, scale_y: Scal
 
 
 def segments(points: Sequence[Point]) -> list[list[Point]]:
-    """Parts of a line in which updates only rise."""
+    """Parts of a line in which updates only increase."""
     parts: list[list[Point]] = []
     for point in points:
         if not parts or point[0] < parts[-1][-1][0]:
@@ -220,7 +220,7 @@ def segments(points: Sequence[Point]) -> list[list[Point]]:
 
 
 def thinned(points: Sequence[Point], buckets: int = BUCKETS) -> list[Point]:
-    """At most two points for each of a number of columns, the lowest and the highest, in their order."""
+    """At most two points per column, the lowest and the highest, in order."""
     if len(points) <= 2 * buckets:
         return list(points)
     kept: list[Point] = []
@@ -232,7 +232,7 @@ def thinned(points: Sequence[Point], buckets: int = BUCKETS) -> list[Point]:
 
 
 def smoothed(points: Sequence[Point]) -> list[Point]:
-    """Means over a window around each point: a fiftieth of the line, and what there is of it at the ends."""
+    """Moving average over a fiftieth of the line, truncated at its ends."""
     half = max(1, len(points) // 100)
     sums = [0.0]
     for _, value in points:
@@ -251,7 +251,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers within a range of positive numbers, the fewer of them the more powers of ten it spans."""
+    """Round numbers within a positive range, fewer per power of ten the more it spans."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = next((f for span, f in ((1, (1, 1.5, 2, 3, 4, 5, 7)), (2, (1, 2, 5))) if len(powers) - 2 <= span), (1,))
     return [value for power in powers for factor in factors if low <= (value := factor * 10.0**power) <= high]

@@ -1,7 +1,8 @@
-"""How fast a device could compute at best, and what share of that a run uses.
+"""Peak FLOP/s of a device, and the share of it that a run uses.
 
-Peaks are those of the vendors' data sheets for dense matrices, in FLOP/s: with sparsity they advertise twice as much,
-which no training reaches. A device that is not in the table has no peak: a guess would make a number that looks right.
+Peaks are those of the vendors' data sheets for dense matrices; the advertised peaks with sparsity are twice as high,
+and training does not reach them. A device that is not in the table has no peak, because a guess would look like a
+measurement.
 """
 
 import os
@@ -16,34 +17,34 @@ import torch
 from hatchery_jobs.runtime import log
 
 Arithmetic = Literal["fp32", "tf32", "bf16", "fp16"]
-"""What the matrix units multiply; all of them add in fp32."""
+"""Input types of the matrix units, which all accumulate in fp32."""
 
 TERA: Final = 1e12
 
 MATRIX_ROWS: Final = 1024
-"""Rows and columns of the matrices a processor is measured with: large enough for its full speed, 4 MiB in fp32."""
+"""Rows and columns of the matrices that a CPU is measured with: large enough for full speed, 4 MiB in fp32."""
 
 MEASURE_SECONDS: Final = 0.25
-"""Time spent on measuring a processor."""
+"""Time spent on measuring a CPU."""
 
 
 @dataclass(frozen=True)
 class Peaks:
-    """Peaks of one kind of device in TFLOP/s; None where its matrix units do not know the arithmetic."""
+    """Peaks of one kind of device in TFLOP/s; None for what its matrix units do not support."""
 
     names: str
-    """Regular expression of the whole name, as torch says it."""
+    """Regular expression for the device's full name in torch."""
     half: float
     """fp16, and bf16 where the device has it."""
     tf32: float | None
-    """fp32 that is rounded to 10 bits of mantissa for the matrix units."""
+    """fp32 rounded to 10 bits of mantissa for the matrix units."""
     fp32: float
     """Full fp32."""
     has_bf16: bool = True
     """False before NVIDIA's Ampere."""
 
     def of(self, arithmetic: Arithmetic) -> float | None:
-        """The peak of an arithmetic in TFLOP/s."""
+        """The peak for an input type in TFLOP/s."""
         if arithmetic == "fp32":
             return self.fp32
         if arithmetic == "tf32":
@@ -52,7 +53,7 @@ class Peaks:
 
 
 NVIDIA: Final = "(?:NVIDIA )?"
-"""Older drivers leave the vendor out."""
+"""Older drivers omit the vendor."""
 
 TABLE: Final = (
     Peaks(f"{NVIDIA}Tesla V100-SXM2-(16|32)GB", 125.0, None, 15.7, has_bf16=False),
@@ -65,14 +66,14 @@ TABLE: Final = (
     Peaks(f"{NVIDIA}A10", 125.0, 62.5, 31.2),
     Peaks(f"{NVIDIA}A10G", 70.0, 35.0, 35.0),
     Peaks(f"{NVIDIA}RTX A6000", 154.8, 77.4, 38.7),
-    # consumer boards halve matrix products that are added in fp32, which training needs
+    # consumer boards run at half speed when they accumulate in fp32, which training needs
     Peaks(f"{NVIDIA}GeForce RTX 3090", 71.0, 35.6, 35.6),
     Peaks(f"{NVIDIA}GeForce RTX 4090", 165.2, 82.6, 82.6),
     Peaks(f"{NVIDIA}RTX 6000 Ada Generation", 364.2, 182.1, 91.1),
     Peaks(f"{NVIDIA}L4", 121.0, 60.0, 30.3),
     Peaks(f"{NVIDIA}L40", 181.0, 90.5, 90.5),
     Peaks(f"{NVIDIA}L40S", 362.0, 183.0, 91.6),
-    # the same chip with other power and memory: only the name tells them apart
+    # the same chip with different power limits and memory; only the name differs
     Peaks(f"{NVIDIA}H100 PCIe", 756.0, 378.0, 51.0),
     Peaks(f"{NVIDIA}H100 NVL", 835.5, 417.5, 60.0),
     Peaks(f"{NVIDIA}H100 80GB HBM3", 989.5, 494.5, 67.0),
@@ -80,16 +81,16 @@ TABLE: Final = (
     Peaks(f"{NVIDIA}H200 NVL", 835.5, 417.5, 60.0),
     Peaks(f"{NVIDIA}GH200 (120GB|480GB|144G HBM3e)", 989.5, 494.5, 67.0),
     Peaks(f"{NVIDIA}B200", 2250.0, 1125.0, 75.0),
-    # torch sees each of the two chips of a board as a device
+    # torch sees each of the board's two chips as a device
     Peaks("AMD Instinct MI250X", 191.5, None, 47.9),
     Peaks("AMD Instinct MI210", 181.0, None, 45.3),
     Peaks("AMD Instinct MI300X", 1307.4, 653.7, 163.4),
 )
-"""Devices that are known. Slices of a device (MIG) have longer names and so no peak."""
+"""Known devices. Slices of a device (MIG) have longer names and therefore no peak."""
 
 
 def known_peak(name: str, arithmetic: Arithmetic) -> float | None:
-    """Peak in FLOP/s of the device of a name; None for one that is not in the table."""
+    """Peak of a device in FLOP/s by its name; None for one that is not in the table."""
     found = (peaks.of(arithmetic) for peaks in TABLE if re.fullmatch(peaks.names, name.strip()))
     peak = next(found, None)
     return None if peak is None else peak * TERA
@@ -97,16 +98,16 @@ def known_peak(name: str, arithmetic: Arithmetic) -> float | None:
 
 @dataclass(frozen=True)
 class Device:
-    """What one worker computes with."""
+    """The device of one worker."""
 
     name: str
     """Name of the GPU, or `cpu`."""
     peak: float | None
-    """FLOP/s at best; None: unknown."""
+    """Peak FLOP/s; None if unknown."""
 
 
 def this_device(device: torch.device, precision: Literal["fp32", "bf16", "fp16"]) -> Device:
-    """The device of this worker. A processor is measured for `MEASURE_SECONDS`, with this worker's own threads."""
+    """This worker's device. A CPU is measured for `MEASURE_SECONDS`, with this worker's own threads."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         peak = known_peak(name, _arithmetic(precision))
@@ -118,13 +119,13 @@ def this_device(device: torch.device, precision: Literal["fp32", "bf16", "fp16"]
 
 
 def _arithmetic(precision: Literal["fp32", "bf16", "fp16"]) -> Arithmetic:
-    """fp32 becomes TF32 where torch is allowed to round."""
+    """The input type for a precision; fp32 becomes TF32 where torch may round."""
     is_rounded = precision == "fp32" and torch.get_float32_matmul_precision() != "highest"
     return "tf32" if is_rounded else precision
 
 
 def measured_peak(dtype: torch.dtype, clock: Callable[[], float] = time.perf_counter) -> float:
-    """FLOP/s of the fastest product of two square matrices on the processor; leaves torch's random state alone."""
+    """Measured peak FLOP/s of square matrix products on the CPU; does not touch torch's generators."""
     matrix = torch.ones(MATRIX_ROWS, MATRIX_ROWS, dtype=dtype)
     out = matrix @ matrix  # the first product starts the threads
     began, fastest = clock(), float("inf")
@@ -138,19 +139,44 @@ def measured_peak(dtype: torch.dtype, clock: Callable[[], float] = time.perf_cou
 
 
 def utilization(tokens_per_second: float, flops_per_token: float, peak: float | None, devices: int) -> float | None:
-    """Model FLOPs utilization (MFU): share of the peak of all devices that the model's own arithmetic takes.
+    """Model FLOPs utilization (MFU): the share of the peak of all devices that the model's own arithmetic uses.
 
     Args:
-        tokens_per_second: over all devices.
-        flops_per_token: of forward and backward pass, without anything computed twice.
-        peak: of one device in FLOP/s; None gives None.
-        devices: devices that work together.
+        tokens_per_second: Over all devices.
+        flops_per_token: Of forward and backward pass, without recomputation.
+        peak: Of one device in FLOP/s; None gives None.
+        devices: Number of devices.
     """
     return None if peak is None else tokens_per_second * flops_per_token / (peak * devices)
 
 
 def device_memory() -> tuple[int, int]:
-    """Bytes of this process's GPU at their highest: allocated, and reserved by torch; zeros without a GPU."""
+    """Peak GPU memory of this process in bytes: allocated, and reserved by torch; zeros without a GPU."""
     if not torch.cuda.is_available():
         return 0, 0
     return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a run trains and on what, for speed and utilization."""
+
+    parameters: int
+    """Trainable parameters."""
+    tokens_per_step: int
+    """Tokens of one update over all workers."""
+    flops_per_token: float
+    """Floating-point operations of the model per token, forward and backward, without recomputation."""
+    workers: int
+    """Processes, each with its own device."""
+    device: Device
+    """The lead's device; all workers have the same kind."""
+
+    def tokens_per_second(self, steps: int, seconds: float) -> float | None:
+        """Throughput over a number of updates; None before the first one."""
+        return steps * self.tokens_per_step / seconds if seconds > 0 else None
+
+    def mfu(self, steps: int, seconds: float) -> float | None:
+        """Model FLOPs utilization over a number of updates; None for unknown devices."""
+        speed = self.tokens_per_second(steps, seconds)
+        return None if speed is None else utilization(speed, self.flops_per_token, self.device.peak, self.workers)

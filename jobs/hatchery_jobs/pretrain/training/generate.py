@@ -1,41 +1,20 @@
-"""Texts that a model writes while it learns.
+"""Generates samples during training without changing its course.
 
-They never change what is learnt: chance comes from a generator of their own, and the model gets back its mode. Shapes:
-one prompt at a time, T tokens so far, V vocabulary.
+Sampling has a random generator of its own, and the model gets back its mode. Shapes: one prompt at a time, T tokens so
+far, V vocabulary.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 
-from hatchery_api.base import Record
-from hatchery_jobs.runtime import write_atomically
-
-SAMPLES: Final = "samples.jsonl"
-"""Name of the file in the model's folder: one line of JSON for each sample."""
+from hatchery_jobs.pretrain.record import Sample
 
 
-class Sample(Record):
-    """What the model wrote after a prompt."""
-
-    step: int
-    """Updates the model had learnt from."""
-    prompt: str
-    """The beginning, as the spec says it."""
-    text: str
-    """What the model added; of an encoder-decoder what it answered."""
-    tokens: int
-    """Tokens it wrote."""
-    ended: bool
-    """Whether it ended the text itself."""
-
-
-def write_samples(
+def generate_samples(
     model: Any,
     tokenizer: Any,
     prompts: Sequence[str],
@@ -46,17 +25,17 @@ def write_samples(
     step: int,
     should_stop: Callable[[], bool],
 ) -> list[Sample] | None:
-    """One text for each prompt, the same for the same weights, seed and step; None when it was asked to stop.
+    """One sample per prompt, the same for the same weights, seed and step; None if `should_stop` returned true.
 
     Args:
-        model: causal or encoder-decoder model of transformers, without DDP around it; FSDP's on all workers at once.
-        tokenizer: the model's, of transformers.
-        prompts: beginnings; one that is longer than the model can see loses its beginning.
-        max_tokens: most tokens of a text.
-        temperature: of the softmax that tokens are drawn from; 0 always takes the likeliest.
-        seed: of the draws.
-        step: updates done; another step draws otherwise.
-        should_stop: asked before every token; with FSDP all workers must get the same answer.
+        model: Causal or encoder-decoder transformers model, not wrapped by DDP; with FSDP all workers call this.
+        tokenizer: The model's transformers tokenizer.
+        prompts: Prompts; one that exceeds the model's context is truncated on the left.
+        max_tokens: Most tokens of a sample.
+        temperature: Of the softmax that tokens are drawn from; 0 decodes greedily.
+        seed: Of the draws.
+        step: Updates done; each step has its own draws.
+        should_stop: Called before every token; with FSDP it must return the same on all workers.
     """
     was_training = model.training
     model.eval()
@@ -65,23 +44,23 @@ def write_samples(
         with torch.no_grad():
             for number, prompt in enumerate(prompts):
                 ids = _prompt_ids(model, tokenizer, prompt, max_tokens)
-                chance = _generator(seed, step, number)
-                written: list[int] = []
-                for token in islice(_tokens(model, ids, temperature, chance), max_tokens):
+                generator = _generator(seed, step, number)
+                generated: list[int] = []
+                for token in islice(_tokens(model, ids, temperature, generator), max_tokens):
                     if should_stop():
                         return None
-                    written.append(token)
+                    generated.append(token)
                     if token == tokenizer.eos_token_id:
                         break
-                text, own = _text(tokenizer, [] if model.config.is_encoder_decoder else ids, written)
-                samples.append(Sample(step=step, prompt=prompt, text=text, tokens=own, ended=own < len(written)))
+                text, count = _text(tokenizer, [] if model.config.is_encoder_decoder else ids, generated)
+                samples.append(Sample(step=step, prompt=prompt, text=text, tokens=count, ended=count < len(generated)))
     finally:
         model.train(was_training)
     return samples
 
 
 def _prompt_ids(model: Any, tokenizer: Any, prompt: str, max_tokens: int) -> list[int]:
-    """Ids of a prompt: an encoder's text is ended, a decoder's leaves room for what is to be written."""
+    """Token ids of a prompt: for an encoder with end-of-text, for a decoder with room for the completion."""
     ids: list[int] = tokenizer(prompt, add_special_tokens=False).input_ids
     if model.config.is_encoder_decoder:
         return [*ids, tokenizer.eos_token_id]
@@ -96,51 +75,36 @@ def _generator(seed: int, step: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state))
 
 
-def _tokens(model: Any, ids: list[int], temperature: float, chance: torch.Generator) -> Iterator[int]:
-    """Tokens that follow, until the model sees no further or its numbers are none."""
+def _tokens(model: Any, ids: list[int], temperature: float, generator: torch.Generator) -> Iterator[int]:
+    """Generates tokens until the context is full or the logits are NaN."""
     device = next(model.parameters()).device
-    given: dict[str, Any] = {}
-    following, seen = ids, 0
+    encoded: dict[str, Any] = {}
+    new_ids, cached = ids, 0
     positions = getattr(model.config, "max_position_embeddings", None)
     if model.config.is_encoder_decoder:
-        given["encoder_outputs"] = model.get_encoder()(input_ids=torch.tensor([ids], device=device))
-        following = [model.config.decoder_start_token_id]
-    name = "decoder_input_ids" if given else "input_ids"
+        encoded["encoder_outputs"] = model.get_encoder()(input_ids=torch.tensor([ids], device=device))
+        new_ids = [model.config.decoder_start_token_id]
+    name = "decoder_input_ids" if encoded else "input_ids"
     past = None
-    while positions is None or seen + len(following) <= positions:
-        inputs = {name: torch.tensor([following], device=device)}
-        output = model(**given, **inputs, past_key_values=past, use_cache=True)
+    while positions is None or cached + len(new_ids) <= positions:
+        inputs = {name: torch.tensor([new_ids], device=device)}
+        output = model(**encoded, **inputs, past_key_values=past, use_cache=True)
         logits = output.logits[0, -1].double().cpu()  # (V,)
         if torch.isnan(logits).any():
             return
-        token = _chosen(logits, temperature, chance)
+        token = _draw(logits, temperature, generator)
         yield token
-        past, seen, following = output.past_key_values, seen + len(following), [token]
+        past, cached, new_ids = output.past_key_values, cached + len(new_ids), [token]
 
 
-def _chosen(logits: torch.Tensor, temperature: float, chance: torch.Generator) -> int:
+def _draw(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> int:
     if temperature == 0:
         return int(logits.argmax())
-    return int(torch.multinomial(torch.softmax(logits / temperature, dim=0), 1, generator=chance))
+    return int(torch.multinomial(torch.softmax(logits / temperature, dim=0), 1, generator=generator))
 
 
-def _text(tokenizer: Any, before: list[int], written: list[int]) -> tuple[str, int]:
-    """What was written after `before` without the token that ends it, and its number of tokens."""
-    own = written[:-1] if written and written[-1] == tokenizer.eos_token_id else written
-    # decoded together with the prompt: some tokenizers drop the space in front of the first token
-    return tokenizer.decode(before + own)[len(tokenizer.decode(before)) :], len(own)
-
-
-def store_samples(path: Path, samples: Sequence[Sample], before_step: int) -> None:
-    """Adds samples to the file, in which only those of steps before `before_step` stay."""
-    kept = [sample for sample in read_samples(path) if sample.step < before_step]
-    lines = (json.dumps(sample.wire(), ensure_ascii=False) + "\n" for sample in [*kept, *samples])
-    write_atomically(path, "".join(lines).encode())
-
-
-def read_samples(path: Path) -> list[Sample]:
-    """All samples of a run; none where it wrote none."""
-    if not path.exists():
-        return []
-    with path.open() as lines:
-        return [Sample.model_validate_json(line) for line in lines]
+def _text(tokenizer: Any, prompt_ids: list[int], generated: list[int]) -> tuple[str, int]:
+    """Text and length in tokens of a completion, without the end-of-text token."""
+    own = generated[:-1] if generated and generated[-1] == tokenizer.eos_token_id else generated
+    # decoded together with the prompt, because some tokenizers drop the space in front of the first token
+    return tokenizer.decode(prompt_ids + own)[len(tokenizer.decode(prompt_ids)) :], len(own)

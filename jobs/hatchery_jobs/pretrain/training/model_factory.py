@@ -1,4 +1,4 @@
-"""The model, from a configuration or from weights; the only place that knows names of the transformers library."""
+"""Builds the model from a `ModelConfig` or from pretrained weights."""
 
 import math
 from pathlib import Path
@@ -9,34 +9,20 @@ import transformers as hf
 from safetensors import SafetensorError
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.pretrain.data.vocabulary import SpecialIds
-from hatchery_jobs.pretrain.model.config import RELATIVE_POSITIONS, ModelConfig
-from hatchery_jobs.pretrain.objectives.fused_loss import Head
+from hatchery_jobs.pretrain.data import SpecialIds
+from hatchery_jobs.pretrain.model import ModelConfig
+from hatchery_jobs.pretrain.training.fused_loss import Head
 from hatchery_jobs.runtime import DataError, SpecError
 
-FUSED_GELU: Final = "gelu_pytorch_tanh"
-"""The same function as GPT-2's and T5's gelu_new, as one kernel: a tenth to a third more tokens per second. The other
-families' activations, gelu and silu, are one kernel already."""
-
-POSITION_TABLES: Final = {
-    "gpt2": "transformer.wpe",
-    "bert": "bert.embeddings.position_embeddings",
-    "roberta": "roberta.embeddings.position_embeddings",
-}
-"""Names of the learnt positions of the families that have any."""
-
 LONGEST_WAVE: Final = 10_000.0
-"""Positions, over 2 pi, of the longest of the waves that positions are made of at the start."""
+"""Longest wavelength of the sinusoids that position tables start from, in positions divided by 2 pi."""
 
 KERNELS: Final = {"auto": "sdpa", "sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
-"""`spec.attention` in the library's words."""
-
-FRESH_HEADS: Final = ("bert.pooler.", "cls.seq_relationship.")
-"""Parameters that weights to go on from may lack: a masked model without the next-sentence head."""
+"""`spec.attention` as transformers names it."""
 
 
 def build_model(
-    shape: ModelConfig,
+    config: ModelConfig,
     special: SpecialIds,
     seed: int,
     *,
@@ -44,50 +30,44 @@ def build_model(
     gradient_checkpointing: bool = False,
     weights: Path | None = None,
 ) -> Any:
-    """A model in training mode; fresh weights depend on shape and seed alone.
+    """A model in training mode; fresh weights depend on config and seed alone.
 
     Args:
-        shape: its sizes.
+        config: its sizes.
         special: ids that go into its configuration.
-        seed: decides the fresh weights.
+        seed: of the fresh weights.
         attention: kernel, as in the spec.
-        gradient_checkpointing: whether activations are computed again in the backward pass.
-        weights: folder of a saved model to go on from.
+        gradient_checkpointing: whether to recompute activations in the backward pass.
+        weights: folder of a saved model to start from.
 
     Raises:
-        SpecError: the kernel needs a GPU or a library that is not here.
+        SpecError: the kernel needs a GPU or a library that is missing.
         DataError: the weights cannot be read or do not fit the family.
     """
     torch.manual_seed(seed)
-    model_class, kernel = _class(shape), _kernel(attention)
+    model_class, kernel = _model_class(config), _kernel(attention)
     if weights is None:
-        model = model_class._from_config(_config(shape, special), attn_implementation=kernel)  # noqa: SLF001 - no other
-        _order_positions(model, shape)
+        settings = config.family.to_library(config, special)
+        library_config = getattr(hf, config.family.library_config)(**settings)
+        model = model_class._from_config(library_config, attn_implementation=kernel)  # noqa: SLF001 - no public way
+        _order_positions(model, config)
     else:
-        model = _loaded(model_class, weights, shape, kernel)
+        model = _load(model_class, weights, config, kernel)
     model.set_output_embeddings(Head(model.get_output_embeddings()))
     if gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     return model.train()
 
 
-def _deviation(shape: ModelConfig) -> float:
-    """Standard deviation of fresh weights: 0.023 for a width of 768, where GPT-2 has 0.02 for every width.
-
-    Nguyen and Salazar 2019, "Transformers without Tears", arXiv:1910.05895, section 2.2. Narrow models learn faster so.
+def _order_positions(model: Any, config: ModelConfig) -> None:
+    """Initialises the table of trained positions with sinusoids of the weights' standard deviation, so that adjacent
+    positions are similar from the start instead of random.
     """
-    return math.sqrt(2 / (5 * shape.width))
-
-
-def _order_positions(model: Any, shape: ModelConfig) -> None:
-    """Fills a table of positions with waves of the deviation of all weights, so that neighbours are neighbours from
-    the start; as random rows they have to be learnt first.
-    """
-    if shape.architecture in POSITION_TABLES:
-        table = model.get_submodule(POSITION_TABLES[shape.architecture])
-        waves = sinusoids(shape.positions, shape.width) * math.sqrt(2) * _deviation(shape)
+    if config.family.position_table is not None:
+        table = model.get_submodule(config.family.position_table)
+        waves = sinusoids(config.positions, config.width) * math.sqrt(2) * config.init_std
         with torch.no_grad():
-            table.weight[shape.skipped_positions :] = waves
+            table.weight[config.skipped_positions :] = waves
 
 
 def sinusoids(positions: int, width: int) -> torch.Tensor:
@@ -97,124 +77,30 @@ def sinusoids(positions: int, width: int) -> torch.Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width]
 
 
-def _class(shape: ModelConfig) -> Any:
-    if shape.next_sentence:
-        return hf.BertForPreTraining
-    return {
-        "gpt2": hf.GPT2LMHeadModel,
-        "llama": hf.LlamaForCausalLM,
-        "bert": hf.BertForMaskedLM,
-        "roberta": hf.RobertaForMaskedLM,
-        "t5": hf.T5ForConditionalGeneration,
-    }[shape.architecture]
+def _model_class(config: ModelConfig) -> Any:
+    family = config.family
+    name = family.library_next_sentence_model if config.next_sentence else family.library_model
+    return getattr(hf, str(name))
 
 
 def _kernel(attention: str) -> str:
     if attention == "flash" and not (torch.cuda.is_available() and hf.utils.is_flash_attn_2_available()):
         raise SpecError(
             Reason.INVALID_SPEC,
-            "spec.attention: flash needs a GPU of NVIDIA and the library flash-attn in the image of the jobs, and one "
-            "of them is not here; take auto, which uses torch's own fused kernel",
+            "spec.attention: flash needs an NVIDIA GPU and the library flash-attn in the jobs image, and one is "
+            "missing; use auto, which selects torch's own fused kernel",
         )
     return KERNELS[attention]
 
 
-def _config(shape: ModelConfig, special: SpecialIds) -> Any:
-    match shape.architecture:
-        case "gpt2":
-            return _gpt2(shape, special)
-        case "llama":
-            return _llama(shape, special)
-        case "t5":
-            return _t5(shape, special)
-        case _:
-            return _encoder(shape, special)
-
-
-def _gpt2(shape: ModelConfig, special: SpecialIds) -> Any:
-    return hf.GPT2Config(
-        vocab_size=shape.vocab,
-        n_positions=shape.positions,
-        n_embd=shape.width,
-        n_layer=shape.layers,
-        n_head=shape.heads,
-        n_inner=shape.feed_forward,
-        activation_function=FUSED_GELU,
-        embd_pdrop=shape.dropout,
-        attn_pdrop=shape.dropout,
-        resid_pdrop=shape.dropout,
-        initializer_range=_deviation(shape),
-        bos_token_id=special.eos,  # texts follow the end of another one in training
-        eos_token_id=special.eos,
-    )
-
-
-def _llama(shape: ModelConfig, special: SpecialIds) -> Any:
-    return hf.LlamaConfig(
-        vocab_size=shape.vocab,
-        max_position_embeddings=shape.positions,
-        hidden_size=shape.width,
-        intermediate_size=shape.feed_forward,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_value_heads,
-        head_dim=shape.head_width,
-        attention_dropout=shape.dropout,
-        initializer_range=_deviation(shape),
-        tie_word_embeddings=shape.tied,
-        bos_token_id=special.eos,
-        eos_token_id=special.eos,
-    )
-
-
-def _encoder(shape: ModelConfig, special: SpecialIds) -> Any:
-    config, segments = (hf.RobertaConfig, 1) if shape.architecture == "roberta" else (hf.BertConfig, 2)
-    return config(
-        vocab_size=shape.vocab,
-        max_position_embeddings=shape.positions + shape.skipped_positions,
-        hidden_size=shape.width,
-        intermediate_size=shape.feed_forward,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        type_vocab_size=segments,
-        hidden_dropout_prob=shape.dropout,
-        attention_probs_dropout_prob=shape.dropout,
-        initializer_range=_deviation(shape),
-        bos_token_id=special.cls,
-        eos_token_id=special.sep,
-        pad_token_id=special.padding(),
-    )
-
-
-def _t5(shape: ModelConfig, special: SpecialIds) -> Any:
-    """Version 1.1 with the embedding of the first version: gated layers learn more for their size, and one table for
-    input and output is what a small vocabulary of a corpus of one's own wants.
-    """
-    return hf.T5Config(
-        vocab_size=shape.vocab,
-        n_positions=shape.positions,
-        d_model=shape.width,
-        d_kv=shape.head_width,
-        d_ff=shape.feed_forward,
-        num_layers=shape.layers,
-        num_heads=shape.heads,
-        relative_attention_num_buckets=RELATIVE_POSITIONS,
-        feed_forward_proj=f"gated-{FUSED_GELU}",
-        dropout_rate=shape.dropout,
-        pad_token_id=special.padding(),
-        decoder_start_token_id=special.padding(),
-        eos_token_id=special.eos,
-    )
-
-
-def _loaded(model_class: Any, folder: Path, shape: ModelConfig, kernel: str) -> Any:
+def _load(model_class: Any, folder: Path, config: ModelConfig, kernel: str) -> Any:
     try:
-        config = hf.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        for name in DROPOUTS[shape.architecture]:
-            setattr(config, name, shape.dropout)
+        library_config = hf.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        for name in config.family.dropouts:
+            setattr(library_config, name, config.dropout)
         model, found = model_class.from_pretrained(
             folder,
-            config=config,
+            config=library_config,
             dtype=torch.float32,
             attn_implementation=kernel,
             trust_remote_code=False,
@@ -227,21 +113,11 @@ def _loaded(model_class: Any, folder: Path, shape: ModelConfig, kernel: str) -> 
             f"spec.model.from: {folder} cannot be loaded as {model_class.__name__}: {error}; it needs config.json and "
             "model.safetensors of such a model",
         ) from error
-    absent = sorted(name for name in found["missing_keys"] if not name.startswith(FRESH_HEADS))
+    absent = sorted(name for name in found["missing_keys"] if not name.startswith(config.family.optional_parameters))
     if absent:
         raise DataError(
             Reason.UNREADABLE_INPUT,
             f"spec.model.from: {folder} lacks {len(absent)} parameters of {model_class.__name__}, the first is "
-            f"{absent[0]}; they would be random: take a model with the head of this objective",
+            f"{absent[0]}; they would be random: use a model with the head of this objective",
         )
     return model
-
-
-DROPOUTS: Final = {
-    "gpt2": ("embd_pdrop", "attn_pdrop", "resid_pdrop"),
-    "llama": ("attention_dropout",),
-    "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
-    "roberta": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
-    "t5": ("dropout_rate",),
-}
-"""Names of the dropout in each family's configuration."""

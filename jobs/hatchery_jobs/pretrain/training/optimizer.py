@@ -1,4 +1,4 @@
-"""AdamW whose weight decay leaves biases and norms alone."""
+"""AdamW without weight decay on biases and norms."""
 
 import torch
 
@@ -6,7 +6,7 @@ from hatchery_api.resources.pretrain import Optimizer
 
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Matrices decay; vectors (biases and norms, whatever the family calls them) do not."""
+    """Matrices decay; vectors, which are biases and norms in every family, do not."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
@@ -15,7 +15,7 @@ def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[s
 
 
 def build_optimizer(model: torch.nn.Module, spec: Optimizer, peak_lr: float) -> torch.optim.AdamW:
-    """The optimizer of a spec, one fused kernel per step."""
+    """The optimizer of `spec.optimizer`, with one fused kernel per step."""
     return torch.optim.AdamW(
         parameter_groups(model, spec.weight_decay),
         lr=peak_lr,

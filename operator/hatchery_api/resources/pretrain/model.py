@@ -1,14 +1,14 @@
-"""The model of a PretrainRun: a configuration, or weights to go on from."""
+"""The model of a PretrainRun: a configuration, or pretrained weights."""
 
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from hatchery_api.base import Model, Ref, Seed, Url, cel, exactly_one, spelled_out
+from hatchery_api.base import Model, Ref, Seed, Url, cel, one_field, spelled_out
 from hatchery_api.placement import HubRepo, SecretKey
 
 Architecture = Literal["gpt2", "llama", "bert", "roberta", "t5"]
-"""Families in the transformers library."""
+"""Model families of the transformers library."""
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 """A dropout probability."""
@@ -20,10 +20,10 @@ _DIVISIBLE = (
 
 
 class ModelOverrides(Model):
-    """Sizes that replace those of the preset."""
+    """Sizes that override the preset."""
 
     layers: Annotated[int, Field(ge=1, le=512)] | None = None
-    """Transformer blocks; in an encoder-decoder of each half."""
+    """Transformer blocks; of an encoder-decoder, in each half."""
     heads: Annotated[int, Field(ge=1, le=512)] | None = None
     """Attention heads; must divide hiddenSize."""
     key_value_heads: Annotated[int, Field(ge=1, le=512)] | None = None
@@ -31,11 +31,11 @@ class ModelOverrides(Model):
     hidden_size: Annotated[int, Field(ge=8, le=65_536)] | None = None
     """Width of the residual stream."""
     feed_forward_size: Annotated[int, Field(ge=8, le=262_144)] | None = None
-    """Width of the feed-forward layers; default: in proportion to hiddenSize."""
+    """Width of the feed-forward layers; default: proportional to hiddenSize."""
     max_positions: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
-    """Longest sequence the model can see; default: data.sequenceLength."""
+    """Longest sequence, in tokens; default: data.sequenceLength."""
     dropout: Dropout | None = None
-    """Dropout of embeddings, attention and residuals (llama: attention); default: 0, which suits a single epoch."""
+    """Dropout of embeddings, attention and residuals (llama: attention); default: 0, right for a single epoch."""
 
 
 class HubRevisionSource(Model):
@@ -50,39 +50,39 @@ class HubRevisionSource(Model):
     endpoint: Url | None = None
     """URL of a Hub-compatible server; default: the operator's settings, else the public Hub."""
     token_secret: SecretKey | None = None
-    """Secret with a token that may read it."""
+    """Secret with a token that can read the repository."""
 
 
 class WeightsSpec(Model):
-    """Where weights come from."""
+    """Source of weights."""
 
-    model_config = ConfigDict(json_schema_extra=cel(exactly_one("pretrainRef", "hub")))
+    model_config = ConfigDict(json_schema_extra=one_field)
 
     pretrain_ref: Ref | None = None
-    """A PretrainRun in the same namespace, whose finished model is waited for."""
+    """A PretrainRun in the same namespace; this run waits for its model."""
     hub: HubRevisionSource | None = None
     """A model on the Hub, in safetensors."""
 
 
 class PretrainModel(Model):
-    """The model, from a configuration or from weights."""
+    """A model from a configuration or from weights."""
 
     model_config = ConfigDict(
         json_schema_extra=cel((_DIVISIBLE, "overrides.heads must divide overrides.hiddenSize")),
     )
 
     architecture: Architecture = "gpt2"
-    """Family in the transformers library: gpt2 and llama for causal, bert and roberta for masked, t5 for seq2seq."""
+    """Model family: gpt2 and llama for causal, bert and roberta for masked, t5 for seq2seq."""
 
     size: Literal["tiny", "small", "medium", "large", "xl"] = "small"
     """Preset of the family: tiny for tests on CPUs; small to xl for gpt2 124M to 1.6B, for llama 135M to 3.2B
     (SmolLM, Llama 3.2), for bert and roberta 110M to 1.3B, for t5 60M to 2.8B (version 1.1) parameters."""
 
     overrides: ModelOverrides = ModelOverrides()
-    """Sizes that replace those of the preset."""
+    """Sizes that override the preset."""
 
     from_: Annotated[WeightsSpec | None, Field(alias="from")] = None
-    """Weights to go on from, with a new optimizer from step 0; they decide the sizes."""
+    """Initial weights, with a new optimizer from step 0; they determine the sizes."""
 
     init_seed: Seed = 1
     """Seed of the initial weights."""

@@ -19,30 +19,30 @@ FAMILY_RULE: Final = (
 
 
 class MaskedSpec(Model):
-    """Masked language modelling: of the chosen tokens 80 % become the mask token, 10 % a random one, 10 % stay."""
+    """Masked language modelling: 80 % of the chosen tokens become the mask token, 10 % a random one, 10 % stay."""
 
     probability: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Share of the tokens that are predicted."""
+    """Share of the tokens to predict."""
 
     whole_word: bool = False
-    """Choose all tokens of a word or none of them."""
+    """Choose all tokens of a word or none."""
 
     next_sentence: bool = False
-    """Also learn whether two segments follow each other (bert): half do, half are from elsewhere."""
+    """Also predict whether the second segment follows the first (bert); half do, half are random."""
 
 
 class Seq2seqSpec(Model):
-    """An encoder reads one text, a decoder writes another."""
+    """Sequence to sequence: an encoder reads one text, a decoder writes another."""
 
     task: Literal["spanCorruption", "commentToCode", "codeToComment"] = "spanCorruption"
-    """`spanCorruption`: restore spans that sentinel tokens replace; the others: pairs of a comment and its code,
-    found in the corpus: docstrings of Python, comments above code elsewhere."""
+    """`spanCorruption`: restore spans that sentinel tokens replace. The others learn pairs of a comment and its code:
+    docstrings of Python, comments above code in other languages."""
 
     noise_density: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Share of the tokens in corrupted spans; spanCorruption alone."""
+    """Share of the tokens in corrupted spans; for spanCorruption."""
 
     mean_span_tokens: Annotated[float, Field(ge=1, le=64)] = 3.0
-    """Mean length of a corrupted span, in tokens; spanCorruption alone."""
+    """Mean tokens of a corrupted span; for spanCorruption."""
 
 
 class ObjectiveSpec(Model):
@@ -50,13 +50,13 @@ class ObjectiveSpec(Model):
 
     model_config = ConfigDict(
         json_schema_extra=cel(
-            ("!has(self.masked) || self.type == 'masked'", "masked belongs to type masked"),
-            ("!has(self.seq2seq) || self.type == 'seq2seq'", "seq2seq belongs to type seq2seq"),
+            ("!has(self.masked) || self.type == 'masked'", "masked requires type masked"),
+            ("!has(self.seq2seq) || self.type == 'seq2seq'", "seq2seq requires type seq2seq"),
         )
     )
 
     type: Literal["causal", "masked", "seq2seq"] = "causal"
-    """`causal`: the next token (gpt2, llama); `masked`: hidden tokens (bert, roberta); `seq2seq`: another text (t5)."""
+    """What to predict: `causal`: the next token; `masked`: masked tokens; `seq2seq`: another text."""
 
     masked: MaskedSpec | None = None
     """Settings of `masked`; default: 15 % of single tokens."""

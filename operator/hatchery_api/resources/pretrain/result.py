@@ -13,11 +13,11 @@ class Loss(Record):
     """Cross-entropy in nats per token."""
 
     train: float | None = None
-    """Of the last reported step."""
+    """Training loss of the last reported step."""
     eval: float | None = None
-    """On the validation split, last measured."""
+    """Latest validation loss."""
     initial: float | None = None
-    """On the validation split, before the first step."""
+    """Validation loss before the first step."""
 
 
 class LastCheckpoint(Record):
@@ -26,7 +26,7 @@ class LastCheckpoint(Record):
     step: int
     """Optimizer steps done."""
     time: str
-    """When it was taken, RFC 3339."""
+    """When it was written, RFC 3339."""
 
 
 class PretrainResult(Result):
@@ -35,13 +35,13 @@ class PretrainResult(Result):
     parameters: int | None = None
     """Trainable parameters."""
     tokens_per_step: int | None = None
-    """Tokens in one optimizer step: batch.sequences times data.sequenceLength."""
+    """Tokens per optimizer step: batch.sequences times data.sequenceLength."""
     step: int | None = None
     """Optimizer steps done."""
     steps: int | None = None
     """Optimizer steps of the whole run."""
     tokens: int | None = None
-    """Training tokens consumed, over all steps done."""
+    """Training tokens, over all steps done."""
     loss: Loss | None = None
     """Cross-entropy."""
     perplexity: float | None = None
@@ -49,29 +49,29 @@ class PretrainResult(Result):
     initial_perplexity: float | None = None
     """exp of the validation loss before the first step."""
     bits_per_byte: float | None = None
-    """Validation loss in bits per byte of text: comparable between tokenizers."""
+    """Validation loss in bits per byte of text, comparable across tokenizers."""
     tokens_per_second: float | None = None
-    """Speed over all workers and steps, without evaluation and checkpoints."""
+    """Throughput of all workers, without evaluation and checkpoints."""
     last_checkpoint: LastCheckpoint | None = None
     """The newest complete checkpoint."""
     resumed_from: Annotated[list[int], Field(max_length=64)] | None = None
-    """Steps the run was resumed at."""
+    """Steps the run resumed from."""
     epochs: float | None = None
-    """How often each training sequence is learnt from."""
+    """Passes over the training sequences."""
     state_bytes: int | None = None
-    """Memory of weights, gradients and optimizer."""
+    """Bytes of weights, gradients and optimizer state."""
     checkpoint_bytes: int | None = None
-    """Size of one checkpoint."""
+    """Bytes of a checkpoint."""
     mfu: float | None = None
-    """Model FLOPs utilization: share of the devices' peak that went into the model; absent for unknown devices."""
+    """Model FLOPs utilization, a share of the devices' peak; absent for unknown devices."""
     goodput: float | None = None
-    """Share of the workers' time that went into updates that were kept."""
+    """Share of the workers' time spent on updates that were kept."""
     skipped: int | None = None
-    """Batches left out by the guard."""
+    """Batches skipped by the guard."""
     rollbacks: int | None = None
-    """Returns to an earlier checkpoint."""
+    """Rollbacks to an earlier checkpoint."""
     micro_batch: int | None = None
-    """Sequences in one forward pass of a process, where memory did not suffice for batch.perDevice."""
+    """Sequences per forward pass of a process, where batch.perDevice exceeded the memory."""
 
     def rounded(self) -> dict[str, str]:
         """The perplexity."""

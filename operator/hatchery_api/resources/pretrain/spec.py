@@ -1,4 +1,4 @@
-"""PretrainRun: a language model trained from a configuration on a corpus."""
+"""The spec of a PretrainRun, except for its model and objective."""
 
 from typing import Annotated, Literal
 
@@ -22,7 +22,7 @@ _PROCESSES = "(type(self.parallelism.processesPerNode) == int ? int(self.paralle
 
 
 class TrainingDataset(HubDataset):
-    """A dataset of the Hub."""
+    """A dataset on the Hub."""
 
     model_config = ConfigDict(json_schema_extra=spelled_out("dataset", "split", "revision"))
 
@@ -34,25 +34,25 @@ class TrainingFiles(Files):
 
 
 class TrainingCorpus(Model):
-    """One corpus of the training data."""
+    """A corpus of the training data."""
 
     model_config = ConfigDict(json_schema_extra=cel(exactly_one("corpusRef", "hub", "files")))
 
     corpus_ref: Ref | None = None
-    """A CorpusBuild; its train split is learnt, its validation split measured."""
+    """A CorpusBuild: train split for training, validation split for evaluation."""
 
     hub: TrainingDataset | None = None
-    """A dataset of the Hub, as it is; fields as in a CorpusBuild."""
+    """A dataset on the Hub, unfiltered; fields as in a CorpusBuild."""
 
     files: TrainingFiles | None = None
-    """Files, as they are; fields as in a CorpusBuild."""
+    """Files, unfiltered; fields as in a CorpusBuild."""
 
     weight: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
-    """Share of the training sequences, relative to the other corpora; absent for all: by their size."""
+    """Weight in the mixture of training sequences, relative to the other corpora; absent for all: by size."""
 
 
 class Encode(Model):
-    """The stage that turns text into tokens, once."""
+    """The stage that encodes text into tokens, once."""
 
     parallelism: Annotated[int, Field(ge=1, le=1024)] = 1
     """Pods that share the files of the corpora."""
@@ -62,37 +62,37 @@ class Shuffle(Model):
     """Order of the training sequences."""
 
     seed: Seed = 1
-    """Seed; the order is a pure function of seed, epoch and position."""
+    """Seed; the order depends only on seed, epoch and position."""
 
     buffer_rows: Annotated[int, Field(ge=1, le=1_048_576)] = 1000
-    """Sequences that `streaming` shuffles among each other; `mmap` shuffles all."""
+    """Size of the shuffle buffer of `streaming`, in sequences; `mmap` shuffles all."""
 
 
 class PretrainData(Model):
-    """How documents become sequences."""
+    """From documents to sequences."""
 
     sequence_length: Annotated[int, Field(ge=8, le=1_048_576)] = 1024
-    """Tokens in a sequence, those the objective adds included; of seq2seq the longest input and the longest target."""
+    """Tokens per sequence, those added by the objective included; for seq2seq the longest input and target."""
 
     packing: Literal["concat", "bestFit"] = "concat"
-    """`concat`: documents are joined with the end-of-text token and cut; no padding. `bestFit`: documents that fit into
-    a sequence are never cut; the rest of a sequence is padding."""
+    """`concat`: join documents with the end-of-text token and cut, without padding. `bestFit`: never cut a document
+    that fits into a sequence; pad the rest."""
 
     document_mask: bool = False
-    """Documents of one sequence do not see each other; for causal."""
+    """No attention across documents of a sequence; for causal."""
 
     dynamic_padding: bool = True
-    """Pad pairs (seq2seq) to the longest text of a forward pass, not to sequenceLength."""
+    """Pad seq2seq pairs to the longest text of a forward pass instead of sequenceLength."""
 
     pad_to_multiple_of: Annotated[int, Field(ge=1, le=1024)] = 8
-    """Padded lengths of seq2seq are multiples of this, at most sequenceLength."""
+    """Padded lengths of seq2seq are multiples of this, up to sequenceLength."""
 
     loading: Literal["mmap", "streaming"] = "mmap"
-    """`mmap`: text is encoded once and tokens are read from memory-mapped files. `streaming`: text is read and encoded
-    while training, without disk."""
+    """`mmap`: encode once and read tokens from memory-mapped files. `streaming`: read and encode text during training,
+    without disk."""
 
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.005
-    """Share of the documents of `hub` and `files` that is measured and not learnt."""
+    """Share of the documents of `hub` and `files` held out for validation."""
 
     shuffle: Shuffle = Shuffle()
     """Order of the sequences."""
@@ -104,11 +104,11 @@ class ScheduleSpec(Model):
     model_config = ConfigDict(
         json_schema_extra=cel(
             ("self.warmupSteps < self.steps", "warmupSteps must be below steps"),
-            ("self.minLr <= self.peakLr", "minLr must not be above peakLr"),
-            ("!has(self.decaySteps) || self.type == 'wsd'", "decaySteps belongs to type wsd"),
+            ("self.minLr <= self.peakLr", "minLr must not exceed peakLr"),
+            ("!has(self.decaySteps) || self.type == 'wsd'", "decaySteps requires type wsd"),
             (
                 "!has(self.decaySteps) || self.warmupSteps + self.decaySteps <= self.steps",
-                "warmupSteps and decaySteps together must not be above steps",
+                "warmupSteps + decaySteps must not exceed steps",
             ),
         )
     )
@@ -117,23 +117,23 @@ class ScheduleSpec(Model):
     """Optimizer steps of the whole run."""
 
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps in which the rate rises in equal parts; the last of them has peakLr."""
+    """Steps of linear warm-up; the last has peakLr."""
 
     type: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
-    """Course after the warm-up, down to minLr; constant stays at peakLr, wsd stays until decaySteps before the end."""
+    """Decay after the warm-up, down to minLr; constant stays at peakLr, wsd until decaySteps before the end."""
 
     decay_steps: Annotated[int, Field(ge=1)] | None = None
-    """Last steps, in which wsd falls linearly to minLr; default: a tenth of steps."""
+    """Final steps of wsd, with linear decay to minLr; default: a tenth of steps."""
 
     peak_lr: Annotated[float, Field(gt=0, le=1)] = 5e-4
-    """Highest learning rate."""
+    """Peak learning rate."""
 
     min_lr: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Learning rate at the last step; constant has none."""
+    """Learning rate of the last step; not for constant."""
 
 
 class Optimizer(Model):
-    """AdamW; weight decay is applied to matrices only, never to biases and norms."""
+    """AdamW; weight decay applies to matrices only, never to biases and norms."""
 
     type: Literal["adamw"] = "adamw"
     """Optimizer."""
@@ -142,15 +142,15 @@ class Optimizer(Model):
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Decay of the second moment."""
     epsilon: Annotated[float, Field(gt=0)] = 1e-8
-    """Term that keeps the division finite."""
+    """Added to the denominator for stability."""
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Decoupled weight decay of matrices."""
+    """Decoupled weight decay."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Largest global gradient norm."""
+    """Gradients are clipped to this global norm."""
 
 
 class BatchSpec(Model):
-    """How many sequences one optimizer step sees, whatever the number of workers."""
+    """Batch sizes; the global one does not depend on the number of workers."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -159,132 +159,132 @@ class BatchSpec(Model):
     )
 
     sequences: Annotated[int, Field(ge=1, le=1_048_576)] = 192
-    """Sequences in one optimizer step over all workers; gradient accumulation is derived."""
+    """Global batch: sequences per optimizer step; gradient accumulation is derived."""
 
     per_device: Annotated[int, Field(ge=1, le=65_536)] = 12
-    """Sequences in one forward pass of one process; halved by itself where memory does not suffice."""
+    """Micro-batch: sequences per forward pass of a process; halved automatically when out of memory."""
 
 
 class Parallelism(Model):
-    """Workers of the run; they may change while it runs, and change nothing about what is learnt."""
+    """Workers; may change while the run trains, without effect on what it learns."""
 
     nodes: Annotated[int, Field(ge=1, le=1024)] = 1
     """Pods."""
 
     processes_per_node: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = "auto"
-    """Processes in a pod; auto: one for each GPU asked for, without GPUs one with a thread for each processor."""
+    """Processes per pod; auto: one per requested GPU, without GPUs one with a thread per CPU."""
 
     strategy: Literal["ddp", "fsdp"] = "ddp"
-    """`ddp`: every process holds the whole model; `fsdp`: a part of it (FSDP2)."""
+    """`ddp`: every process holds the whole model; `fsdp`: a shard of it (FSDP2)."""
 
 
 class Checkpoint(Model):
-    """When and how long state is kept."""
+    """Checkpoints: how often, and how many to keep."""
 
     every_steps: Steps = 1000
-    """Optimizer steps between checkpoints; a termination signal makes one at once."""
+    """Optimizer steps between checkpoints; a termination signal triggers one immediately."""
 
     keep_last: Annotated[int, Field(ge=1, le=1000)] = 2
-    """Newest checkpoints that stay; the volume needs room for two more."""
+    """Newest checkpoints to keep; the volume needs room for two more."""
 
     asynchronous: Annotated[bool, Field(alias="async")] = True
-    """Write while training goes on; it waits only for the copy in memory."""
+    """Write in the background; training waits only for the copy in memory."""
 
     push_every: bool = True
-    """With spec.hub: push each checkpoint in the background, its model as commit `step N` with tag `step-N`, its
-    optimizer and position to the branch `<hub.revision>-state`."""
+    """With spec.hub: push each checkpoint in the background, the model as commit `step N` with tag `step-N`, the
+    optimizer and position to branch `<hub.revision>-state`."""
 
     resume_from: HubRevisionSource | None = None
-    """A pushed checkpoint to start from, with optimizer and position, while this run has none of its own."""
+    """A pushed checkpoint to resume from, with optimizer and position, until this run has its own."""
 
     grace_period: Duration = "120s"
-    """Time a pod has to checkpoint after a termination signal."""
+    """Time for a checkpoint after a termination signal."""
 
 
 class Samples(Model):
-    """Texts the model writes while it learns."""
+    """Sample texts written during training."""
 
     prompts: Annotated[list[Annotated[str, Field(min_length=1, max_length=2048)]], Field(max_length=16)] = []
-    """Beginnings of texts; none: no samples."""
+    """Prompts; none: no samples."""
 
     max_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
-    """Tokens written after a prompt."""
+    """Most tokens per sample."""
 
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.4
     """Sampling temperature; 0 is greedy."""
 
 
 class PretrainEvaluate(Model):
-    """Measurement on the validation split during the run; also before the first and after the last step."""
+    """Evaluation on the validation split, also before the first and after the last step."""
 
     every_steps: Steps = 1000
-    """Optimizer steps between measurements."""
+    """Optimizer steps between evaluations."""
 
     batches: Annotated[int, Field(ge=-1)] = -1
-    """Batches of `batch.sequences` at most; -1 for all, 0 for no measurement."""
+    """Most batches of `batch.sequences`; -1: all, 0: no evaluation."""
 
     samples: Samples = Samples()
-    """Texts written at each measurement."""
+    """Sample texts at each evaluation."""
 
 
 class LossSpike(Model):
-    """A loss far above the recent ones."""
+    """Detection of loss spikes."""
 
     factor: Annotated[float, Field(gt=1, le=1000)] = 2.0
-    """A loss above this many times the median of the window is a spike."""
+    """A loss above this multiple of the window's median is a spike."""
 
     window: Annotated[int, Field(ge=8, le=10_000)] = 128
-    """Updates the median is taken of; before there are as many nothing is a spike."""
+    """Updates in the window; detection starts when it is full."""
 
     action: Literal["stop", "skip", "rollback"] = "rollback"
-    """`stop` ends the run; `skip` leaves the batch out; `rollback` goes back to the newest checkpoint and leaves out
-    the batches since, or skips where there is none."""
+    """`stop` fails the run; `skip` skips the batch; `rollback` returns to the newest checkpoint and skips the batches
+    since, or skips the batch without one."""
 
 
 class Guard(Model):
-    """What happens when training goes wrong; what is left out is recorded and stays left out after a resume."""
+    """Reaction to a diverging loss; skipped batches are recorded and stay skipped after a resume."""
 
     non_finite: Literal["stop", "skip", "rollback"] = "stop"
-    """What happens when loss or gradient are no number: as in lossSpike.action."""
+    """Reaction to a NaN or infinite loss or gradient, as in lossSpike.action."""
 
     loss_spike: LossSpike | None = None
-    """Watches for sudden losses; absent: it does not."""
+    """Detection of loss spikes; absent: off."""
 
     max_interventions: Annotated[int, Field(ge=1, le=1000)] = 10
-    """Batches skipped and roll-backs together, after which the run ends."""
+    """Skipped batches plus rollbacks, after which the run fails."""
 
     stall_timeout: Duration = "10m"
-    """Time in which nothing is done, and five usual steps at least, after which workers write the stacks of their
-    threads to the log and are started again; ten times as long before the first update."""
+    """Time without progress, at least five usual steps, after which workers log the stacks of their threads and
+    restart; ten times as long before the first update."""
 
 
 class WandB(Model):
     """Weights & Biases."""
 
     project: Annotated[str, Field(min_length=1, max_length=128)]
-    """Project the run appears in."""
+    """Project of the run."""
 
     entity: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    """User or team; default: that of the key."""
+    """User or team; default: that of the API key."""
 
     mode: Literal["auto", "online", "offline"] = "auto"
-    """`auto`: online with a key, else offline, to be synced later from the artifact."""
+    """`auto`: online with a key, else offline, to sync later from the artifact."""
 
     base_url: Url | None = None
-    """URL of a server of your own; default: the public one."""
+    """URL of a self-hosted server; default: the public one."""
 
     secret: SecretKey | None = None
     """Secret with the API key."""
 
 
 class Tracking(Model):
-    """Where metrics are logged beside Prometheus."""
+    """Experiment trackers, in addition to Prometheus."""
 
     tensorboard: bool = True
-    """Writes TensorBoard event files into `run/tensorboard` of the artifact."""
+    """Write TensorBoard event files to `run/tensorboard` of the artifact."""
 
     wandb: WandB | None = None
-    """Logs to Weights & Biases."""
+    """Log to Weights & Biases."""
 
 
 class PretrainRunSpec(RunSpec):
@@ -294,64 +294,65 @@ class PretrainRunSpec(RunSpec):
         json_schema_extra=cel(
             (
                 _LONG_ENOUGH,
-                "data.sequenceLength must not be above model.overrides.maxPositions",
+                "data.sequenceLength must not exceed model.overrides.maxPositions",
             ),
             FAMILY_RULE,
             (
                 "self.corpora.all(c, has(c.weight)) || !self.corpora.exists(c, has(c.weight))",
-                "give every corpus a weight or none",
+                "set weight for every corpus or for none",
             ),
             (
                 "self.data.packing == 'concat' || self.objective.type == 'causal'",
-                "data.packing bestFit belongs to objective causal",
+                "data.packing bestFit requires objective causal",
             ),
             (
                 "!self.data.documentMask || self.objective.type == 'causal'",
-                "data.documentMask belongs to objective causal",
+                "data.documentMask requires objective causal",
             ),
             (
                 "!has(self.objective.masked) || !self.objective.masked.nextSentence"
                 " || self.model.architecture == 'bert'",
-                "objective.masked.nextSentence needs model.architecture bert, which has a head for it",
+                "objective.masked.nextSentence requires model.architecture bert, the only one with that head",
             ),
             (
                 "self.attention != 'flash' || (self.precision != 'fp32' && self.model.architecture != 't5'"
                 " && !self.data.documentMask)",
-                "attention flash needs precision bf16 or fp16, and neither model.architecture t5 nor data.documentMask",
+                "attention flash requires precision bf16 or fp16,"
+                " and neither model.architecture t5 nor data.documentMask",
             ),
             (
                 "self.precision != 'fp16' || self.parallelism.strategy == 'ddp'",
-                "precision fp16 needs parallelism.strategy ddp: parts of a model have no common gradient scale",
+                "precision fp16 requires parallelism.strategy ddp: FSDP shards have no common gradient scale",
             ),
             (
                 "self.data.loading == 'mmap' || (self.objective.type == 'causal' && self.data.packing == 'concat')",
-                "data.loading streaming belongs to objective causal with packing concat",
+                "data.loading streaming requires objective causal with packing concat",
             ),
             (
                 f"self.parallelism.nodes * {_PROCESSES} <= self.batch.sequences / self.batch.perDevice",
-                "parallelism.nodes times processesPerNode must not be above batch.sequences / batch.perDevice, since"
-                " every worker needs a part of the global batch; lower them, or raise the batch of a new run",
+                "parallelism.nodes x processesPerNode must not exceed batch.sequences / batch.perDevice, since every"
+                " worker needs a share of the global batch; lower them, or create a run with a larger batch",
             ),
         )
     )
 
     objective: ObjectiveSpec = ObjectiveSpec()
-    """What is learnt."""
+    """Training objective."""
 
     corpora: Annotated[list[TrainingCorpus], Field(min_length=1, max_length=16)]
     """Training data."""
 
     encode: Encode = Encode()
-    """The stage that turns text into tokens."""
+    """The encode stage."""
 
     tokenizer_ref: Ref
-    """The TokenizerBuild whose tokenizer is used."""
+    """TokenizerBuild with the tokenizer."""
 
     model: PretrainModel = PretrainModel()
-    """The model."""
+    """Model."""
 
     data: PretrainData = PretrainData()
-    """How documents become sequences."""
+    """From documents to sequences."""
 
     schedule: ScheduleSpec
     """Steps and learning rate."""
@@ -360,44 +361,44 @@ class PretrainRunSpec(RunSpec):
     """Optimizer."""
 
     batch: BatchSpec = BatchSpec()
-    """Global and per-process batch."""
+    """Global batch and micro-batch."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the forward and backward pass; weights and optimizer stay fp32. fp16 needs GPUs and ddp."""
+    """Precision of forward and backward pass; weights and optimizer stay fp32. fp16 requires GPUs and ddp."""
 
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
     compile: Literal["auto", "always", "never"] = "auto"
-    """torch.compile; auto: on GPUs, where the shapes never change."""
+    """torch.compile; auto: on GPUs, if shapes are static."""
 
     attention: Literal["auto", "sdpa", "flash", "eager"] = "auto"
-    """Kernel of the attention; auto: sdpa. flash needs NVIDIA GPUs, 16 bits, and flash-attn in spec.image."""
+    """Attention kernel; auto: sdpa. flash requires NVIDIA GPUs, bf16 or fp16, and flash-attn in spec.image."""
 
     parallelism: Parallelism = Parallelism()
     """Workers."""
 
     checkpoint: Checkpoint = Checkpoint()
-    """Saved state."""
+    """Checkpoints."""
 
     evaluate: PretrainEvaluate = PretrainEvaluate()
-    """Measurement during the run."""
+    """Evaluation during training."""
 
     guard: Guard = Guard()
-    """What happens when training goes wrong."""
+    """Reaction to a diverging loss or a stall."""
 
     tracking: Tracking = Tracking()
-    """Where metrics are logged beside Prometheus."""
+    """Experiment trackers, in addition to Prometheus."""
 
     card: Card = Card()
     """Texts of the model card."""
 
     @property
     def pull_token(self) -> SecretKey | None:
-        """Secret with the token of the corpora; of several the first, which must open all."""
+        """Secret with the token for the corpora; of several the first, which must give access to all."""
         return next((c.hub.token_secret for c in self.corpora if c.hub and c.hub.token_secret), None)
 
     @property
     def encode_token(self) -> SecretKey | None:
-        """Secret with the token of pods that encode, which have one: the corpora's, else the one to push with."""
+        """Secret with the one token of encode pods: the corpora's, else the one for pushing."""
         return self.pull_token or (self.hub.token_secret if self.hub else None)

@@ -132,20 +132,20 @@ def inputs(shared_bench: Bench) -> list[InputRecord]:
 
 
 @pytest.fixture
-def orders(bench: Bench, inputs: list[InputRecord], tmp_path: Path) -> Callable[..., WorkerSpec]:
-    """Makes the order of a run by name; the inputs are those of all tests unless others are given."""
+def make_worker(bench: Bench, inputs: list[InputRecord], tmp_path: Path) -> Callable[..., WorkerSpec]:
+    """Makes the worker of a run by name; the inputs are those of all tests unless others are given."""
 
     def make(name: str, given: list[InputRecord] = inputs, **changes) -> WorkerSpec:
         context = bench.context("train", given, name, **changes)
-        folder, signs = tmp_path / name, tmp_path / f"{name}-signs"
+        folder, local_folder = tmp_path / name, tmp_path / f"{name}-local"
         folder.mkdir(exist_ok=True)
-        signs.mkdir(exist_ok=True)
+        local_folder.mkdir(exist_ok=True)
         return WorkerSpec(
             job=context.job,
             tokens=context.input("tokens"),
             tokenizer=context.input("tokenizer"),
             folder=folder,
-            signs=signs,
+            local_folder=local_folder,
             first_node=True,
             metrics_port=0,
         )

@@ -15,14 +15,14 @@ PATIENCE_SECONDS = 100
 
 def main(path: Path) -> int:
     """Entry point of a worker; the others wait for the lead in the update's all-reduce."""
-    order = WorkerSpec.model_validate_json(path.read_bytes())
+    worker = WorkerSpec.model_validate_json(path.read_bytes())
     learn = loop.learn
 
     def learn_when_asked(run):
         if run.state.step == int(os.environ[PAUSE_STEP]):
             never = threading.Event()
             for _ in range(PATIENCE_SECONDS * 20):
-                if order.sign(Flag.STOP).exists():
+                if worker.flag(Flag.STOP).exists():
                     break
                 never.wait(0.05)
         return learn(run)

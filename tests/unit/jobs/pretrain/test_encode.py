@@ -16,9 +16,7 @@ from tokenizers import Tokenizer
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode, Output
 from hatchery_jobs.pretrain import encode
-from hatchery_jobs.pretrain.data.corpora import corpora
-from hatchery_jobs.pretrain.data.encode_worker import Work
-from hatchery_jobs.pretrain.data.shard_cache import Pieces
+from hatchery_jobs.pretrain.data.encode_worker import EncodePlan, EncodeWorker
 from hatchery_jobs.pretrain.data.text_encoder import FastEncoder, FileEncoder
 from hatchery_jobs.pretrain.data.token_store import INDEX, ShardWriter, TokenIndex, TokenStore
 from hatchery_jobs.pretrain.data.vocabulary import load_vocabulary
@@ -128,20 +126,17 @@ def test_pods_share_the_files_and_make_what_one_would(bench, monkeypatch):
     inputs = many_files(bench)
     alone = encode.run(bench.context("encode", inputs, "elsewhere/alone"))
     monkeypatch.setenv("HATCHERY_NODES", "3")
-    works = []
+    workers = []
     for pod in range(3):
         monkeypatch.setenv("HATCHERY_NODE_INDEX", str(pod))
         context = bench.context("encode", inputs)
-        pieces = Pieces(str(bench.root / "_pieces"), context.scratch, f"1-{pod}")
-        works.append(Work(context, encode.make_plan(context), corpora(context, {}), pieces))
+        workers.append(EncodeWorker(context, EncodePlan.of(context, reads_pairs=False), pod, 3))
     made = []
-    for pod, work in enumerate(works):
-        monkeypatch.setattr(
-            work, "_complete", lambda key, *, alone, pod=pod: made.append((pod, key)) if alone else None
-        )
-        work.encode(pod, 3)
+    for pod, worker in enumerate(workers):
+        monkeypatch.setattr(worker, "_complete", lambda key, *, own, pod=pod: made.append((pod, key)) if own else None)
+        worker.encode()
     keys = [key for _, key in made]
-    assert sorted(keys) == sorted(works[0]._parts)
+    assert sorted(keys) == sorted(workers[0]._parts)
     assert [pod for pod, _ in made] == [0, 0, 1, 1, 2, 2]
     monkeypatch.undo()
     outcomes = []
@@ -155,17 +150,17 @@ def test_pods_share_the_files_and_make_what_one_would(bench, monkeypatch):
 
 def test_pods_that_finish_together_end_with_one_artifact(bench, monkeypatch):
     inputs = many_files(bench)
-    original = Work.assemble
+    original = EncodeWorker.assemble
 
     def assemble(self, folder):
-        monkeypatch.setattr(Work, "assemble", original)
+        monkeypatch.setattr(EncodeWorker, "assemble", original)
         monkeypatch.setenv("HATCHERY_NODE_INDEX", "1")
         first.append(encode.run(bench.context("encode", inputs)))  # another pod is faster
         monkeypatch.setenv("HATCHERY_NODE_INDEX", "0")
         return original(self, folder)
 
     first = []
-    monkeypatch.setattr(Work, "assemble", assemble)
+    monkeypatch.setattr(EncodeWorker, "assemble", assemble)
     monkeypatch.setenv("HATCHERY_NODES", "2")
     second = encode.run(bench.context("encode", inputs))
     assert second.artifact == first[0].artifact
@@ -199,9 +194,7 @@ def test_a_damaged_piece_is_made_again(bench, damage):
     inputs = many_files(bench)
     clean = encode.run(bench.context("encode", inputs, "elsewhere/clean"))
     context = bench.context("encode", inputs)
-    plan = encode.make_plan(context)
-    work = Work(context, plan, corpora(context, {}), Pieces(str(bench.root / "_pieces"), context.scratch, "x"))
-    work.encode(0, 1)
+    EncodeWorker(context, EncodePlan.of(context, reads_pairs=False)).encode()
     folder = next(p for p in (bench.root / "_pieces").iterdir() if (p / "train.tokens").exists())
     file = folder / ("piece.json" if damage == "forget" else "train.tokens")
     content = file.read_bytes()
@@ -219,7 +212,7 @@ def test_best_fit_is_packed_once_and_for_all(bench):
     assert train.rows == store.sequences("train")
     assert train.padding == pytest.approx(1 - train.tokens / (train.rows * 300), abs=1e-6)
     rows = store.rows("train", range(train.rows))
-    assert rows.learnt.sum() == train.tokens
+    assert rows.is_target.sum() == train.tokens
 
 
 def test_pairs_are_stored_once_for_both_directions(bench, monkeypatch):

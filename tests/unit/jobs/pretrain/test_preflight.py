@@ -55,8 +55,8 @@ def test_tokens_of_another_tokenizer_are_refused(facts):
 def test_what_fits_is_counted(facts):
     bench, inputs, store, vocabulary = facts
     found = plan(bench.context("train", inputs), store, vocabulary, 2)
-    assert found.shape.parameters > 30_000
-    assert found.checkpoint_bytes == 12 * found.shape.parameters
+    assert found.config.parameters > 30_000
+    assert found.checkpoint_bytes == 12 * found.config.parameters
     assert found.epochs == pytest.approx(12 * 4 / store.sequences("train"))
 
 

@@ -8,6 +8,7 @@ import yaml
 from transformers import AutoTokenizer
 
 from hatchery_api.conditions import Reason
+from hatchery_api.format import significant
 from hatchery_api.resources.tokenizer import TokenizerResult
 from hatchery_jobs.pretrain.data.vocabulary import load_vocabulary
 from hatchery_jobs.runtime.errors import DataError, Interrupted
@@ -118,7 +119,7 @@ def test_the_card_shows_measures_tokens_and_a_program(make: Callable[..., Any], 
         "tags": ["hatchery", "tokenizer", "Python"],
         "language": ["en"],
     }
-    assert f"| fertility | {outcome.result.metrics.fertility:.3f} |" in card
+    assert f"| fertility | {significant(outcome.result.metrics.fertility)} |" in card
     shown = card.split("A dot ends each token.\n\n```text\n")[1].split("\n```")[0]
     assert shown.replace("·", "").strip() == PROGRAM.strip()
     assert "`nonlocal`" in card

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from tests.support.operator.builders import NAMESPACE, artifact, condition, job, manifest, run
 
-from hatchery_operator.controller.handlers import take_job, take_run
+from hatchery_operator.controller.handlers import on_job_event, on_run_event
 from hatchery_operator.controller.observe import referenced_keys
-from hatchery_operator.domain import Key, Manifest, key_of, summarize_job
+from hatchery_operator.domain.jobs import summarize_job
+from hatchery_operator.domain.objects import Key, Manifest, key_of
 from hatchery_operator.kube.cache import Cache
 
 CORPUS = Key("CorpusBuild", NAMESPACE, "corpus")
@@ -132,9 +133,9 @@ def test_a_late_word_of_a_job_that_was_made_again_does_not_bring_the_old_one_bac
 
 def test_events_keep_the_cache_current_and_name_who_must_look_again() -> None:
     cache = with_dependent()
-    assert take_run(cache, {"type": "ADDED", "object": corpus(1)}) == {CORPUS, TOKENIZER}
-    assert take_run(cache, {"type": "MODIFIED", "object": corpus(2, generation=2)}) == {CORPUS}
-    assert take_run(cache, {"type": "DELETED", "object": corpus(3)}) == {CORPUS, TOKENIZER}
+    assert on_run_event(cache, {"type": "ADDED", "object": corpus(1)}) == {CORPUS, TOKENIZER}
+    assert on_run_event(cache, {"type": "MODIFIED", "object": corpus(2, generation=2)}) == {CORPUS}
+    assert on_run_event(cache, {"type": "DELETED", "object": corpus(3)}) == {CORPUS, TOKENIZER}
     assert cache.get(CORPUS) is None
 
 
@@ -158,12 +159,12 @@ def job_manifest(**metadata: Any) -> Manifest:
 
 def test_events_of_jobs_wake_their_owner() -> None:
     cache = Cache(referenced_keys)
-    assert take_job(cache, {"type": "ADDED", "object": job_manifest()}) == CORPUS
+    assert on_job_event(cache, {"type": "ADDED", "object": job_manifest()}) == CORPUS
     assert cache.jobs_of("u")["corpus-build-a1"].ready == 1
-    assert take_job(cache, {"type": "MODIFIED", "object": job_manifest(resourceVersion="8")}) is None
+    assert on_job_event(cache, {"type": "MODIFIED", "object": job_manifest(resourceVersion="8")}) is None
     ready = job_manifest(resourceVersion="9") | {"status": {"active": 2, "ready": 2}}
-    assert take_job(cache, {"type": "MODIFIED", "object": ready}) == CORPUS
-    assert take_job(cache, {"type": "DELETED", "object": job_manifest()}) == CORPUS
+    assert on_job_event(cache, {"type": "MODIFIED", "object": ready}) == CORPUS
+    assert on_job_event(cache, {"type": "DELETED", "object": job_manifest()}) == CORPUS
     assert cache.jobs() == []
 
 
@@ -177,7 +178,7 @@ def test_events_of_jobs_wake_their_owner() -> None:
     ],
 )
 def test_a_job_that_only_looks_like_ours_is_ignored(metadata: dict[str, Any]) -> None:
-    assert take_job(Cache(referenced_keys), {"type": "ADDED", "object": job_manifest(**metadata)}) is None
+    assert on_job_event(Cache(referenced_keys), {"type": "ADDED", "object": job_manifest(**metadata)}) is None
 
 
 def test_a_job_is_old_since_it_was_last_resumed() -> None:

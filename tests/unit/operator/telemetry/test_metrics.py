@@ -8,7 +8,7 @@ from tests.support.operator.builders import NOW, condition, manifest, rfc3339, r
 from tests.support.operator.run_samples import REASONS, fleet
 
 from hatchery_api.status import ProgressStatus
-from hatchery_operator.domain import Run, device_count, parse_run
+from hatchery_operator.domain.objects import Run, parse_run
 from hatchery_operator.telemetry.metrics import PHASES, SERIES_PER_RUN, Metrics
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -16,7 +16,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 def samples(runs: Iterable[Run]) -> Samples:
     metrics = Metrics()
-    metrics.watch_runs(lambda: runs, device_count)
+    metrics.watch_runs(lambda: runs)
     families = text_string_to_metric_families(metrics.text().decode())
     return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
 
@@ -113,7 +113,7 @@ def test_devices_are_held_while_the_training_stage_runs() -> None:
 def test_series_go_with_the_resource() -> None:
     runs = [with_status(run(), attempts=1, progress=ProgressStatus(percentage=1))]
     metrics = Metrics()
-    metrics.watch_runs(lambda: runs, device_count)
+    metrics.watch_runs(lambda: runs)
     assert b'name="code"' in metrics.text()
     runs.clear()
     assert b'name="code"' not in metrics.text()
@@ -184,7 +184,7 @@ def test_only_a_resource_that_has_changed_is_written_anew() -> None:
     """With a thousand resources the whole page costs a tenth of a second, in which nothing else happens."""
     runs = fleet(32)
     metrics = Metrics()
-    metrics.watch_runs(lambda: runs, device_count)
+    metrics.watch_runs(lambda: runs)
     before = metrics.text()
     runs[3] = with_status(runs[3], attempts=7)
     changed = set(metrics.text().decode().splitlines()) - set(before.decode().splitlines())

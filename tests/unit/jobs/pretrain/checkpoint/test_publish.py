@@ -23,12 +23,12 @@ from hatchery_jobs.pretrain.checkpoint.publish import (
     FIRST_WAIT_SECONDS,
     MAX_WAIT_SECONDS,
     Publisher,
-    is_wanted,
+    backoff_seconds,
+    pushes_checkpoints,
     tag_of,
-    wait_seconds,
 )
 from hatchery_jobs.pretrain.checkpoint.resume import fetch_checkpoint
-from hatchery_jobs.pretrain.checkpoint.snapshot import Snapshot, gather
+from hatchery_jobs.pretrain.checkpoint.snapshot import TrainingSnapshot, take_snapshot
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.runtime.errors import RetryableError
@@ -91,7 +91,9 @@ def start(server, tmp_path, checkpoints):
 
 def save(checkpoints, step, value=None):
     value = float(step if value is None else value)
-    snapshot = Snapshot({"weight": torch.full((200,), value)}, {"state": {"weight": {"m": torch.full((200,), -value)}}})
+    snapshot = TrainingSnapshot(
+        {"weight": torch.full((200,), value)}, {"state": {"weight": {"m": torch.full((200,), -value)}}}
+    )
     state = RunState(step=step)
     return state, checkpoints.save(state, snapshot)
 
@@ -155,7 +157,7 @@ def test_what_is_pushed_is_a_model_and_a_run_can_go_on_from_it(start, server, ch
     publisher = start()
     model.config.save_pretrained(tmp_path / "run")
     state = RunState(step=3)
-    publisher.offer(state, checkpoints.save(state, gather(model, torch.optim.AdamW(model.parameters()))))
+    publisher.offer(state, checkpoints.save(state, take_snapshot(model, torch.optim.AdamW(model.parameters()))))
     assert publisher.finish(PATIENCE_SECONDS)
     api = HfApi(endpoint=server.url, token="writer")
     folder = api.snapshot_download("lab/model", revision="step-3", local_dir=tmp_path / "pulled")
@@ -220,7 +222,7 @@ def test_an_outage_is_caught_up_with_the_newest_checkpoint_alone(start, api, che
     server.fail("/api/", times=None, status=503)
     for step in (5, 10, 15):
         publisher.offer(*save(checkpoints, step))  # training goes on
-        until(publisher, lambda: publisher._on_way is None and publisher._waiting.step == step)  # noqa: B023
+        until(publisher, lambda: publisher._in_flight is None and publisher._waiting.step == step)  # noqa: B023
     assert "503" in publisher.published.problem
     assert len(list((checkpoints.folder / ".queue").iterdir())) <= 2
     server.faults.replace([])
@@ -257,9 +259,9 @@ def test_the_hub_is_left_alone_for_as_long_as_it_asks(start, checkpoints, server
 
 def test_back_off_grows_to_a_limit_and_differs_between_runs():
     for failures in range(1, 100):
-        shortest, longest = (wait_seconds(failures, 0, chance) for chance in (0, 1))
+        shortest, longest = (backoff_seconds(failures, 0, chance) for chance in (0, 1))
         assert longest == min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (failures - 1)) == 2 * shortest
-    assert wait_seconds(1, 900, 0.5) == 900
+    assert backoff_seconds(1, 900, 0.5) == 900
 
 
 @pytest.mark.parametrize(("token", "status"), [("stolen", "401"), ("reader", "403")])
@@ -356,8 +358,8 @@ def test_the_final_model_follows_the_checkpoints(start, api, server, checkpoints
 
 def test_pushing_is_wanted_with_a_hub_and_unless_it_is_switched_off():
     spec = PretrainRunSpec.model_validate(SPEC)
-    assert is_wanted(spec)
-    assert not is_wanted(spec.model_copy(update={"hub": None}))
+    assert pushes_checkpoints(spec)
+    assert not pushes_checkpoints(spec.model_copy(update={"hub": None}))
     off = PretrainRunSpec.model_validate({**SPEC, "checkpoint": {"pushEvery": False}})
-    assert not is_wanted(off)
+    assert not pushes_checkpoints(off)
     assert [tag_of("main", 5), tag_of("b", 5)] == ["step-5", "b-step-5"]

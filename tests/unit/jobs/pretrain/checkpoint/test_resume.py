@@ -17,7 +17,7 @@ from hatchery_api.resources.pretrain import HubRevisionSource
 from hatchery_jobs.hub.push import push_once
 from hatchery_jobs.pretrain.checkpoint.publish import state_branch, state_tag, tag_of
 from hatchery_jobs.pretrain.checkpoint.resume import fetch_checkpoint
-from hatchery_jobs.pretrain.checkpoint.snapshot import Snapshot
+from hatchery_jobs.pretrain.checkpoint.snapshot import TrainingSnapshot
 from hatchery_jobs.pretrain.checkpoint.store import FILES, Checkpoints
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.runtime.errors import DataError, JobError, RetryableError, SpecError
@@ -49,7 +49,7 @@ def checkpoints(tmp_path):
 
 
 def save(checkpoints, step):
-    snapshot = Snapshot(
+    snapshot = TrainingSnapshot(
         {"weight": torch.full((200,), float(step))}, {"state": {"weight": {"m": torch.full((200,), -float(step))}}}
     )
     return checkpoints.save(RunState(step=step, batch=step + 1, curve_bytes=77, recent_losses=[1.5]), snapshot)

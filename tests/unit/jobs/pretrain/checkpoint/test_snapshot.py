@@ -23,7 +23,13 @@ from transformers import (
 )
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.pretrain.checkpoint.snapshot import Leaves, Snapshot, apply, contribute, gather
+from hatchery_jobs.pretrain.checkpoint.snapshot import (
+    Leaves,
+    TrainingSnapshot,
+    contribute_shards,
+    restore_snapshot,
+    take_snapshot,
+)
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.checkpoint.writer import Buffers
 from hatchery_jobs.pretrain.state import RunState
@@ -68,7 +74,7 @@ def trained(family, seed=1, updates=2):
 
 def same(one, other):
     def in_order(snapshot):
-        return Snapshot(dict(sorted(snapshot.weights.items())), snapshot.optimizer)
+        return TrainingSnapshot(dict(sorted(snapshot.weights.items())), snapshot.optimizer)
 
     assert one.weights.keys() == other.weights.keys()
     pairs = list(zip(*(Leaves.of(in_order(snapshot)).tensors() for snapshot in (one, other)), strict=True))
@@ -87,7 +93,7 @@ def test_the_weights_are_what_transformers_saves_and_loads(family, tmp_path):
     model.save_pretrained(tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         theirs = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-    ours = gather(model, optimizer).weights
+    ours = take_snapshot(model, optimizer).weights
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     save_file(ours, tmp_path / "model.safetensors", metadata={"format": "pt"})
@@ -100,40 +106,40 @@ def test_the_weights_are_what_transformers_saves_and_loads(family, tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_run_goes_on_from_a_snapshot_as_if_it_had_never_stopped(family):
     model, optimizer = trained(family)
-    snapshot = copy.deepcopy(gather(model, optimizer))
+    snapshot = copy.deepcopy(take_snapshot(model, optimizer))
     before = copy.deepcopy(snapshot)
     other, other_optimizer = trained(family, seed=2, updates=1)
-    apply(snapshot, other, other_optimizer)
+    restore_snapshot(snapshot, other, other_optimizer)
     for _ in range(2):
         update(model, optimizer)
         update(other, other_optimizer)
-    assert same(gather(model, optimizer), gather(other, other_optimizer))
+    assert same(take_snapshot(model, optimizer), take_snapshot(other, other_optimizer))
     assert same(snapshot, before)  # what was applied is a copy
 
 
 def test_shared_weights_stay_shared():
     model, optimizer = trained("gpt2")
-    apply(copy.deepcopy(gather(*trained("gpt2", seed=2))), model, optimizer)
+    restore_snapshot(copy.deepcopy(take_snapshot(*trained("gpt2", seed=2))), model, optimizer)
     assert model.lm_head.weight is model.transformer.wte.weight
 
 
 def test_before_the_first_update_the_optimizer_stays_untouched():
     model, optimizer = trained("gpt2", updates=0)
-    snapshot = gather(model, optimizer)
+    snapshot = take_snapshot(model, optimizer)
     assert snapshot.optimizer == {}
     assert not optimizer.state
     other, other_optimizer = trained("gpt2", seed=2, updates=0)
-    apply(copy.deepcopy(snapshot), other, other_optimizer)
+    restore_snapshot(copy.deepcopy(snapshot), other, other_optimizer)
     update(model, optimizer)
     update(other, other_optimizer)
-    assert same(gather(model, optimizer), gather(other, other_optimizer))
+    assert same(take_snapshot(model, optimizer), take_snapshot(other, other_optimizer))
 
 
 def test_another_model_is_refused_with_the_first_difference():
-    snapshot = copy.deepcopy(gather(*trained("gpt2")))
+    snapshot = copy.deepcopy(take_snapshot(*trained("gpt2")))
     model = GPT2LMHeadModel(GPT2Config(**GPT2, n_embd=16, n_layer=2))
     with pytest.raises(SpecError, match=r"transformer.h.0.attn.c_attn.bias has shape \(24,\).* \(48,\)") as caught:
-        apply(snapshot, model, optimizer_of(model))
+        restore_snapshot(snapshot, model, optimizer_of(model))
     assert caught.value.reason == Reason.INVALID_SPEC
     assert "spec.checkpoint.resumeFrom" in caught.value.message
 
@@ -160,16 +166,16 @@ def sharded(seed, updates):
 
 def test_fsdp_and_ddp_read_each_others_snapshots(alone):
     plain_model, plain_optimizer = trained("gpt2")
-    parts = gather(*sharded(seed=1, updates=2))
-    contribute(parts)
+    parts = take_snapshot(*sharded(seed=1, updates=2))
+    contribute_shards(parts)
     snapshot = Buffers().copy(parts)
-    assert same(snapshot, gather(plain_model, plain_optimizer))
-    assert snapshot.weights.keys() == gather(plain_model, plain_optimizer).weights.keys()
+    assert same(snapshot, take_snapshot(plain_model, plain_optimizer))
+    assert snapshot.weights.keys() == take_snapshot(plain_model, plain_optimizer).weights.keys()
     model, optimizer = sharded(seed=2, updates=1)
-    apply(snapshot, model, optimizer)
+    restore_snapshot(snapshot, model, optimizer)
     update(model, optimizer)
     update(plain_model, plain_optimizer)
-    assert same(Buffers().copy(gather(model, optimizer)), gather(plain_model, plain_optimizer))
+    assert same(Buffers().copy(take_snapshot(model, optimizer)), take_snapshot(plain_model, plain_optimizer))
 
 
 TWO_WORKERS = """
@@ -179,7 +185,7 @@ import torch
 from torch.distributed.fsdp import fully_shard
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.checkpoint.writer import CheckpointWriter
-from hatchery_jobs.pretrain.checkpoint.snapshot import apply, contribute, gather
+from hatchery_jobs.pretrain.checkpoint.snapshot import contribute_shards, restore_snapshot, take_snapshot
 from hatchery_jobs.pretrain.state import RunState
 
 sys.path.insert(0, sys.argv[1])
@@ -195,16 +201,16 @@ for block in model.transformer.h:
     fully_shard(block, mesh=mesh)
 fully_shard(model, mesh=mesh)
 optimizer = t.optimizer_of(model)
-apply(Checkpoints(folder, 2).load(2), model, optimizer)
+restore_snapshot(Checkpoints(folder, 2).load(2), model, optimizer)
 t.update(model, optimizer)
-snapshot = gather(model, optimizer)
+snapshot = take_snapshot(model, optimizer)
 if rank == LEAD:
     writer = CheckpointWriter(Checkpoints(folder, 2), lambda *_: None, lambda *_: None)
     writer.save(RunState(step=3), snapshot)
     writer.finish()
     writer.close()
 else:
-    contribute(snapshot)
+    contribute_shards(snapshot)
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 if rank:
@@ -217,9 +223,9 @@ def test_two_workers_of_fsdp_go_on_from_one_of_ddp_and_back(tmp_path):
     """The lead is not the first worker: torchrun may give it any rank."""
     model, optimizer = trained("gpt2")
     checkpoints = Checkpoints(tmp_path, 2)
-    checkpoints.save(RunState(step=2), Buffers().copy(gather(model, optimizer)))
+    checkpoints.save(RunState(step=2), Buffers().copy(take_snapshot(model, optimizer)))
     command = [sys.executable, "-c", TWO_WORKERS, str(Path(__file__).parent), str(tmp_path)]
     subprocess.run(command, env=os.environ, check=True, timeout=240)
     assert checkpoints.newest() == RunState(step=3)
     update(model, optimizer)
-    assert same(checkpoints.load(3), gather(model, optimizer))
+    assert same(checkpoints.load(3), take_snapshot(model, optimizer))

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.checkpoint import store as checkpoint
-from hatchery_jobs.pretrain.checkpoint.snapshot import Snapshot
-from hatchery_jobs.pretrain.checkpoint.store import FILES, MANIFEST, Checkpoints, read_manifest
+from hatchery_jobs.pretrain.checkpoint.snapshot import TrainingSnapshot
+from hatchery_jobs.pretrain.checkpoint.store import CHECKPOINT_MANIFEST, FILES, Checkpoints, read_checkpoint_manifest
 from hatchery_jobs.pretrain.record.curve import Curve, read_curve
 from hatchery_jobs.pretrain.state import RunState
 from hatchery_jobs.runtime.errors import RetryableError
@@ -26,7 +26,7 @@ def make(seed):
     torch.manual_seed(seed)
     moments = {"step": torch.tensor(float(seed)), "exp_avg": torch.randn(3, 4)}
     optimizer = {"state": {"weight": moments}, "param_groups": [{"params": ["weight"], "lr": 0.1}]}
-    return Snapshot({"weight": torch.randn(3, 4), "bias": torch.randn(3)}, optimizer)
+    return TrainingSnapshot({"weight": torch.randn(3, 4), "bias": torch.randn(3)}, optimizer)
 
 
 def save(folder, *steps, keep=2):
@@ -74,7 +74,7 @@ def test_one_of_an_earlier_step_ends_the_course_that_was_left(tmp_path):
     checkpoints = save(tmp_path, 5, 10, 15, keep=3)
     checkpoints.discard_after(10)
     assert names(tmp_path) == ["step-00000005", "step-00000010"]
-    (tmp_path / "step-00000010" / MANIFEST).unlink()
+    (tmp_path / "step-00000010" / CHECKPOINT_MANIFEST).unlink()
     save(tmp_path, 7, keep=1)  # the torn later one must not count as the newest
     assert names(tmp_path) == ["step-00000007"]
 
@@ -104,7 +104,7 @@ def skipped(capfd):
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from((*FILES, MANIFEST)), st.integers(0, 10**9), st.integers(1, 255), st.booleans())
+@given(st.sampled_from((*FILES, CHECKPOINT_MANIFEST)), st.integers(0, 10**9), st.integers(1, 255), st.booleans())
 def test_damage_at_any_byte_is_found_and_the_previous_one_used(pair, tmp_path, capfd, file, at, flip, cut):
     folder = tmp_path / "damaged"
     shutil.rmtree(folder, ignore_errors=True)
@@ -123,25 +123,25 @@ def test_damage_at_any_byte_is_found_and_the_previous_one_used(pair, tmp_path, c
 
 def test_every_byte_of_a_manifest_is_sealed(pair, tmp_path):
     shutil.copytree(pair / "step-00000010", tmp_path / "one")
-    path = tmp_path / "one" / MANIFEST
+    path = tmp_path / "one" / CHECKPOINT_MANIFEST
     data = path.read_bytes()
     for at in range(len(data)):
         path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-        with pytest.raises(ValueError, match="not as it was written"):
-            read_manifest(tmp_path / "one")
+        with pytest.raises(ValueError, match="does not match its seal"):
+            read_checkpoint_manifest(tmp_path / "one")
 
 
 def test_a_manifest_of_an_earlier_version_is_read(pair, tmp_path):
-    manifest = json.loads((pair / "step-00000010" / MANIFEST).read_bytes())
+    manifest = json.loads((pair / "step-00000010" / CHECKPOINT_MANIFEST).read_bytes())
     del manifest["seal"], manifest["state"]["curveBytes"]
     manifest["state"]["formerField"] = 1
     shutil.copytree(pair, tmp_path / "all")
-    path = tmp_path / "all" / "step-00000010" / MANIFEST
+    path = tmp_path / "all" / "step-00000010" / CHECKPOINT_MANIFEST
     path.write_bytes(checkpoint._sealed(json.dumps(manifest).encode()))
     assert Checkpoints(tmp_path / "all", 2).newest().step == 10
 
 
-@pytest.mark.parametrize("file", [*FILES, MANIFEST])
+@pytest.mark.parametrize("file", [*FILES, CHECKPOINT_MANIFEST])
 @pytest.mark.parametrize("damage", ["missing", "folder", "emptied"])
 def test_a_missing_file_is_found(pair, tmp_path, capfd, file, damage):
     shutil.copytree(pair, tmp_path / "all")
@@ -188,7 +188,7 @@ import json, os, shutil, signal, sys
 from pathlib import Path
 import torch
 from hatchery_jobs.pretrain.checkpoint import store as checkpoint
-from hatchery_jobs.pretrain.checkpoint.snapshot import Snapshot
+from hatchery_jobs.pretrain.checkpoint.snapshot import TrainingSnapshot
 from hatchery_jobs.pretrain.state import RunState
 
 calls, last, root = 0, 0, Path(sys.argv[1])
@@ -205,7 +205,7 @@ def dies_at(function):
 for name in ("save_file", "sync_file", "sha256_file", "write_atomically", "sync_folder"):
     setattr(checkpoint, name, dies_at(getattr(checkpoint, name)))
 torch.save = dies_at(torch.save)
-snapshot = Snapshot({"weight": torch.ones(3, 4)}, {})
+snapshot = TrainingSnapshot({"weight": torch.ones(3, 4)}, {})
 for last in range(1, 20):
     shutil.copytree(root / "good", root / str(last))
     child = os.fork()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.pretrain.checkpoint.snapshot import Snapshot
+from hatchery_jobs.pretrain.checkpoint.snapshot import TrainingSnapshot
 from hatchery_jobs.pretrain.checkpoint.store import Checkpoints
 from hatchery_jobs.pretrain.checkpoint.writer import Buffers, CheckpointWriter
 from hatchery_jobs.pretrain.state import RunState
@@ -60,7 +60,9 @@ def writer(disk, events):
 def snapshot(value):
     weight = torch.full((3, 4), float(value))
     moments = {"step": torch.tensor(float(value)), "exp_avg": torch.full((3, 4), -float(value))}
-    return Snapshot({"weight": weight}, {"state": {"weight": moments}, "param_groups": [{"params": ["weight"]}]})
+    return TrainingSnapshot(
+        {"weight": weight}, {"state": {"weight": moments}, "param_groups": [{"params": ["weight"]}]}
+    )
 
 
 def saved_value(disk, step):
@@ -120,14 +122,14 @@ def test_memory_is_taken_once(disk, writer):
 
 def test_a_state_of_another_form_gets_other_memory():
     buffers = Buffers()
-    first = buffers.copy(Snapshot({"weight": torch.ones(2)}, {}))
+    first = buffers.copy(TrainingSnapshot({"weight": torch.ones(2)}, {}))
     assert first.optimizer == {}
     second = buffers.copy(snapshot(3))
     assert torch.equal(second.weights["weight"], torch.full((3, 4), 3.0))
 
 
 def test_views_are_written_as_contiguous_tensors(writer, disk):
-    writer.save(RunState(step=1), Snapshot({"weight": torch.arange(6.0).reshape(2, 3).T}, {}))
+    writer.save(RunState(step=1), TrainingSnapshot({"weight": torch.arange(6.0).reshape(2, 3).T}, {}))
     writer.finish()
     assert disk.load(1).weights["weight"].tolist() == [[0, 3], [1, 4], [2, 5]]
 

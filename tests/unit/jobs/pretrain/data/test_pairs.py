@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hatchery_jobs.pretrain.data.pairs import (
     LONGEST_CODE_CHARS,
     LONGEST_COMMENT_CHARS,
-    NO_PROSE,
+    NOT_PROSE,
     SHORTEST_CODE_LINES,
     _python_pairs,
     mine_pairs,
@@ -258,7 +258,7 @@ def test_the_standard_library_has_thousands_of_sound_pairs():
         assert 0 < len(comment) <= LONGEST_COMMENT_CHARS
         assert len(code) <= LONGEST_CODE_CHARS
         assert sum(bool(line.strip()) for line in code.splitlines()) >= SHORTEST_CODE_LINES
-        assert not NO_PROSE.search(comment)
+        assert not NOT_PROSE.search(comment)
     documented = [pairs for text, pairs in zip(texts, found, strict=True) if _python_pairs(text)]
     for comment, code in (pair for pairs in documented for pair in pairs):
         [definition] = ast.parse(code).body

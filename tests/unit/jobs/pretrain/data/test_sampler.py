@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tests.support.jobs.tokens import write_store
 
 from hatchery_api.resources.pretrain import PretrainRunSpec
-from hatchery_jobs.pretrain.data.feed import StoreFeed, corpus_weights
-from hatchery_jobs.pretrain.data.sampler import BLOCK, Mixture, SequenceOrder, Turns, quotas
+from hatchery_jobs.pretrain.data.loader import StoreSource, corpus_weights
+from hatchery_jobs.pretrain.data.sampler import BLOCK, Interleave, Mixture, SequenceOrder, quotas
 from hatchery_jobs.runtime.errors import SpecError
 
 SETTINGS = settings(max_examples=40, deadline=None)
@@ -81,7 +81,7 @@ def test_every_block_has_the_quotas_and_every_epoch_of_a_corpus_is_a_permutation
 
 
 def test_a_far_position_is_what_counting_to_it_gives():
-    turns = Turns(3, [1, 2, 0.5])
+    turns = Interleave(3, [1, 2, 0.5])
     seen = Counter()
     for position in range(5 * BLOCK):
         corpus, visit = (int(x[0]) for x in turns(np.asarray([position])))
@@ -116,10 +116,10 @@ def test_a_mixture_wants_a_weight_for_each_corpus():
 @pytest.mark.parametrize("packing", ["concat", "bestFit"])
 def test_a_feed_gives_the_same_rows_whatever_the_split_of_a_batch(tmp_path, weights, packing):
     corpora = [{"train": [[[n] * 5 for n in range(k, k + 30)]], "validation": [[[k] * 40]]} for k in (1, 100)]
-    feed = StoreFeed(write_store(tmp_path, corpora, packing=packing), 9, weights, positions=True)
+    feed = StoreSource(write_store(tmp_path, corpora, packing=packing), 9, weights, positions=True)
     whole = feed.training(1000, 24)
     parts = [feed.training(first, 8) for first in (1000, 1008, 1016)]
-    for field in ("tokens", "positions", "learnt"):
+    for field in ("tokens", "positions", "is_target"):
         one = getattr(whole, field)
         if one is not None:
             assert (one == np.concatenate([getattr(part, field) for part in parts])).all()
@@ -128,7 +128,7 @@ def test_a_feed_gives_the_same_rows_whatever_the_split_of_a_batch(tmp_path, weig
 
 def test_an_epoch_of_a_feed_holds_every_token_once(tmp_path):
     corpora = [{"train": [[list(range(k, k + 50))]]} for k in (1, 100)]
-    feed = StoreFeed(write_store(tmp_path, corpora, length=5), 1)
+    feed = StoreSource(write_store(tmp_path, corpora, length=5), 1)
     targets = feed.training(0, 20).tokens[:, 1:]
     assert sorted(targets.ravel().tolist()) == sorted([*range(2, 51), 0, *range(101, 150), 0])
 

@@ -11,11 +11,11 @@ from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain import encode
 from hatchery_jobs.pretrain.data import corpora as parts
 from hatchery_jobs.pretrain.data import streaming as stream
-from hatchery_jobs.pretrain.data.corpora import corpora, training_only
-from hatchery_jobs.pretrain.data.sampler import Turns
-from hatchery_jobs.pretrain.data.stream_feed import ShuffledBlocks, stream_feed
-from hatchery_jobs.pretrain.data.streaming import RowStream
-from hatchery_jobs.pretrain.data.text_encoder import FastEncoder, NotEqual
+from hatchery_jobs.pretrain.data.corpora import resolve_corpora, training_only
+from hatchery_jobs.pretrain.data.loader import open_loader
+from hatchery_jobs.pretrain.data.sampler import Interleave
+from hatchery_jobs.pretrain.data.streaming import RowStream, ShuffledBlocks
+from hatchery_jobs.pretrain.data.text_encoder import EncoderMismatch, FastEncoder
 from hatchery_jobs.pretrain.data.token_store import TokenStore
 from hatchery_jobs.pretrain.data.types import Tokens
 from hatchery_jobs.pretrain.data.vocabulary import load_vocabulary
@@ -44,7 +44,9 @@ def text_of(bench, made, folder=None) -> RowStream:
     inputs, changes, _ = made
     context = bench.context("train", inputs, **changes)
     vocabulary = load_vocabulary(context.input("tokenizer"))
-    return RowStream([training_only(c) for c in corpora(context, {})], vocabulary, LENGTH, folder)
+    return RowStream(
+        [training_only(c) for c in resolve_corpora(context.job, {}, context.scratch)], vocabulary, LENGTH, folder
+    )
 
 
 def numbered(rows: RowStream, first: int, count: int) -> Tokens:
@@ -99,7 +101,7 @@ def test_a_batch_the_fast_encoder_gets_wrong_is_the_same_wherever_reading_begins
 
     def encode_or_not(self, texts):
         if "café" in texts[0]:
-            raise NotEqual
+            raise EncoderMismatch
         return original(self, texts)
 
     expected = numbered(text_of(bench, made), 0, 200)
@@ -127,10 +129,11 @@ def test_blocks_are_permutations_found_from_anywhere(bench, made, size):
     other.close()
 
 
-def feeds(bench, made, tmp_path, workers, **changes):
-    """Feeds of several workers whose collective is a barrier."""
+def sources(bench, made, tmp_path, workers, **changes):
+    """Sources of several workers whose collective is a barrier."""
     inputs, more, store = made
-    context = bench.context("train", inputs, **more, **changes)
+    data = {"loading": "streaming", **changes.pop("data", {})}
+    context = bench.context("train", inputs, **more, **changes, data=data)
     vocabulary = load_vocabulary(context.input("tokenizer"))
     said, barrier = [None], threading.Barrier(workers)
 
@@ -142,44 +145,47 @@ def feeds(bench, made, tmp_path, workers, **changes):
         barrier.wait()
         return result
 
-    return [
-        stream_feed(context, store, vocabulary, broadcast, tmp_path if rank == 0 else None) for rank in range(workers)
-    ]
+    return [streamed(context, store, vocabulary, broadcast, tmp_path if rank == 0 else None) for rank in range(workers)]
+
+
+def streamed(context, store, vocabulary, broadcast, milestones):
+    options = {"broadcast": broadcast, "scratch": context.scratch, "milestones": milestones}
+    return open_loader(context.job, store, vocabulary, **options)
 
 
 def test_all_workers_get_the_rows_the_lead_reads(bench, made, tmp_path):
-    alone = feeds(bench, made, tmp_path, 1)[0]
+    alone = sources(bench, made, tmp_path, 1)[0]
     alone.begin(40, 12)
     expected = alone.training(40, 12).tokens
-    both = feeds(bench, made, tmp_path, 2)
+    both = sources(bench, made, tmp_path, 2)
     thread = threading.Thread(target=both[1].begin, args=(40, 12))
     thread.start()
     both[0].begin(40, 12)
     thread.join()
-    for feed in both:
-        assert (feed.training(44, 8).tokens == expected[4:]).all()
-        assert feed.validation_rows == made[2].sequences("validation")
+    for source in both:
+        assert (source.training(44, 8).tokens == expected[4:]).all()
+        assert source.validation_rows == made[2].sequences("validation")
         with pytest.raises(ValueError, match="positions 39 to 40"):
-            feed.training(39, 2)
-    for feed in (alone, *both):
-        feed.close()
+            source.training(39, 2)
+    for source in (alone, *both):
+        source.close()
 
 
 def test_rows_tell_documents_apart_when_asked(bench, made, tmp_path):
-    feed = feeds(bench, made, tmp_path, 1, data={"documentMask": True, "shuffle": {"bufferRows": 1}})[0]
-    feed.begin(0, 10)
-    assert (feed.training(0, 10).positions == made[2].rows("train", range(10), positions=True).positions).all()
-    feed.close()
+    source = sources(bench, made, tmp_path, 1, data={"documentMask": True, "shuffle": {"bufferRows": 1}})[0]
+    source.begin(0, 10)
+    assert (source.training(0, 10).positions == made[2].rows("train", range(10), positions=True).positions).all()
+    source.close()
 
 
 def test_corpora_with_weights_take_turns(bench, made, tmp_path):
     inputs, changes, store = made
     weighted = {"corpora": [{**c, "weight": w} for c, w in zip(changes["corpora"], (1, 3), strict=True)]}
-    feed = feeds(bench, (inputs, weighted, store), tmp_path, 1, data={"shuffle": {"bufferRows": 1, "seed": 4}})[0]
-    feed.begin(500, 60)
-    found = feed.training(500, 60).tokens
-    feed.close()
-    turns, visits = Turns(4, [1, 3])(np.arange(500, 560))
+    source = sources(bench, (inputs, weighted, store), tmp_path, 1, data={"shuffle": {"bufferRows": 1, "seed": 4}})[0]
+    source.begin(500, 60)
+    found = source.training(500, 60).tokens
+    source.close()
+    turns, visits = Interleave(4, [1, 3])(np.arange(500, 560))
     counts = store.counts("train")
     numbers = [visit % counts[corpus] + corpus * counts[0] for corpus, visit in zip(turns, visits, strict=True)]
     assert (found == store.rows("train", numbers).tokens).all()
@@ -189,12 +195,12 @@ def test_text_that_fills_no_row_is_said(bench, made):
     inputs, changes, _ = made
     context = bench.context("train", inputs, **changes)
     vocabulary = load_vocabulary(context.input("tokenizer"))
-    rows = RowStream([training_only(c) for c in corpora(context, {})], vocabulary, 10**6)
-    with pytest.raises(DataError, match="texts, more: no text for one sequence of 1000001 tokens"):
+    rows = RowStream([training_only(c) for c in resolve_corpora(context.job, {}, context.scratch)], vocabulary, 10**6)
+    with pytest.raises(DataError, match="texts, more: too little text for one sequence of 1000001 tokens"):
         list(rows.rows(0))
     blocks = ShuffledBlocks(rows, 1, 4)
     for _ in range(2):
-        with pytest.raises(DataError, match="no text for one sequence"):  # also from the thread that reads
+        with pytest.raises(DataError, match="too little text for one sequence"):  # also from the thread that reads
             blocks[np.arange(1)]
     blocks.close()
 
@@ -251,11 +257,11 @@ class TestSources:
         assert (store.rows("validation", range(rows)).tokens == stored.rows("validation", range(rows)).tokens).all()
         context = bench.context("train", inputs, **changes)
         vocabulary = load_vocabulary(context.input("tokenizer"))
-        feed = stream_feed(context, store, vocabulary, lambda rows: rows, bench.root)
+        source = streamed(context, store, vocabulary, lambda rows: rows, bench.root)
         count = stored.sequences("train")
-        feed.begin(0, count)
-        assert (feed.training(0, count).tokens == stored.rows("train", range(count)).tokens).all()
-        feed.close()
+        source.begin(0, count)
+        assert (source.training(0, count).tokens == stored.rows("train", range(count)).tokens).all()
+        source.close()
 
     def test_files_that_changed_since_are_named(self, bench, folder):
         inputs, changes = [bench.tokenizer()], self.changes(folder, loading="streaming")
@@ -263,8 +269,8 @@ class TestSources:
         (folder / "1.jsonl").write_text('{"text": "other"}')
         context = bench.context("train", inputs, **changes)
         vocabulary = load_vocabulary(context.input("tokenizer"))
-        with pytest.raises(DataError, match=r"spec.corpora\[0\]: .*no longer what it was when the run began"):
-            stream_feed(context, TokenStore(outcome.folder, LENGTH), vocabulary, lambda rows: rows, bench.root)
+        with pytest.raises(DataError, match=r"spec.corpora\[0\]: .*has changed since the run began"):
+            streamed(context, TokenStore(outcome.folder, LENGTH), vocabulary, lambda rows: rows, bench.root)
 
     def test_a_changed_file_is_encoded_and_the_others_are_not(self, bench, folder, monkeypatch):
         inputs, changes = [bench.tokenizer()], self.changes(folder)
@@ -337,9 +343,9 @@ class TestDatasets:
         assert store.index.corpora[0].revision == first
         context = bench.context("train", inputs, **changes)
         vocabulary = load_vocabulary(context.input("tokenizer"))
-        feed = stream_feed(context, store, vocabulary, lambda rows: rows, bench.root)
+        source = streamed(context, store, vocabulary, lambda rows: rows, bench.root)
         expected = TokenStore(stored.folder, LENGTH)
         count = expected.sequences("train")
-        feed.begin(0, count)
-        assert (feed.training(0, count).tokens == expected.rows("train", range(count)).tokens).all()
-        feed.close()
+        source.begin(0, count)
+        assert (source.training(0, count).tokens == expected.rows("train", range(count)).tokens).all()
+        source.close()

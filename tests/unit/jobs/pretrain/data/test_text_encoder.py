@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.bench.library import learn_merges, sources
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from hatchery_jobs.pretrain.data.text_encoder import FileEncoder, NotEqual, byte_letters, fast_encoder
+from hatchery_jobs.pretrain.data.text_encoder import EncoderMismatch, FileEncoder, byte_letters, fast_encoder
 
 EOS = "<|endoftext|>"
 CODE = Regex(r"\n+ *|\p{N}{1,3}|[^\s\p{N}]+|\s")
@@ -155,7 +155,7 @@ def reordered():
 def test_a_difference_in_the_first_documents_is_noticed():
     tokenizer = reordered()
     encoder = FileEncoder(tokenizer, fast_encoder(tokenizer), 1)
-    with pytest.raises(NotEqual):
+    with pytest.raises(EncoderMismatch):
         encoder.encode(["x", "abc"])
     slow = FileEncoder(tokenizer, None, 1)
     assert [ids.tolist() for ids in slow.encode(["x", "abc"])] == exact(tokenizer, ["x", "abc"])
@@ -166,7 +166,7 @@ def test_a_difference_in_later_documents_is_noticed_in_a_sample():
     encoder = FileEncoder(tokenizer, fast_encoder(tokenizer), 1)
     encoder.encode(["x"] * 20)
     encoder.encode(["abc"])  # one alone is rarely chosen
-    with pytest.raises(NotEqual):
+    with pytest.raises(EncoderMismatch):
         encoder.encode(["abc"] * 3000)
 
 
@@ -183,7 +183,7 @@ def test_lost_text_is_noticed_in_every_document():
     tokenizer = Tokenizer.from_str(json.dumps(design))
     fast = fast_encoder(tokenizer)
     assert np.concatenate(fast.encode(["all", "words"])).size
-    with pytest.raises(NotEqual):
+    with pytest.raises(EncoderMismatch):
         fast.encode(["all", "words", "but a space"])
 
 

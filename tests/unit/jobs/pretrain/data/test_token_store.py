@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.jobs.tokens import EOS, write_store
 
-from hatchery_jobs.pretrain.data.feed import StoreFeed
+from hatchery_jobs.pretrain.data.loader import StoreSource
 from hatchery_jobs.pretrain.data.token_store import stream_positions, token_type
 
 SETTINGS = settings(max_examples=40, deadline=None)
@@ -39,7 +39,7 @@ def test_rows_cross_shards_and_every_token_but_the_first_is_a_target_once(tmp_pa
     assert store.sequences("train") == (len(stream) - 1) // 7
     assert store.sequences("validation") == 0
     rows = store.rows("train", range(store.sequences("train")))
-    assert rows.learnt is None
+    assert rows.is_target is None
     assert rows.positions is None
     assert rows.tokens[:, 1:].ravel().tolist() == stream[1 : len(rows.tokens) * 7 + 1]
     assert (rows.tokens[1:, 0] == rows.tokens[:-1, -1]).all()
@@ -67,7 +67,7 @@ def test_pairs_are_two_documents_each(tmp_path):
     assert store.counts("train") == [2, 1]
     found = store.pairs("train", [2, 0, 1])
     assert [[x.tolist() for x in pair] for pair in found] == [pairs[2], pairs[0], pairs[1]]
-    feed = StoreFeed(store, 1)
+    feed = StoreSource(store, 1)
     assert feed.validation_rows == 0
     seen = [tuple(map(tuple, pair)) for pair in feed.pairs(3, 3)]
     assert sorted(seen) == sorted(tuple(map(tuple, pair)) for pair in pairs)
@@ -106,9 +106,9 @@ def test_packed_rows_hold_every_token_as_a_target_exactly_once(tmp_path_factory,
     store = write_store(folder, [{"train": shards}], length=length, packing="bestFit")
     count = store.sequences("train")
     rows = store.rows("train", range(count), positions=True)
-    targets = rows.tokens[:, 1:][rows.learnt]
+    targets = rows.tokens[:, 1:][rows.is_target]
     assert Counter(targets.tolist()) == Counter(joined(shards))
-    contexts = rows.tokens[:, :-1][rows.learnt]
+    contexts = rows.tokens[:, :-1][rows.is_target]
     words = targets != EOS
     begins = {d[0] for s in shards for d in s if d}
     for context, target in zip(contexts[words].tolist(), targets[words].tolist(), strict=True):
@@ -126,7 +126,7 @@ def test_rows_of_a_document_longer_than_two(tmp_path):
     store = write_store(tmp_path, [{"train": [[list(range(1, 12)), [20, 21]]]}], length=5, packing="bestFit")
     rows = store.rows("train", range(3), positions=True)
     by_first = {int(row[1]): (row.tolist(), learnt.tolist(), places.tolist())
-                for row, learnt, places in zip(rows.tokens, rows.learnt, rows.positions, strict=True)}  # fmt: skip
+                for row, learnt, places in zip(rows.tokens, rows.is_target, rows.positions, strict=True)}  # fmt: skip
     assert by_first[1] == ([0, 1, 2, 3, 4, 5], [True] * 5, [0, 0, 1, 2, 3])
     assert by_first[6] == ([5, 6, 7, 8, 9, 10], [True] * 5, [0, 1, 2, 3, 4])
     # the rest of the first document repeats its last token as context

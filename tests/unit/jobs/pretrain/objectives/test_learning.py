@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from tests.support.jobs.objective_feeds import SPECIAL, ListFeed, library_rows, objective_spec, small_vocabulary
+from tests.support.jobs.objective_sources import SPECIAL, ListSource, library_rows, objective_spec, small_vocabulary
 
 from hatchery_api.resources.pretrain import PretrainRunSpec
-from hatchery_jobs.pretrain.data.row_lengths import row_tokens
-from hatchery_jobs.pretrain.model.config import resolve_shape
-from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch
-from hatchery_jobs.pretrain.objectives.fused_loss import LossModel
-from hatchery_jobs.pretrain.objectives.registry import build_objective
+from hatchery_jobs.pretrain.model import resolve_config
+from hatchery_jobs.pretrain.objectives import IGNORED, Batch, build_objective, row_tokens
+from hatchery_jobs.pretrain.training.fused_loss import LossModel
 from hatchery_jobs.pretrain.training.model_factory import build_model
 
 ROWS_OF_A_STEP = 16
@@ -33,8 +31,8 @@ def test_a_short_run_beats_the_frequencies_of_tokens(kind, settings, width, step
     spec = PretrainRunSpec.model_validate({**spec.wire(), "model": sizes})
     rows = library_rows(row_tokens(spec))
     train, held_out = np.delete(rows, np.s_[::8], axis=0), rows[::8]
-    objective = build_objective(spec, small_vocabulary(), ListFeed(train, held_out), torch.device("cpu"))
-    model = build_model(resolve_shape(spec, small_vocabulary()), SPECIAL, seed=1)
+    objective = build_objective(spec, small_vocabulary(), ListSource(train, held_out), torch.device("cpu"))
+    model = build_model(resolve_config(spec, small_vocabulary()), SPECIAL, seed=1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.1, fused=True)
     for step in range(steps):
         for group in optimizer.param_groups:

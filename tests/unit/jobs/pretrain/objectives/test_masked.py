@@ -7,16 +7,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from tests.support.jobs.objective_feeds import SPECIAL, ListFeed, library_rows, objective_spec, small_vocabulary
+from tests.support.jobs.objective_sources import SPECIAL, ListSource, library_rows, objective_spec, small_vocabulary
 from tokenizers import Tokenizer, decoders, models
 
-from hatchery_jobs.pretrain.data.row_lengths import row_tokens
-from hatchery_jobs.pretrain.data.vocabulary import SpecialIds, Vocabulary
-from hatchery_jobs.pretrain.model.config import resolve_shape
-from hatchery_jobs.pretrain.objectives.base import IGNORED
-from hatchery_jobs.pretrain.objectives.fused_loss import LossModel
-from hatchery_jobs.pretrain.objectives.registry import build_objective
-from hatchery_jobs.pretrain.objectives.words import Words
+from hatchery_jobs.pretrain.data import SpecialIds, Vocabulary
+from hatchery_jobs.pretrain.model import resolve_config
+from hatchery_jobs.pretrain.objectives import IGNORED, build_objective, row_tokens
+from hatchery_jobs.pretrain.objectives.masked import WordBoundaries
+from hatchery_jobs.pretrain.training.fused_loss import LossModel
 from hatchery_jobs.pretrain.training.model_factory import build_model
 from hatchery_jobs.runtime.errors import DataError
 
@@ -26,7 +24,7 @@ CPU = torch.device("cpu")
 def masked(settings=None, sequence=64, rows=None, vocabulary=None):
     spec = objective_spec("masked", sequence, settings)
     rows = library_rows(row_tokens(spec)) if rows is None else rows
-    return build_objective(spec, vocabulary or small_vocabulary(), ListFeed(rows[20:], rows[:20]), CPU), rows
+    return build_objective(spec, vocabulary or small_vocabulary(), ListSource(rows[20:], rows[:20]), CPU), rows
 
 
 def original(batch) -> np.ndarray:
@@ -111,7 +109,7 @@ def test_another_epoch_hides_other_tokens_and_validation_always_the_same():
 def test_whole_words_are_chosen_or_left():
     objective, _ = masked({"wholeWord": True, "probability": 0.3})
     batch = objective.training(0, 200)
-    words = Words.of(small_vocabulary())
+    words = WordBoundaries.of(small_vocabulary())
     text, chosen = original(batch), (batch.labels != IGNORED).numpy()
     longer = 0
     for row, hidden in zip(text, chosen, strict=True):
@@ -128,7 +126,7 @@ def word_starts(texts: list[str], decoder) -> list[bool]:
     tokenizer = Tokenizer(models.WordLevel({text: n for n, text in enumerate(texts)}, unk_token=texts[0]))
     tokenizer.decoder = decoder
     vocabulary = Vocabulary(tokenizer, len(texts), 0, SpecialIds(eos=0, every=frozenset({0})))
-    return Words.of(vocabulary).begins(np.arange(len(texts))).tolist()
+    return WordBoundaries.of(vocabulary).begins(np.arange(len(texts))).tolist()
 
 
 @pytest.mark.parametrize(
@@ -192,7 +190,7 @@ def test_segments_are_cut_where_a_document_goes_on():
 def test_a_single_row_has_no_foreign_segment():
     row = library_rows(61)[:1]
     objective, _ = masked({"nextSentence": True}, rows=np.repeat(row, 30, axis=0))
-    with pytest.raises(DataError, match="train split has one sequence only"):
+    with pytest.raises(DataError, match="train split has only one distinct sequence"):
         objective.training(0, 2)
 
 
@@ -205,7 +203,7 @@ def test_a_missing_special_token_is_named_with_its_field(role):
 
 def test_both_losses_have_the_same_weight():
     objective, _ = masked({"nextSentence": True})
-    shape = resolve_shape(objective_spec("masked", 64, {"nextSentence": True}), small_vocabulary())
+    shape = resolve_config(objective_spec("masked", 64, {"nextSentence": True}), small_vocabulary())
     model = build_model(shape, SPECIAL, seed=1).eval()
     batch = objective.training(0, 6)
     output = model(**batch.inputs)
@@ -221,7 +219,7 @@ def test_both_losses_have_the_same_weight():
 def test_workers_with_different_numbers_of_labels_have_the_gradient_of_one_batch(settings):
     objective, _ = masked(settings, sequence=32)
     shape = replace(
-        resolve_shape(objective_spec("masked", 32, settings), small_vocabulary()),
+        resolve_config(objective_spec("masked", 32, settings), small_vocabulary()),
         width=32,
         head_width=16,
         feed_forward=64,

@@ -7,22 +7,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.jobs.objective_feeds import (
+from tests.support.jobs.objective_sources import (
     SPECIAL,
-    ListFeed,
-    ListPairs,
+    ListPairSource,
+    ListSource,
     library_rows,
     objective_spec,
     small_vocabulary,
 )
 
 from hatchery_api.resources.pretrain import Seq2seqSpec
-from hatchery_jobs.pretrain.data.row_lengths import learns_pairs, row_tokens, target_tokens
-from hatchery_jobs.pretrain.model.config import resolve_shape
-from hatchery_jobs.pretrain.objectives.base import IGNORED
-from hatchery_jobs.pretrain.objectives.fused_loss import LossModel
-from hatchery_jobs.pretrain.objectives.registry import build_objective
+from hatchery_jobs.pretrain.model import resolve_config
+from hatchery_jobs.pretrain.objectives import IGNORED, build_objective, objective_info, row_tokens
 from hatchery_jobs.pretrain.objectives.spans import Corruption
+from hatchery_jobs.pretrain.training.fused_loss import LossModel
 from hatchery_jobs.pretrain.training.model_factory import build_model
 from hatchery_jobs.runtime.errors import DataError
 
@@ -68,7 +66,7 @@ def test_input_and_target_hold_the_whole_row(tokens, density, mean, seed):
 def test_a_row_is_as_long_as_t5_makes_it(sequence, row, target):
     """568 and 114 are what T5's own code computes for inputs of 512 tokens."""
     spec = objective_spec("seq2seq", sequence)
-    assert (row_tokens(spec), target_tokens(spec)) == (row, target)
+    assert (row_tokens(spec), objective_info(spec).target_tokens(spec)) == (row, target)
 
 
 @given(sequence=st.integers(8, 400), density=st.floats(0.05, 0.9), mean=st.floats(1, 10))
@@ -102,7 +100,7 @@ def test_spans_are_everywhere_and_of_the_mean_length():
 def corruption(sequence=64, **data):
     spec = objective_spec("seq2seq", sequence, **data)
     rows = library_rows(row_tokens(spec))
-    return build_objective(spec, small_vocabulary(), ListFeed(rows[20:], rows[:20]), CPU), rows
+    return build_objective(spec, small_vocabulary(), ListSource(rows[20:], rows[:20]), CPU), rows
 
 
 def test_a_batch_restores_its_rows_and_decodes_to_their_text():
@@ -145,7 +143,7 @@ def test_a_batch_is_a_function_of_its_positions():
 def test_the_decoder_reads_the_target_one_step_late():
     objective, _ = corruption()
     batch = objective.training(0, 3)
-    model = build_model(resolve_shape(objective_spec("seq2seq", 64), small_vocabulary()), SPECIAL, seed=1)
+    model = build_model(resolve_config(objective_spec("seq2seq", 64), small_vocabulary()), SPECIAL, seed=1)
     assert torch.equal(batch.inputs["decoder_input_ids"], model.prepare_decoder_input_ids_from_labels(batch.labels))
 
 
@@ -168,8 +166,8 @@ PAIRS = [(np.arange(30, 30 + a), np.arange(100, 100 + b)) for a, b in [(3, 10), 
 
 def pairs(task="commentToCode", sequence=32, **data):
     spec = objective_spec("seq2seq", sequence, {"task": task}, **data)
-    assert learns_pairs(spec)
-    return build_objective(spec, small_vocabulary(), ListPairs(PAIRS), CPU)
+    assert objective_info(spec).reads_pairs(spec)
+    return build_objective(spec, small_vocabulary(), ListPairSource(PAIRS), CPU)
 
 
 @pytest.mark.parametrize("task", ["commentToCode", "codeToComment"])
@@ -203,16 +201,16 @@ def test_texts_are_padded_to_the_longest_of_the_batch(data, lengths):
 def test_texts_that_are_too_long_lose_their_end_and_are_counted():
     objective = pairs()
     batch = objective.training(3, 1)
-    assert objective.texts_cut == 2
+    assert objective.truncated == 2
     assert batch.labels[0].tolist() == [*range(100, 131), SPECIAL.eos]
     assert "attention_mask" not in batch.inputs  # nothing is padded
     objective.validation(4, 1)
-    assert objective.texts_cut == 2
+    assert objective.truncated == 2
 
 
 def tiny(task="commentToCode"):
     spec = objective_spec("seq2seq", 32, {"task": task})
-    return build_model(replace(resolve_shape(spec, small_vocabulary()), layers=2), SPECIAL, seed=1)
+    return build_model(replace(resolve_config(spec, small_vocabulary()), layers=2), SPECIAL, seed=1)
 
 
 def test_padding_changes_no_loss():
@@ -248,4 +246,6 @@ def test_workers_with_different_numbers_of_labels_have_the_gradient_of_one_batch
 def test_padding_of_its_own_is_needed():
     vocabulary = replace(small_vocabulary(), special=replace(SPECIAL, pad=SPECIAL.eos))
     with pytest.raises(DataError, match=r"pad_token, id 0, is another special token"):
-        build_objective(objective_spec("seq2seq", 32, {"task": "commentToCode"}), vocabulary, ListPairs(PAIRS), CPU)
+        build_objective(
+            objective_spec("seq2seq", 32, {"task": "commentToCode"}), vocabulary, ListPairSource(PAIRS), CPU
+        )

@@ -4,35 +4,40 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from prometheus_client.metrics import MetricWrapperBase
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.launcher.protocol import WorkerSpec
-from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
-from hatchery_jobs.pretrain.record.event_log import TIMELINE, read_timeline, restarts
+from hatchery_jobs.pretrain.record import (
+    CURVE,
+    SAMPLES,
+    TIMELINE,
+    Sample,
+    read_curve,
+    read_samples,
+    read_timeline,
+    restarts,
+)
 from hatchery_jobs.pretrain.state import RunState, Times, Update, goodput
-from hatchery_jobs.pretrain.telemetry import metrics
 from hatchery_jobs.pretrain.telemetry import recorder as record
-from hatchery_jobs.pretrain.telemetry.hardware import Device
-from hatchery_jobs.pretrain.telemetry.recorder import NullRecorder, Recorder, keep_log, log_file
-from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
-from hatchery_jobs.pretrain.training.generate import SAMPLES, Sample, read_samples
+from hatchery_jobs.pretrain.telemetry.hardware import Device, RunInfo
+from hatchery_jobs.pretrain.telemetry.metrics import LabelledMetric, Metric, RunMetrics
+from hatchery_jobs.pretrain.telemetry.recorder import LeadRecorder, NullRecorder, log_file, open_log
 from hatchery_jobs.runtime import logs
 from hatchery_jobs.runtime.errors import RetryableError
 from hatchery_jobs.runtime.progress import REGISTRY
 
-SETUP = RunInfo(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("cpu", 1e6))
+INFO = RunInfo(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("cpu", 1e6))
 TIMES = Times(data=0.25, compute=1.0, optimizer=0.5, total=2.0)
 RUN = {"namespace": "lab", "name": "run"}
 
 
 @pytest.fixture
-def order(tmp_path):
-    for metric in vars(metrics).values():
-        if isinstance(metric, MetricWrapperBase):
-            metric.clear()
+def worker(tmp_path):
+    for row in vars(RunMetrics).values():
+        if isinstance(row, Metric | LabelledMetric):
+            row.metric.clear()
     spec = {
         "corpora": [{"corpusRef": {"name": "texts"}}],
         "tokenizerRef": {"name": "words"},
@@ -45,7 +50,13 @@ def order(tmp_path):
         spec=PretrainRunSpec.model_validate(spec), output=Output(root="/x"), hub=HubTarget(endpoint="http://localhost"),
     )  # fmt: skip
     return WorkerSpec(
-        job=job, tokens=tmp_path, tokenizer=tmp_path, folder=tmp_path, signs=tmp_path, first_node=True, metrics_port=0
+        job=job,
+        tokens=tmp_path,
+        tokenizer=tmp_path,
+        folder=tmp_path,
+        local_folder=tmp_path,
+        first_node=True,
+        metrics_port=0,
     )
 
 
@@ -63,8 +74,8 @@ def value(name, **labels):
     return REGISTRY.get_sample_value(f"hatchery_train_{name}", {**RUN, **labels})
 
 
-def test_time_is_split_into_phases_that_add_up(order):
-    with Recorder(order, RunState(), SETUP) as recorder:
+def test_time_is_split_into_phases_that_add_up(worker):
+    with LeadRecorder(worker, RunState(), INFO) as recorder:
         learn(recorder, RunState(), 3)
     phases = {phase: value("phase_seconds_total", phase=phase) for phase in ("data", "compute", "optimizer", "other")}
     assert phases == {"data": 0.75, "compute": 3.0, "optimizer": 1.5, "other": 0.75}
@@ -72,8 +83,8 @@ def test_time_is_split_into_phases_that_add_up(order):
     assert value("data_wait_seconds_total") == phases["data"]
 
 
-def test_speed_is_told_in_tokens_operations_and_shares(order):
-    with Recorder(order, RunState(), SETUP) as recorder:
+def test_speed_is_told_in_tokens_operations_and_shares(worker):
+    with LeadRecorder(worker, RunState(), INFO) as recorder:
         assert value("goodput_ratio") is None
         assert value("model_flops_total") == 0
         learn(recorder, RunState(), 3)
@@ -88,9 +99,9 @@ def test_speed_is_told_in_tokens_operations_and_shares(order):
     assert value("device_memory_peak_bytes", state="allocated") is not None
 
 
-def test_an_unknown_device_has_neither_peak_nor_utilization(order):
-    setup = RunInfo(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("X", None))
-    with Recorder(order, RunState(), setup) as recorder:
+def test_an_unknown_device_has_neither_peak_nor_utilization(worker):
+    info = RunInfo(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("X", None))
+    with LeadRecorder(worker, RunState(), info) as recorder:
         learn(recorder, RunState(), 1)
     assert (value("peak_flops"), value("mfu_ratio")) == (None, None)
     assert value("model_flops_total") > 0
@@ -102,9 +113,9 @@ def test_goodput_counts_only_updates_that_were_kept():
     assert goodput(RunState(train_seconds=1.0000001, wall_seconds=1)) == 1.0  # two clocks
 
 
-def test_checkpoints_and_pushes_are_counted_with_their_failures(order):
+def test_checkpoints_and_pushes_are_counted_with_their_failures(worker):
     state = RunState(step=3)
-    with Recorder(order, state, SETUP) as recorder:
+    with LeadRecorder(worker, state, INFO) as recorder:
         assert value("checkpoint_failures_total") == 0
         assert value("hub_pushes_total", result="failure") == 0
         assert value("checkpoint_last_success_timestamp_seconds") is None
@@ -120,62 +131,62 @@ def test_checkpoints_and_pushes_are_counted_with_their_failures(order):
     assert value("hub_step") == 3
 
 
-def test_a_roll_back_cuts_the_curve_and_is_counted(order):
-    with Recorder(order, RunState(), SETUP) as recorder:
+def test_a_roll_back_cuts_the_curve_and_is_counted(worker):
+    with LeadRecorder(worker, RunState(), INFO) as recorder:
         state = learn(recorder, RunState(), 2)
         state = state.model_copy(update={"curve_bytes": recorder.curve_bytes()})
         learn(recorder, state, 4)
-        recorder.not_finite()
+        recorder.nonfinite_loss()
         recorder.intervened(state.model_copy(update={"rollbacks": 1}), "rollback", "nonFinite")
         assert value("step") == 2
         learn(recorder, state, 4)
-    assert [line["step"] for line in read_curve(order.folder / CURVE)] == [1, 2, 3, 4]
+    assert [line["step"] for line in read_curve(worker.folder / CURVE)] == [1, 2, 3, 4]
     assert value("interventions_total", action="rollback") == 1
     assert value("interventions_total", action="skip") == 0
     assert value("nonfinite_loss_total") == 1
-    lines = read_timeline(order.folder / "run" / TIMELINE)
+    lines = read_timeline(worker.folder / "run" / TIMELINE)
     (line,) = [line for line in lines if line["event"] == "intervened"]
     assert (line["step"], line["to"], line["action"], line["reason"]) == (4, 2, "rollback", "nonFinite")
     assert [line["step"] for line in lines if line["event"] == "update"] == [1, 2, 3, 4, 3, 4]
 
 
-def test_a_skip_leaves_the_curve_as_it_is(order):
-    with Recorder(order, RunState(), SETUP) as recorder:
+def test_a_skip_leaves_the_curve_as_it_is(worker):
+    with LeadRecorder(worker, RunState(), INFO) as recorder:
         state = learn(recorder, RunState(), 2)
         recorder.intervened(state, "skip", "lossSpike")
         learn(recorder, state, 3)
-    assert [line["step"] for line in read_curve(order.folder / CURVE)] == [1, 2, 3]
+    assert [line["step"] for line in read_curve(worker.folder / CURVE)] == [1, 2, 3]
     assert value("interventions_total", action="skip") == 1
 
 
-def test_a_measurement_without_bytes_has_none_anywhere(order):
+def test_a_measurement_without_bytes_has_none_anywhere(worker):
     state = RunState(step=2, eval_loss=3.0)
-    with Recorder(order, state, SETUP) as recorder:
-        recorder.measured(state, None)
+    with LeadRecorder(worker, state, INFO) as recorder:
+        recorder.validated(state, None)
         assert value("bpb") is None
-        recorder.measured(state, 1.25)
+        recorder.validated(state, 1.25)
     assert value("loss", split="validation") == 3.0
     assert value("bpb") == 1.25
-    assert read_curve(order.folder / CURVE) == [
+    assert read_curve(worker.folder / CURVE) == [
         {"step": 2, "eval_loss": 3.0},
         {"step": 2, "eval_loss": 3.0, "bits_per_byte": 1.25},
     ]
 
 
-def test_texts_of_steps_that_come_again_are_written_again(order):
+def test_texts_of_steps_that_come_again_are_written_again(worker):
     def sample(step, text):
         return Sample(step=step, prompt="p", text=text, tokens=1, ended=False)
 
-    with Recorder(order, RunState(), SETUP) as recorder:
+    with LeadRecorder(worker, RunState(), INFO) as recorder:
         for step, text in ((0, "a"), (2, "b"), (4, "lost"), (2, "c")):
             recorder.sampled(RunState(step=step), [sample(step, text)])
-    assert [(s.step, s.text) for s in read_samples(order.folder / SAMPLES)] == [(0, "a"), (2, "c")]
+    assert [(s.step, s.text) for s in read_samples(worker.folder / SAMPLES)] == [(0, "a"), (2, "c")]
 
 
-def test_trackers_are_told_of_the_first_and_the_last_update_and_of_some_between(order, monkeypatch):
+def test_trackers_are_told_of_the_first_and_the_last_update_and_of_some_between(worker, monkeypatch):
     told = []
     seconds = iter([10.0, 10.1, 10.6, 10.7])
-    with Recorder(order, RunState(), SETUP) as recorder:
+    with LeadRecorder(worker, RunState(), INFO) as recorder:
         recorder._trackers = Told(told)
         # of this module alone: threads of other fixtures ask for the time too
         monkeypatch.setattr(record, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
@@ -197,29 +208,29 @@ class Told:
         self.told.append("closed")
 
 
-def test_ends_say_why(order):
-    with Recorder(order, RunState(), SETUP) as recorder:
+def test_ends_say_why(worker):
+    with LeadRecorder(worker, RunState(), INFO) as recorder:
         state = learn(recorder, RunState(), 2)
-    with pytest.raises(RetryableError), Recorder(order, state, SETUP):
+    with pytest.raises(RetryableError), LeadRecorder(worker, state, INFO):
         raise RetryableError(Reason.STORAGE_ERROR, "the volume is gone")
-    with pytest.raises(MemoryError), Recorder(order, state, SETUP):
+    with pytest.raises(MemoryError), LeadRecorder(worker, state, INFO):
         raise MemoryError
-    Recorder(order, state, SETUP).__exit__(None, None, None)
-    with Recorder(order, state, SETUP) as recorder:
+    LeadRecorder(worker, state, INFO).__exit__(None, None, None)
+    with LeadRecorder(worker, state, INFO) as recorder:
         learn(recorder, state, 4)
-    lines = read_timeline(order.folder / "run" / TIMELINE)
-    assert restarts(lines) == [(2, "asked to end"), (2, "StorageError"), (2, "MemoryError"), (2, "asked to end")]
+    lines = read_timeline(worker.folder / "run" / TIMELINE)
+    assert restarts(lines) == [(2, "interrupted"), (2, "StorageError"), (2, "MemoryError"), (2, "interrupted")]
     assert (lines[-1]["event"], lines[-1]["cause"]) == ("ended", "done")
 
 
-def test_every_worker_keeps_its_own_log_and_only_the_lead_speaks(order, capsys):
+def test_every_worker_keeps_its_own_log_and_only_the_lead_speaks(worker, capsys):
     try:
-        keep_log(order, 3, leads=False)
+        open_log(worker, 3, is_lead=False)
         learn(NullRecorder(), RunState(), 2)
         logs.log("training")
     finally:
         logs.to_file(None)
     assert capsys.readouterr().out == ""
-    lines = [json.loads(line) for line in log_file(order.folder, 3).read_text().splitlines()]
+    lines = [json.loads(line) for line in log_file(worker.folder, 3).read_text().splitlines()]
     assert [(line["event"], line.get("step")) for line in lines] == [("update", 1), ("update", 2), ("training", None)]
     assert lines[0]["compute"] == 1.0

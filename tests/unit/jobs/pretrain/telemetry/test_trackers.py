@@ -12,20 +12,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain import PretrainRunSpec
+from hatchery_jobs.pretrain.record import Sample
 from hatchery_jobs.pretrain.state import RunState, Times, Update
 from hatchery_jobs.pretrain.telemetry import trackers as tracking
-from hatchery_jobs.pretrain.telemetry.hardware import Device
-from hatchery_jobs.pretrain.telemetry.run_info import RunInfo
+from hatchery_jobs.pretrain.telemetry.hardware import Device, RunInfo
 from hatchery_jobs.pretrain.telemetry.trackers import (
     TensorBoard,
     Trackers,
-    measured_numbers,
     open_trackers,
-    update_numbers,
+    update_values,
+    validation_values,
 )
-from hatchery_jobs.pretrain.training.generate import Sample
 
-SETUP = RunInfo(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("cpu", 1e6))
+INFO = RunInfo(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("cpu", 1e6))
 UPDATE = Update(
     loss=2.5, norm=0.5, rate=1e-3, targets=60, stop=False,
     times=Times(data=0.1, compute=0.2, optimizer=0.06, total=0.4),
@@ -48,7 +47,7 @@ def job(**tracker):
 
 
 def test_an_update_has_the_names_of_the_book_and_numbers_that_add_up():
-    numbers = update_numbers(RunState(step=3), UPDATE, SETUP, samples_per_step=12)
+    numbers = update_values(RunState(step=3), UPDATE, INFO, samples_per_step=12)
     assert numbers.keys() > BOOK
     assert {name: numbers[name] for name in BOOK} == {"lr": 1e-3, "samples": 36, "steps": 3, "loss/train": 2.5}
     assert numbers["tokens_per_second"] == pytest.approx(64 / 0.4)
@@ -58,13 +57,13 @@ def test_an_update_has_the_names_of_the_book_and_numbers_that_add_up():
 
 
 def test_an_unknown_device_has_no_utilization():
-    setup = RunInfo(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("X", None))
-    assert "mfu" not in update_numbers(RunState(step=3), UPDATE, setup, 12)
+    info = RunInfo(parameters=10, tokens_per_step=64, flops_per_token=60.0, workers=2, device=Device("X", None))
+    assert "mfu" not in update_values(RunState(step=3), UPDATE, info, 12)
 
 
 def test_a_measurement_has_the_names_of_the_book_and_a_perplexity_that_can_be_written():
-    assert measured_numbers(2.0, None) == {"loss/eval": 2.0, "perplexity": pytest.approx(math.e**2)}
-    assert measured_numbers(800.0, 1.5) == {"loss/eval": 800.0, "perplexity": math.exp(700), "bits_per_byte": 1.5}
+    assert validation_values(2.0, None) == {"loss/eval": 2.0, "perplexity": pytest.approx(math.e**2)}
+    assert validation_values(800.0, 1.5) == {"loss/eval": 800.0, "perplexity": math.exp(700), "bits_per_byte": 1.5}
 
 
 def points(folder, name):
@@ -222,10 +221,10 @@ def clean_environment(monkeypatch):
 @pytest.mark.filterwarnings("ignore")  # the library's own
 def test_without_a_key_weights_and_biases_is_logged_to_files_and_calls_nobody(tmp_path, nobody, clean_environment):
     folder, cache = tmp_path / "run", tmp_path / "cache"
-    trackers = open_trackers(job(tensorboard=False, wandb={"project": "code"}), SETUP, RunState(), folder, cache)
+    trackers = open_trackers(job(tensorboard=False, wandb={"project": "code"}), INFO, RunState(), folder, cache)
     for step in (1, 2):
         trackers.log(step, {"loss/train": 1.0 / step, "steps": float(step)})
-    trackers.log(2, measured_numbers(800.0, None))
+    trackers.log(2, validation_values(800.0, None))
     trackers.write([Sample(step=3, prompt="def", text=" f()", tokens=2, ended=False)])
     trackers.close()
     (path,) = folder.glob("wandb/offline-run-*-0a-1b/run-0a-1b.wandb")
@@ -252,7 +251,7 @@ def test_a_server_that_is_away_makes_the_run_offline(tmp_path, clean_environment
     monkeypatch.setattr(tracking, "INIT_SECONDS", 1.0)
     there = {"project": "code", "baseUrl": f"http://127.0.0.1:{unused_port}"}
     folder = tmp_path / "run"
-    trackers = open_trackers(job(tensorboard=False, wandb=there), SETUP, RunState(), folder, tmp_path / "cache")
+    trackers = open_trackers(job(tensorboard=False, wandb=there), INFO, RunState(), folder, tmp_path / "cache")
     trackers.log(1, {"loss/train": 1.0})
     trackers.close()
     (path,) = folder.glob("wandb/offline-run-*-0a-1b/run-0a-1b.wandb")

@@ -13,7 +13,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from hatchery_jobs.pretrain.training.generate import Sample, _chosen, read_samples, store_samples, write_samples
+from hatchery_jobs.pretrain.training.generate import _draw, generate_samples
 
 PROMPTS = ["def area(", "class A"]
 SETTINGS = {"max_tokens": 8, "temperature": 0.0, "seed": 1, "step": 5, "should_stop": lambda: False}
@@ -58,7 +58,7 @@ def test_greedy_texts_are_those_of_the_library(family, tokenizer):
     model = family().eval()
     for parameter in model.parameters():
         parameter.data.mul_(6)  # fresh weights are nearly equal for all tokens
-    for sample in write_samples(model, tokenizer, PROMPTS, **SETTINGS):
+    for sample in generate_samples(model, tokenizer, PROMPTS, **SETTINGS):
         ids = tokenizer(sample.prompt).input_ids + ([0] if model.config.is_encoder_decoder else [])
         row = model.generate(
             torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=8, do_sample=False,
@@ -77,7 +77,7 @@ def test_training_goes_on_as_if_nothing_had_been_written(tokenizer, temperature)
     torch.manual_seed(0)
     model = gpt2(resid_pdrop=0.5).train()
     before = torch.get_rng_state()
-    again = [write_samples(model, tokenizer, PROMPTS, **{**SETTINGS, "temperature": temperature}) for _ in range(2)]
+    again = [generate_samples(model, tokenizer, PROMPTS, **{**SETTINGS, "temperature": temperature}) for _ in range(2)]
     assert again[0] == again[1]
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
@@ -88,7 +88,7 @@ def test_training_goes_on_as_if_nothing_had_been_written(tokenizer, temperature)
 def test_draws_follow_the_softmax_at_the_temperature(temperature):
     shares = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
     chance = torch.Generator().manual_seed(0)
-    draws = [_chosen(shares.log(), temperature, chance) for _ in range(4000)]
+    draws = [_draw(shares.log(), temperature, chance) for _ in range(4000)]
     expected = shares ** (1 / temperature) / (shares ** (1 / temperature)).sum()
     counts = torch.bincount(torch.tensor(draws), minlength=3) / len(draws)
     assert counts.tolist() == pytest.approx(expected.tolist(), abs=0.03)  # four standard deviations
@@ -97,7 +97,7 @@ def test_draws_follow_the_softmax_at_the_temperature(temperature):
 def test_each_prompt_seed_and_step_draws_otherwise(tokenizer):
     model = gpt2()
     changes = [{}, {"seed": 2}, {"step": 6}]
-    drawn = [write_samples(model, tokenizer, ["x"] * 2, **{**SETTINGS, "temperature": 1.0, **c}) for c in changes]
+    drawn = [generate_samples(model, tokenizer, ["x"] * 2, **{**SETTINGS, "temperature": 1.0, **c}) for c in changes]
     assert len({sample.text for samples in drawn for sample in samples}) == 6
 
 
@@ -108,7 +108,7 @@ def test_a_low_temperature_is_close_to_greedy_and_a_high_one_is_not(tokenizer):
         parameter.data.mul_(6)
 
     def texts(temperature):
-        return [s.text for s in write_samples(model, tokenizer, PROMPTS, **{**SETTINGS, "temperature": temperature})]
+        return [s.text for s in generate_samples(model, tokenizer, PROMPTS, **{**SETTINGS, "temperature": temperature})]
 
     assert texts(1e-4) == texts(0.0) != texts(5.0)
 
@@ -121,7 +121,7 @@ def test_it_asks_before_every_token_and_stops_at_once(tokenizer):
         return len(asked) == 5
 
     model = gpt2().train()
-    assert write_samples(model, tokenizer, PROMPTS, **{**SETTINGS, "should_stop": stop}) is None
+    assert generate_samples(model, tokenizer, PROMPTS, **{**SETTINGS, "should_stop": stop}) is None
     assert len(asked) == 5
     assert model.training
 
@@ -129,30 +129,17 @@ def test_it_asks_before_every_token_and_stops_at_once(tokenizer):
 def test_a_prompt_may_be_longer_than_the_model_sees_or_nothing(tokenizer):
     torch.manual_seed(0)
     model = gpt2(n_positions=16)
-    long, cut = write_samples(model, tokenizer, ["x" * 50 + "abcdefgh", "abcdefgh"], **SETTINGS)
+    long, cut = generate_samples(model, tokenizer, ["x" * 50 + "abcdefgh", "abcdefgh"], **SETTINGS)
     assert long.text == cut.text
     assert long.tokens == 8
-    (empty,) = write_samples(model, tokenizer, [""], **SETTINGS)
+    (empty,) = generate_samples(model, tokenizer, [""], **SETTINGS)
     assert empty.ended or empty.tokens == 8  # begun with the end-of-text token
-    (full,) = write_samples(model, tokenizer, ["abc"], **{**SETTINGS, "max_tokens": 100})
+    (full,) = generate_samples(model, tokenizer, ["abc"], **{**SETTINGS, "max_tokens": 100})
     assert full.tokens == 16  # the last one is drawn from a full window and never seen itself
 
 
 def test_a_model_whose_numbers_are_none_writes_nothing(tokenizer):
     model = gpt2()
     model.transformer.wte.weight.data.fill_(float("nan"))
-    (sample,) = write_samples(model, tokenizer, ["x"], **{**SETTINGS, "temperature": 1.0})
+    (sample,) = generate_samples(model, tokenizer, ["x"], **{**SETTINGS, "temperature": 1.0})
     assert (sample.text, sample.tokens, sample.ended) == ("", 0, False)
-
-
-def test_samples_after_the_checkpoint_are_written_again_and_not_doubled(tmp_path):
-    def sample(step, text):
-        return Sample(step=step, prompt="p", text=text, tokens=1, ended=False)
-
-    path = tmp_path / "samples.jsonl"
-    assert read_samples(path) == []
-    store_samples(path, [sample(0, "ä\n")], 0)
-    store_samples(path, [sample(5, "b")], 5)
-    store_samples(path, [sample(9, "lost")], 9)
-    store_samples(path, [sample(5, "again")], 5)
-    assert [(s.step, s.text) for s in read_samples(path)] == [(0, "ä\n"), (5, "again")]

@@ -22,8 +22,7 @@ from hatchery_jobs.pretrain.distributed.process_group import ProcessGroup
 from hatchery_jobs.pretrain.launcher import cgroup
 from hatchery_jobs.pretrain.launcher.protocol import CHECKPOINTS, Flag
 from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
-from hatchery_jobs.pretrain.training import loop
-from hatchery_jobs.pretrain.training import setup as prepare
+from hatchery_jobs.pretrain.training import loop, setup
 from hatchery_jobs.runtime.errors import SpecError
 from hatchery_jobs.runtime.progress import REGISTRY
 
@@ -33,12 +32,12 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def outcome(order):
-    return (order.folder / CURVE).read_bytes(), (order.folder / "model.safetensors").read_bytes()
+def outcome(worker):
+    return (worker.folder / CURVE).read_bytes(), (worker.folder / "model.safetensors").read_bytes()
 
 
-def test_two_runs_are_identical_to_the_last_bit(orders):
-    one, two = orders("one"), orders("two")
+def test_two_runs_are_identical_to_the_last_bit(make_worker):
+    one, two = make_worker("one"), make_worker("two")
     first, second = train(one).result, train(two).result
     assert outcome(one) == outcome(two)
     assert first.loss == second.loss
@@ -47,18 +46,18 @@ def test_two_runs_are_identical_to_the_last_bit(orders):
 
 
 @pytest.mark.parametrize("question", [1, 12, 15, 20, 27, 40, 56])
-def test_interrupted_anywhere_it_goes_on_as_if_nothing_had_been(orders, monkeypatch, question):
-    whole, broken = orders("whole"), orders("broken")
+def test_interrupted_anywhere_it_goes_on_as_if_nothing_had_been(make_worker, monkeypatch, question):
+    whole, broken = make_worker("whole"), make_worker("broken")
     train(whole)
     asked = 0
 
-    def stop_wanted(self):
+    def stop_requested(self):
         nonlocal asked
         asked += 1
         return asked == question
 
     with monkeypatch.context() as patch:
-        patch.setattr(ProcessGroup, "stop_wanted", stop_wanted)
+        patch.setattr(ProcessGroup, "stop_requested", stop_requested)
         ended = train(broken)
     assert ended.state == "interrupted"
     step = ended.result.step
@@ -69,18 +68,18 @@ def test_interrupted_anywhere_it_goes_on_as_if_nothing_had_been(orders, monkeypa
     assert outcome(broken) == outcome(whole)
 
 
-def test_resumed_twice_and_after_a_torn_checkpoint(orders, monkeypatch):
-    whole, broken = orders("whole"), orders("broken")
+def test_resumed_twice_and_after_a_torn_checkpoint(make_worker, monkeypatch):
+    whole, broken = make_worker("whole"), make_worker("broken")
     train(whole)
     asked = 0
 
-    def stop_wanted(self):
+    def stop_requested(self):
         nonlocal asked
         asked += 1
         return asked in {32, 45}
 
     with monkeypatch.context() as patch:
-        patch.setattr(ProcessGroup, "stop_wanted", stop_wanted)
+        patch.setattr(ProcessGroup, "stop_requested", stop_requested)
         steps = [train(broken).result.step for _ in range(2)]
     newest = max((broken.folder / CHECKPOINTS).iterdir())
     (newest / "optimizer.pt").write_bytes(b"")
@@ -89,7 +88,7 @@ def test_resumed_twice_and_after_a_torn_checkpoint(orders, monkeypatch):
     assert outcome(broken) == outcome(whole)
 
 
-def test_across_epochs_and_restarts_every_row_is_read_once_in_each(orders, monkeypatch):
+def test_across_epochs_and_restarts_every_row_is_read_once_in_each(make_worker, monkeypatch):
     rows, read, asked = TokenStore.rows, [], 0
 
     def recorded(self, split, numbers, **options):
@@ -97,18 +96,18 @@ def test_across_epochs_and_restarts_every_row_is_read_once_in_each(orders, monke
             read.extend(np.asarray(numbers).tolist())
         return rows(self, split, numbers, **options)
 
-    def stop_wanted(self):
+    def stop_requested(self):
         nonlocal asked
         asked += 1
         return asked in {5, 11}
 
     monkeypatch.setattr(TokenStore, "rows", recorded)
-    whole, broken = (orders(name, batch={"sequences": 64, "perDevice": 32}) for name in ("whole", "broken"))
+    whole, broken = (make_worker(name, batch={"sequences": 64, "perDevice": 32}) for name in ("whole", "broken"))
     train(whole)
     undisturbed = read.copy()
     read.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(ProcessGroup, "stop_wanted", stop_wanted)
+        patch.setattr(ProcessGroup, "stop_requested", stop_requested)
         steps = [train(broken).result.step for _ in range(2)]
     assert 0 < steps[0] < steps[1] < train(broken).result.step
     assert read == undisturbed
@@ -122,39 +121,39 @@ def test_across_epochs_and_restarts_every_row_is_read_once_in_each(orders, monke
     assert epochs[0] != epochs[1]
 
 
-def test_the_launchers_sign_stops_it(orders):
-    order = orders("run")
-    order.sign(Flag.STOP).touch()
-    assert train(order).state == "interrupted"
-    assert Checkpoints(order.folder / CHECKPOINTS, 2).newest().step == 0
+def test_the_launchers_sign_stops_it(make_worker):
+    worker = make_worker("run")
+    worker.flag(Flag.STOP).touch()
+    assert train(worker).state == "interrupted"
+    assert Checkpoints(worker.folder / CHECKPOINTS, 2).newest().step == 0
 
 
-def test_dropout_too_is_resumed_exactly(orders, monkeypatch):
+def test_dropout_too_is_resumed_exactly(make_worker, monkeypatch):
     changes = {"model": {"overrides": {"layers": 1, "heads": 2, "hiddenSize": 32, "dropout": 0.2}}}
-    whole, broken = orders("whole", **changes), orders("broken", **changes)
+    whole, broken = make_worker("whole", **changes), make_worker("broken", **changes)
     train(whole)
     asked = 0
 
-    def stop_wanted(self):
+    def stop_requested(self):
         nonlocal asked
         asked += 1
         return asked == 42
 
     with monkeypatch.context() as patch:
-        patch.setattr(ProcessGroup, "stop_wanted", stop_wanted)
+        patch.setattr(ProcessGroup, "stop_requested", stop_requested)
         train(broken)
     torch.manual_seed(12345)
     train(broken)
     assert outcome(broken) == outcome(whole)
 
 
-def test_it_agrees_with_an_independent_loop(orders):
-    order = orders(
+def test_it_agrees_with_an_independent_loop(make_worker):
+    worker = make_worker(
         "run", batch={"sequences": 4, "perDevice": 4}, schedule={"steps": 40, "warmupSteps": 4, "peakLr": 3e-3}
     )
-    train(order)
-    ours = [line for line in read_curve(order.folder / CURVE) if "loss" in line]
-    reference = plain_loop(order, steps=40, warmup=4, peak=3e-3)
+    train(worker)
+    ours = [line for line in read_curve(worker.folder / CURVE) if "loss" in line]
+    reference = plain_loop(worker, steps=40, warmup=4, peak=3e-3)
     assert ours[0]["loss"] == pytest.approx(reference[0][0], abs=1e-6)
     for line, (loss, norm, rate) in zip(ours, reference, strict=True):
         assert line["loss"] == pytest.approx(loss, abs=1e-5)
@@ -162,12 +161,12 @@ def test_it_agrees_with_an_independent_loop(orders):
         assert line["learning_rate"] == pytest.approx(rate, rel=1e-9)
 
 
-def plain_loop(order, steps, warmup, peak):
+def plain_loop(worker, steps, warmup, peak):
     """Plain torch and a model written out by the library's defaults: no Accelerate, no shards, no order of ours."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    index = json.loads((order.tokens / "index.json").read_text())
-    [shard] = order.tokens.rglob("*train*.tokens")
+    index = json.loads((worker.tokens / "index.json").read_text())
+    [shard] = worker.tokens.rglob("*train*.tokens")
     tokens = torch.from_numpy(np.fromfile(shard, index["dtype"]).astype(np.int64))
     torch.manual_seed(1)
     sizes = {"n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}
@@ -205,24 +204,24 @@ def plain_loop(order, steps, warmup, peak):
     return lines
 
 
-def test_the_size_of_a_micro_batch_hardly_matters(orders):
+def test_the_size_of_a_micro_batch_hardly_matters(make_worker):
     curves = []
     for rows in (1, 4):
-        order = orders(f"rows{rows}", batch={"sequences": 4, "perDevice": rows})
-        train(order)
-        curves.append([line["loss"] for line in read_curve(order.folder / CURVE) if "loss" in line])
+        worker = make_worker(f"rows{rows}", batch={"sequences": 4, "perDevice": rows})
+        train(worker)
+        curves.append([line["loss"] for line in read_curve(worker.folder / CURVE) if "loss" in line])
     assert curves[0][0] == pytest.approx(curves[1][0], abs=1e-6)
     assert curves[0] == pytest.approx(curves[1], abs=1e-4)
 
 
-def test_an_attempt_after_a_kill_for_memory_goes_on_with_half_the_rows_and_the_same_batch(orders, monkeypatch):
-    whole, killed = orders("whole"), orders("killed")
+def test_an_attempt_after_a_kill_for_memory_goes_on_with_half_the_rows_and_the_same_batch(make_worker, monkeypatch):
+    whole, killed = make_worker("whole"), make_worker("killed")
     tokens = train(whole).result.tokens
     with monkeypatch.context() as patch:
         patch.setattr(
             ProcessGroup,
-            "stop_wanted",
-            lambda team: Checkpoints(team.order.folder / CHECKPOINTS, 2).newest() is not None,
+            "stop_requested",
+            lambda group: Checkpoints(group.worker.folder / CHECKPOINTS, 2).newest() is not None,
         )
         assert train(killed).result.micro_batch is None
     job = killed.job.model_copy(update={"attempt": 2, "earlier_failure": Reason.OUT_OF_MEMORY})
@@ -232,21 +231,21 @@ def test_an_attempt_after_a_kill_for_memory_goes_on_with_half_the_rows_and_the_s
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
 
-def test_a_model_that_the_pod_cannot_hold_is_refused_before_it_is_made(orders, monkeypatch, tmp_path):
+def test_a_model_that_the_pod_cannot_hold_is_refused_before_it_is_made(make_worker, monkeypatch, tmp_path):
     (tmp_path / "memory.max").write_text("100000\n")
     monkeypatch.setattr(cgroup, "ROOT", tmp_path)
-    monkeypatch.setattr(prepare, "build_model", None)
+    monkeypatch.setattr(setup, "build_model", None)
     with pytest.raises(SpecError, match=r"take 0\.00 GB in each worker"):
-        train(orders("large"))
+        train(make_worker("large"))
 
 
-def test_the_evaluation_is_the_mean_over_every_whole_sequence(orders):
-    order = orders("run", schedule={"steps": 1, "warmupSteps": 0, "peakLr": 1e-9, "minLr": 0.0})
-    result = train(order).result
+def test_the_evaluation_is_the_mean_over_every_whole_sequence(make_worker):
+    worker = make_worker("run", schedule={"steps": 1, "warmupSteps": 0, "peakLr": 1e-9, "minLr": 0.0})
+    result = train(worker).result
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(order.folder).eval()
-    store = TokenStore(order.tokens, 32)
+    model = AutoModelForCausalLM.from_pretrained(worker.folder).eval()
+    store = TokenStore(worker.tokens, 32)
     rows = torch.from_numpy(store.rows("validation", range(store.sequences("validation"))).tokens)
     with torch.no_grad():
         logits = model(rows[:, :-1]).logits
@@ -257,24 +256,24 @@ def test_the_evaluation_is_the_mean_over_every_whole_sequence(orders):
     assert result.bits_per_byte == pytest.approx(loss / math.log(2) * split.tokens / split.text_bytes, rel=1e-5)
 
 
-def test_evaluation_can_be_limited_or_left_out(orders):
+def test_evaluation_can_be_limited_or_left_out(make_worker):
     calls = []
     for batches in (1, 0):
-        order = orders(f"batches{batches}", evaluate={"batches": batches})
-        calls.append(train(order).result)
+        worker = make_worker(f"batches{batches}", evaluate={"batches": batches})
+        calls.append(train(worker).result)
     assert calls[0].loss.initial is not None
     assert calls[1].loss.initial is None
     assert calls[1].perplexity is None
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_the_step(orders):
-    order = orders("hot", schedule={"steps": 12, "warmupSteps": 0, "peakLr": 1.0}, optimizer={"clipNorm": 1e30})
+def test_a_loss_that_is_no_number_ends_the_run_with_the_step(make_worker):
+    worker = make_worker("hot", schedule={"steps": 12, "warmupSteps": 0, "peakLr": 1.0}, optimizer={"clipNorm": 1e30})
     with pytest.raises(SpecError, match=r"update \d+ of 12, batch \d+: loss nan") as e:
-        poisoned(order)
+        poisoned(worker)
     assert e.value.reason == Reason.NON_FINITE_LOSS
 
 
-def poisoned(order):
+def poisoned(worker):
     """Trains with one weight that is no number from update 3 on."""
     learn = loop.learn
 
@@ -286,21 +285,21 @@ def poisoned(order):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "learn", poison)
-        return train(order)
+        return train(worker)
 
 
-def test_a_few_rows_are_learnt_by_heart(orders, monkeypatch):
+def test_a_few_rows_are_learnt_by_heart(make_worker, monkeypatch):
     monkeypatch.setattr(SequenceOrder, "__call__", lambda self, positions: np.asarray(positions) % 8)
-    order = orders("few", schedule={"steps": 200, "warmupSteps": 5, "peakLr": 1e-2}, evaluate={"batches": 0})
-    assert train(order).result.loss.train < 0.1
+    worker = make_worker("few", schedule={"steps": 200, "warmupSteps": 5, "peakLr": 1e-2}, evaluate={"batches": 0})
+    assert train(worker).result.loss.train < 0.1
 
 
-def test_prometheus_sees_the_run(orders):
+def test_prometheus_sees_the_run(make_worker):
     labels = {"namespace": "lab", "name": "run"}
     before, sequences = (
         REGISTRY.get_sample_value(f"hatchery_train_{n}_total", labels) or 0 for n in ("tokens", "samples")
     )
-    result = train(orders("run")).result
+    result = train(make_worker("run")).result
 
     def value(name, **more):
         return REGISTRY.get_sample_value(name, labels | more)
@@ -318,40 +317,40 @@ def test_prometheus_sees_the_run(orders):
     assert value("hatchery_train_checkpoint_last_success_timestamp_seconds") > 1e9
 
 
-def test_fp16_needs_a_gpu(orders):
+def test_fp16_needs_a_gpu(make_worker):
     with pytest.raises(SpecError, match="has no GPU"):
-        train(orders("half", precision="fp16"))
+        train(make_worker("half", precision="fp16"))
 
 
-def test_bf16_learns_nearly_the_same(orders):
-    full = train(orders("full")).result.loss.eval
-    half = train(orders("half", precision="bf16")).result.loss.eval
+def test_bf16_learns_nearly_the_same(make_worker):
+    full = train(make_worker("full")).result.loss.eval
+    half = train(make_worker("half", precision="bf16")).result.loss.eval
     assert half == pytest.approx(full, abs=0.05)
     assert half != full
 
 
-def test_the_shares_of_all_workers_are_the_whole_batch(orders):
+def test_the_shares_of_all_workers_are_the_whole_batch(make_worker):
     class Alone:
         def __init__(self, rank, size):
             self.process_index, self.num_processes = rank, size
 
-    team = ProcessGroup(Alone(0, 1), orders("run"), 0)
+    group = ProcessGroup(Alone(0, 1), make_worker("run"), 0)
     for size in (1, 2, 3, 5, 8):
-        shares = [list(replace(team, accelerator=Alone(rank, size)).share(8)) for rank in range(size)]
+        shares = [list(replace(group, accelerator=Alone(rank, size)).share(8)) for rank in range(size)]
         assert sorted(n for share in shares for n in share) == list(range(8))
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_the_lead_writes_the_model_whatever_rank_torchrun_gives_it(orders, tmp_path):
-    lead, alone = orders("lead"), orders("alone")
-    other = lead.model_copy(update={"first_node": False, "signs": tmp_path / "other-signs"})
-    other.signs.mkdir()
+def test_the_lead_writes_the_model_whatever_rank_torchrun_gives_it(make_worker, tmp_path):
+    lead, alone = make_worker("lead"), make_worker("alone")
+    other = lead.model_copy(update={"first_node": False, "local_folder": tmp_path / "other-local"})
+    other.local_folder.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
 
-    def start(order, rank):
-        path = order.signs / "order.json"
-        path.write_text(order.model_dump_json(by_alias=True))
+    def start(worker, rank):
+        path = worker.local_folder / "worker.json"
+        path.write_text(worker.model_dump_json(by_alias=True))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
         ranks = {"RANK": str(rank), "LOCAL_RANK": "0", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "hatchery_jobs.pretrain.training.loop", str(path)]
@@ -372,7 +371,7 @@ def test_the_lead_writes_the_model_whatever_rank_torchrun_gives_it(orders, tmp_p
     ],
 )
 def test_too_little_memory_points_at_the_device_or_at_the_host(error, first, raises_limit):
-    failure = loop.failure_of(error)
+    failure = loop.classify_error(error)
     assert failure.reason == Reason.OUT_OF_MEMORY
     assert failure.message.startswith(first)
     assert "spec.batch.perDevice" in failure.message
@@ -380,7 +379,7 @@ def test_too_little_memory_points_at_the_device_or_at_the_host(error, first, rai
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch looks at it where the loss leaves the output layer
-def test_a_compiled_run_learns_the_same(orders, monkeypatch):
+def test_a_compiled_run_learns_the_same(make_worker, monkeypatch):
     """Traced as ever, but run by torch's own operators: no C compiler is needed."""
     compiled = []
 
@@ -392,9 +391,9 @@ def test_a_compiled_run_learns_the_same(orders, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda program: f"/usr/bin/{program}")
     curves = []
     for wanted in ("always", "never"):
-        order = orders(wanted, compile=wanted)
-        train(order)
-        curves.append([line["loss"] for line in read_curve(order.folder / CURVE) if "loss" in line])
+        worker = make_worker(wanted, compile=wanted)
+        train(worker)
+        curves.append([line["loss"] for line in read_curve(worker.folder / CURVE) if "loss" in line])
     assert len(compiled) == 1
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0
     assert curves[0] == pytest.approx(curves[1], abs=1e-6)

@@ -168,7 +168,7 @@ def test_the_output_layer_shares_the_embedding(family):
 
 def test_flash_without_a_gpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SpecError, match=r"spec\.attention: flash needs a GPU"):
+    with pytest.raises(SpecError, match=r"spec\.attention: flash needs an NVIDIA GPU"):
         build_model(SHAPE, SPECIAL, seed=1, attention="flash")
 
 

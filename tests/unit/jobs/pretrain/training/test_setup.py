@@ -1,12 +1,11 @@
-"""What a model takes beside what a pod or a GPU has, and what the kernel says of it."""
+"""Whether a model fits into the memory of its workers, before it is built."""
 
 import pytest
 import torch
 
 from hatchery_api.conditions import Reason
 from hatchery_jobs.pretrain.launcher import cgroup
-from hatchery_jobs.pretrain.launcher.cgroup import memory_kills, memory_limit
-from hatchery_jobs.pretrain.training.memory import check_memory
+from hatchery_jobs.pretrain.training.setup import check_memory
 from hatchery_jobs.runtime.errors import SpecError
 
 PARAMETERS = 111_000_000
@@ -24,19 +23,6 @@ def root(tmp_path, monkeypatch):
 @pytest.fixture
 def pod_limit(root):
     return lambda said: (root / "memory.max").write_text(f"{said}\n")
-
-
-def test_both_versions_of_control_groups_are_read(root):
-    assert (memory_limit(), memory_kills()) == (None, 0)
-    (root / "memory").mkdir()
-    (root / "memory/memory.limit_in_bytes").write_text("9223372036854771712\n")
-    (root / "memory/memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
-    assert (memory_limit(), memory_kills()) == (None, 3)
-    (root / "memory/memory.limit_in_bytes").write_text("3355443200\n")
-    assert memory_limit() == 3355443200
-    (root / "memory.max").write_text("max\n")
-    (root / "memory.events").write_text("low 0\nhigh 0\nmax 5\noom 2\noom_kill 1\noom_group_kill 0\n")
-    assert (memory_limit(), memory_kills()) == (None, 1)
 
 
 def test_what_fits_and_what_has_no_limit_is_let_through(pod_limit):
@@ -65,6 +51,6 @@ def test_workers_of_a_pod_share_its_limit_and_may_share_the_model(pod_limit, mon
 def test_a_gpu_counts_with_its_own_memory(pod_limit, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 10**9))
     pod_limit(1)
-    with pytest.raises(SpecError, match=r"the GPU has 1\.00 GB; share them by spec\.parallelism\.strategy fsdp"):
+    with pytest.raises(SpecError, match=r"the GPU has 1\.00 GB; shard the model with spec\.parallelism\.strategy fsdp"):
         check_memory(PARAMETERS, 1, torch.device("cuda", 0))
     check_memory(PARAMETERS, 2, torch.device("cuda", 0))

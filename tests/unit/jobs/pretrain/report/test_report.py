@@ -13,11 +13,9 @@ from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain import Loss, PretrainResult, PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_jobs.pretrain.data.token_store import CorpusIndex, Shard, SplitIndex, TokenIndex
-from hatchery_jobs.pretrain.record import event_log as timeline
-from hatchery_jobs.pretrain.record.event_log import TIMELINE, Timeline
-from hatchery_jobs.pretrain.report.pages import write_pages
+from hatchery_jobs.pretrain.record import TIMELINE, Event, Sample, Timeline, store_samples
+from hatchery_jobs.pretrain.report import write_report
 from hatchery_jobs.pretrain.state import Times
-from hatchery_jobs.pretrain.training.generate import Sample, store_samples
 
 STEPS = 40
 LASTING = PretrainResult(
@@ -82,14 +80,14 @@ def folder(tmp_path):
     events = Timeline(tmp_path / "run" / TIMELINE)
     for first, last in ((0, 15), (10, 30), (20, STEPS)):
         if first != 20:
-            events.add(timeline.BEGAN, first, workers=2)
+            events.add(Event.BEGAN, first, workers=2)
         for step in range(first + 1, last + 1):
             events.updated(step, 64, Times(data=0.1, compute=0.2, optimizer=0.05, total=0.4))
-        events.add(timeline.CHECKPOINT, last, seconds=2.0)
+        events.add(Event.CHECKPOINT, last, seconds=2.0)
         if last == 30:
-            events.add(timeline.INTERVENED, 30, action="rollback", reason="lossSpike", to=20)
-    events.add(timeline.CHECKPOINT_FAILED, 25, error="disk full")
-    events.add(timeline.ENDED, STEPS, cause="done")
+            events.add(Event.INTERVENED, 30, action="rollback", reason="lossSpike", to=20)
+    events.add(Event.CHECKPOINT_FAILED, 25, error="disk full")
+    events.add(Event.ENDED, STEPS, cause="done")
     events.close()
     return tmp_path
 
@@ -119,7 +117,7 @@ class Page(HTMLParser):
 
 
 def pages(folder, spec=None, lasting=LASTING, timed=TIMED, index=INDEX):
-    write_pages(folder, spec or job(), index, lasting, timed)
+    write_report(folder, spec or job(), index, lasting, timed)
     return {name: (folder / name).read_text() for name in ("README.md", "report.html", "loss.svg", "run/report.html")}
 
 
@@ -145,7 +143,7 @@ def test_the_report_with_times_shows_speed_restarts_and_roll_backs(folder):
     assert rows["Restart: killed"] == "1"
     assert rows["Rollback: lossSpike"] == "1"
     assert rows["Checkpoints, 2.0 s each"] == "3"
-    assert rows["Checkpoints that could not be written"] == "1"
+    assert rows["Failed checkpoints"] == "1"
     assert page.texts["title"].count("restart at 10: killed") == 4  # in each of the four charts
     assert page.texts["title"].count("rollback at 30: lossSpike") == 4
     shares = [text for text in page.texts["span"] if text.endswith("%")]
@@ -155,7 +153,7 @@ def test_the_report_with_times_shows_speed_restarts_and_roll_backs(folder):
 def test_the_lasting_pages_say_nothing_of_times_and_are_equal_for_equal_runs(folder):
     first = pages(folder)
     events = Timeline(folder / "run" / TIMELINE)
-    events.add(timeline.BEGAN, 40, workers=8)
+    events.add(Event.BEGAN, 40, workers=8)
     events.close()
     other = PretrainResult.model_validate(TIMED.wire() | {"tokensPerSecond": 1.0, "mfu": None, "resumedFrom": [4]})
     second = pages(folder, timed=other)
@@ -168,7 +166,7 @@ def test_the_lasting_pages_say_nothing_of_times_and_are_equal_for_equal_runs(fol
 def test_numbers_data_and_texts_are_those_of_the_run(folder):
     page = Page(pages(folder)["report.html"])
     tiles = dict(zip(page.texts["span"], page.texts["b"], strict=False))
-    assert (tiles["Parameters"], tiles["Trained on"], tiles["Epochs"]) == ("111,000,000", "2,560", "0.50")
+    assert (tiles["Parameters"], tiles["Trained on"], tiles["Epochs"]) == ("111,000,000", "2,560", "0.5000")
     assert (tiles["Validation loss"], tiles["Validation perplexity"]) == ("2.000", "7.389")
     cells = page.texts["td"]
     at = cells.index("code")
@@ -193,7 +191,7 @@ def parts(card):
     ("objective", "architecture", "pipeline", "loader", "words"),
     [
         ({"type": "causal"}, "llama", "text-generation", "AutoModelForCausalLM", "to predict the next token"),
-        ({"type": "masked"}, "roberta", "fill-mask", "AutoModelForMaskedLM", "to restore hidden tokens"),
+        ({"type": "masked"}, "roberta", "fill-mask", "AutoModelForMaskedLM", "to restore masked tokens"),
         (
             {"type": "masked", "masked": {"nextSentence": True}},
             "bert",
@@ -240,17 +238,17 @@ def test_the_card_shows_curve_data_texts_limits_and_licence(folder):
     assert "![Loss by update](loss.svg)" in text
     assert "| code | 75.0% | 1,000 | `cdcdcdcdcdcd` |" in text
     assert "| 40 | 2.000 | 2.000 | 1.000 |" in text
-    assert "def <b>( # after 40 ` ` `" in text  # its backticks do not end the block
+    assert "\n````text\ndef <b>( # after 40 ```\n````" in text  # its backticks do not end the block
     assert "after 30" not in text
-    assert text.count("```") % 2 == 0
-    assert "the guard" not in text
+    assert len(re.findall("^```", text, re.MULTILINE)) == 2 + 2  # the block of code to load it, and the sample's
+    assert "guard" not in text
 
 
 def test_the_card_tells_what_the_guard_left_out(folder):
     result = LASTING.model_copy(update={"skipped": 3, "rollbacks": 1})
     _, text = parts(pages(folder, lasting=result)["README.md"])
-    assert "the guard left out 3 batches, with 1 return to an earlier checkpoint" in text
-    assert "| Left out by the guard | 3 batches |" in text
+    assert "the loss guard skipped 3 batches, with 1 rollback to an earlier checkpoint" in text
+    assert "| Skipped by the guard | 3 batches |" in text
 
 
 def test_a_run_on_text_that_was_not_encoded_has_its_pages_too(folder):

@@ -1,9 +1,9 @@
-"""The output layer, which gives the loss instead of logits while a model learns or is measured.
+"""An output layer fused with the loss: during training and validation it returns the loss instead of logits.
 
-Logits of a large vocabulary take more memory than the rest of a model, and more time to write and read than to compute.
-Here they are made for some rows at a time, and turned at once into losses and into the gradients of what they are made
-of, so that neither they nor their gradients are ever held whole (Hsu et al. 2024, arXiv:2410.10989, section 3.2). Only
-positions that are learnt get any: of a masked model, a seventh. Shapes: N positions, C width, V vocabulary.
+Logits of a large vocabulary take more memory than the rest of a model, and more time to move than to compute. Here they
+are computed for some positions at a time and reduced immediately to losses and gradients, so that neither logits nor
+their gradients are ever held whole (Hsu et al. 2024, arXiv:2410.10989, section 3.2). Positions without a target are
+skipped: in a masked model, six of seven. Shapes: N positions, C width, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from typing import Any, Final
 
 import torch
 
-from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch
+from hatchery_jobs.pretrain.objectives import IGNORED, Batch
 
 CPU_ROWS: Final = 256
-"""Positions at a time on a CPU: their logits stay in its cache, and the product of matrices is still a fast one."""
+"""Positions per chunk on a CPU: the logits fit its cache, and the matrix product is still efficient."""
 
 DEVICE_ROWS: Final = 2048
-"""Positions at a time on another device: enough to keep it busy."""
+"""Positions per chunk on other devices: enough to keep them busy."""
 
 
 class Head(torch.nn.Linear):
-    """An output layer that can be asked for the loss."""
+    """An output layer that returns logits or the loss."""
 
     def __init__(self, linear: torch.nn.Linear) -> None:
-        """Takes the place, and the parameters, of another one."""
+        """Replaces a linear layer and takes its parameters."""
         torch.nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
         self.batch: Batch | None = None
-        """Whose loss is asked for; None: logits are."""
+        """The batch whose loss to return; None: return logits."""
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits (..., V) of hidden states (..., C), or the summed loss of a batch in nats, a scalar."""
@@ -38,26 +38,26 @@ class Head(torch.nn.Linear):
         return _summed_loss(hidden, self, self.batch)
 
     def stay_uncompiled(self) -> None:
-        """Keeps torch.compile out: it would unroll the parts, and compile again for another number of labels."""
+        """Excludes the layer from torch.compile, which would unroll chunks and recompile for each number of labels."""
         self.forward = torch.compiler.disable(self.forward)  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)
 class LossModel:
-    """A model that answers a batch with its loss."""
+    """A model that returns the loss of a batch."""
 
     model: Any
-    """The model as it is called: compiled, within DDP."""
+    """The model as called: compiled, wrapped in DDP."""
     head: Head
     """Its output layer."""
 
     @classmethod
     def of(cls, model: Any, called: Any = None) -> "LossModel":
-        """A model of transformers with a `Head`, and what it is called through: None: nothing around it."""
+        """Wraps a transformers model with a `Head`; `called` is its compiled or DDP wrapper, if any."""
         return cls(model if called is None else called, model.get_output_embeddings())
 
     def __call__(self, batch: Batch, **options: Any) -> Any:
-        """The model's output, in which the summed loss in nats stands in the place of the logits."""
+        """The model's output with the summed loss in nats in place of the logits."""
         self.head.batch = batch
         try:
             return self.model(**batch.inputs, **options)
@@ -66,14 +66,14 @@ class LossModel:
 
 
 def _summed_loss(hidden: torch.Tensor, head: Head, batch: Batch) -> torch.Tensor:
-    """Summed cross-entropy of the positions of a batch that are learnt."""
+    """Summed cross-entropy of the positions with a target."""
     states, labels = hidden.flatten(0, -2), batch.labels.flatten()
     if batch.targets < len(labels):
-        # the number is known, so the device is not waited for
-        learnt = torch.nonzero_static(labels != IGNORED, size=batch.targets).squeeze(1)
-        states, labels = states[learnt], labels[learnt]
+        # the number is known, which saves a device synchronisation
+        targets = torch.nonzero_static(labels != IGNORED, size=batch.targets).squeeze(1)
+        states, labels = states[targets], labels[targets]
     if not torch.is_grad_enabled():
-        return _computed(_Products.of(states, head.weight), head.bias, labels, None)
+        return _compute(_Products.of(states, head.weight), head.bias, labels, None)
     loss: torch.Tensor = _LinearCrossEntropy.apply(states, head.weight, head.bias, labels)
     return loss
 
@@ -85,24 +85,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, labels: torch.Tensor
     ) -> torch.Tensor:
-        """The loss, and already the gradients."""
+        """The loss; also computes the gradients."""
         products = _Products.of(states, weight)
         gradients = _Gradients.of(products, bias)
-        loss = _computed(products, bias, labels, gradients)
+        loss = _compute(products, bias, labels, gradients)
         ctx.dtypes = [None if given is None else given.dtype for given in (states, weight, bias)]
         ctx.save_for_backward(gradients.states, gradients.weight, gradients.bias)
         return loss
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """What the forward pass has computed, times the gradient of the loss; there is one backward pass."""
+        """The gradients of the forward pass times the gradient of the loss, in place: only one backward pass works."""
         saved = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         return (*(None if some is None else some.mul_(outer[0]).to(dtype) for some, dtype in saved), None)
 
 
 @dataclass(frozen=True)
 class _Products:
-    """What is multiplied, in the precision that autocast asks for."""
+    """The factors of the logits, in autocast's precision."""
 
     states: torch.Tensor
     """(N, C)."""
@@ -119,25 +119,25 @@ class _Products:
 
 @dataclass(frozen=True)
 class _Gradients:
-    """Of the summed loss, filled while it is computed."""
+    """Gradients of the summed loss, accumulated over chunks."""
 
     states: torch.Tensor
     """(N, C), in the precision of the products."""
     weight: torch.Tensor
-    """(V, C), in single precision: parts of many positions are added up."""
+    """(V, C), in single precision, since it sums over many positions."""
     bias: torch.Tensor | None
     """(V), in single precision."""
 
     @classmethod
     def of(cls, products: _Products, bias: torch.Tensor | None) -> "_Gradients":
-        """Nothing yet."""
+        """Zero gradients."""
         weight, bias = (
             None if given is None else torch.zeros_like(given, dtype=torch.float32) for given in (products.weight, bias)
         )
         return cls(torch.empty_like(products.states), weight, bias)
 
     def add(self, begin: int, products: _Products, logits: torch.Tensor) -> None:
-        """Adds what follows from the gradients of the logits (n, V) of some states, the first of which is `begin`."""
+        """Adds the contribution of a chunk that starts at `begin`, given the gradients of its logits (n, V)."""
         if self.bias is not None:
             self.bias.add_(logits.sum(dim=0))
         logits = logits.to(products.weight.dtype)
@@ -148,10 +148,10 @@ class _Gradients:
             self.weight.add_(logits.t() @ products.states)
 
 
-def _computed(
+def _compute(
     products: _Products, bias: torch.Tensor | None, labels: torch.Tensor, gradients: _Gradients | None
 ) -> torch.Tensor:
-    """The summed loss in single precision, and its gradients where they are wanted."""
+    """The summed loss in single precision; fills `gradients` unless it is None."""
     device, count = labels.device.type, len(labels)
     rows = CPU_ROWS if device == "cpu" else DEVICE_ROWS
     losses = torch.empty(count, dtype=torch.float32, device=labels.device)

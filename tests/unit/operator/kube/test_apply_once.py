@@ -1,4 +1,4 @@
-"""The policy is in a namespace before any pod, however many runs begin there at once."""
+"""An object is in a namespace before any pod that needs it, however many runs begin there at once."""
 
 import asyncio
 from typing import cast
@@ -6,11 +6,10 @@ from typing import cast
 import pytest
 from tests.support.operator.builders import NAMESPACE
 
-from hatchery_operator.controller.namespace_policy import NamespacePolicy
-from hatchery_operator.domain import Manifest
+from hatchery_operator.domain.objects import Manifest
 from hatchery_operator.errors import RefusedError
+from hatchery_operator.kube.apply_once import ApplyOnce
 from hatchery_operator.kube.client import Cluster
-from hatchery_operator.settings import NetworkPolicySettings, Settings
 
 
 class SlowCluster:
@@ -29,11 +28,11 @@ class SlowCluster:
         return manifest
 
 
-def begin(cluster: SlowCluster, policy: NamespacePolicy, runs: int = 8, namespace: str = NAMESPACE) -> list[object]:
+def begin(cluster: SlowCluster, policies: ApplyOnce, runs: int = 8, namespace: str = NAMESPACE) -> list[object]:
     """Runs that begin at once; gives how many writes each of them saw done, or why it may not begin."""
 
     async def one() -> int:
-        await policy.ensure(namespace)
+        await policies.ensure({"kind": "NetworkPolicy", "metadata": {"name": "runs", "namespace": namespace}})
         return cluster.done
 
     async def all_at_once() -> list[object]:
@@ -47,30 +46,25 @@ def cluster() -> SlowCluster:
     return SlowCluster()
 
 
-def policy_for(cluster: SlowCluster, settings: Settings | None = None) -> NamespacePolicy:
-    return NamespacePolicy(cast("Cluster", cluster), settings or Settings())
+def policies_in(cluster: SlowCluster) -> ApplyOnce:
+    return ApplyOnce(cast("Cluster", cluster))
 
 
 def test_of_many_runs_at_once_one_writes_and_all_wait_for_it(cluster: SlowCluster) -> None:
-    assert begin(cluster, policy_for(cluster)) == [1] * 8
+    assert begin(cluster, policies_in(cluster)) == [1] * 8
     assert cluster.begun == 1
 
 
 def test_each_namespace_gets_its_own(cluster: SlowCluster) -> None:
-    policy = policy_for(cluster)
+    policies = policies_in(cluster)
     for namespace in ("a", "b", "a"):
-        begin(cluster, policy, namespace=namespace)
+        begin(cluster, policies, namespace=namespace)
     assert cluster.done == 2
 
 
 def test_a_refusal_stops_every_run_and_is_forgotten_when_the_server_takes_it(cluster: SlowCluster) -> None:
-    policy = policy_for(cluster)
+    policies = policies_in(cluster)
     cluster.refusal = RefusedError("apply", "exceeded quota", 403)
-    assert begin(cluster, policy, runs=2) == [cluster.refusal] * 2
+    assert begin(cluster, policies, runs=2) == [cluster.refusal] * 2
     cluster.refusal = None
-    assert begin(cluster, policy, runs=1) == [1]
-
-
-def test_turned_off_nothing_is_written(cluster: SlowCluster) -> None:
-    begin(cluster, policy_for(cluster, Settings(network_policies=NetworkPolicySettings(enabled=False))))
-    assert cluster.begun == 0
+    assert begin(cluster, policies, runs=1) == [1]

@@ -1,14 +1,15 @@
-"""What the API server refuses to create, until it takes it: kept in memory, since the next try says it again."""
+"""Backoff of children that the API server rejects; in memory only, since the next attempt yields the reason again."""
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from hatchery_operator.domain import Diagnosis, Key, backoff
+from hatchery_operator.domain import backoff
+from hatchery_operator.domain.objects import Diagnosis, Key
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """The refusal of a child."""
+    """The rejection of a child."""
 
     since: datetime
     problem: Diagnosis
@@ -16,28 +17,28 @@ class Refusal:
     """Refusals so far."""
     wait_seconds: float
     until: datetime
-    """Time before which the child is not tried again, whatever happens to its resource."""
+    """Time before which the child is not created again, whatever happens to its resource."""
 
 
 @dataclass
-class Refusals:
-    """Refusals of children, by resource."""
+class ChildBackoff:
+    """Rejections of children, by resource."""
 
     known: dict[Key, Refusal] = field(default_factory=dict)
 
     def of(self, key: Key) -> tuple[datetime | None, Diagnosis | None]:
-        """Since when children of a resource are refused, and why."""
+        """Since when children of a resource have been rejected, and why."""
         refusal = self.known.get(key)
         return (refusal.since, refusal.problem) if refusal else (None, None)
 
     def wait_seconds(self, key: Key, now: datetime) -> float:
-        """How long children of a resource are not to be tried again."""
+        """Seconds until the children of a resource may be created again."""
         refusal = self.known.get(key)
-        # never longer than meant, also when the clock was set back
+        # never longer than the full delay, even if the clock was set back
         return max(0.0, min(refusal.wait_seconds, (refusal.until - now).total_seconds())) if refusal else 0.0
 
-    def is_news(self, key: Key, problem: Diagnosis | None, now: datetime) -> bool:
-        """Keeps a refusal for the next plan; news is only another reason, since messages may hold changing numbers."""
+    def record(self, key: Key, problem: Diagnosis | None, now: datetime) -> bool:
+        """Records an attempt's outcome; returns whether its reason is new. Messages may change: they hold numbers."""
         before = self.known.pop(key, None)
         if problem is None:
             return False
@@ -48,5 +49,5 @@ class Refusals:
         return before is None or before.problem.reason != problem.reason
 
     def forget(self, key: Key) -> None:
-        """Forgets a resource that is gone."""
+        """Forgets a deleted resource."""
         self.known.pop(key, None)

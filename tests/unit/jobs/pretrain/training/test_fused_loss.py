@@ -8,9 +8,9 @@ import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hatchery_jobs.pretrain.objectives import fused_loss as module
-from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch
-from hatchery_jobs.pretrain.objectives.fused_loss import Head
+from hatchery_jobs.pretrain.objectives import IGNORED, Batch
+from hatchery_jobs.pretrain.training import fused_loss as module
+from hatchery_jobs.pretrain.training.fused_loss import Head
 
 WIDTH = 6
 

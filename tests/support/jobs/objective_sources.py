@@ -46,12 +46,12 @@ def small_vocabulary(size: int = 320) -> Vocabulary:
 
 
 @dataclass
-class ListFeed:
+class ListSource:
     """Rows of given arrays; the run goes through the training rows over and over."""
 
     train: Tokens
     held_out: Tokens
-    learnt: np.ndarray | None = None
+    is_target: np.ndarray | None = None
     positions: Tokens | None = None
 
     @property
@@ -63,7 +63,7 @@ class ListFeed:
 
     def training(self, first: int, count: int) -> Rows:
         numbers = np.arange(first, first + count) % len(self.train)
-        more = [None if part is None else part[numbers] for part in (self.learnt, self.positions)]
+        more = [None if part is None else part[numbers] for part in (self.is_target, self.positions)]
         return Rows(self.train[numbers], *more)
 
     def validation(self, first: int, count: int) -> Rows:
@@ -74,7 +74,7 @@ class ListFeed:
 
 
 @dataclass
-class ListPairs:
+class ListPairSource:
     """Given pairs, over and over."""
 
     all: list[tuple[Tokens, Tokens]]
