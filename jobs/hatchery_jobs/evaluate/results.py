@@ -1,4 +1,4 @@
-"""The files of an evaluation: results.json, samples.jsonl, the card, and the short result for the status."""
+"""The output of an evaluation: results.json, samples.jsonl, the card, and the summary for the status."""
 
 import json
 from collections.abc import Mapping
@@ -27,14 +27,14 @@ COMPLETION_CHARS: Final = 160
 """Characters of a continuation in the status."""
 
 LIBRARIES: Final = ("torch", "transformers", "tokenizers")
-"""Whose versions are recorded."""
+"""Libraries whose versions are recorded."""
 
 Results = Mapping[str, TaskResult]
 """Results by name of the task, in the order of the spec."""
 
 
 def results_json(spec: EvalRunSpec, source: ModelSource, loaded: LoadedModel, results: Results) -> str:
-    """All numbers, with everything they depend on, under the names lm-evaluation-harness uses where it has one."""
+    """All numbers and everything they depend on, named as in lm-evaluation-harness where it has a name."""
     data = {
         "results": {
             task: {f"{m.metric},none": number(m.value) for m in found.measures} for task, found in results.items()
@@ -56,7 +56,7 @@ def results_json(spec: EvalRunSpec, source: ModelSource, loaded: LoadedModel, re
 
 
 def samples_jsonl(results: Results) -> str:
-    """All continuations, a line each."""
+    """All continuations, one a line."""
     return "".join(
         json.dumps({"task": task, **asdict(sample)}, ensure_ascii=False) + "\n"
         for task, found in results.items()

@@ -38,7 +38,7 @@ def run(context: Context[TokenizerBuildSpec]) -> Outcome:
     """Trains the tokenizer the spec describes, measures it, and writes it for `AutoTokenizer.from_pretrained`."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # safe: this process never forks
     spec = context.job.spec
-    base = retrain.find_base(spec.from_, context.job.hub.endpoint) if spec.from_ else None
+    base = retrain.resolve_base(spec.from_, context.job.hub.endpoint) if spec.from_ else None
     draft = context.draft(CODE_VERSION, {"base": base.digest} if base else {})
     if existing := draft.existing():
         artifact, folder = existing
@@ -72,10 +72,10 @@ def run(context: Context[TokenizerBuildSpec]) -> Outcome:
     return Outcome(artifact, folder, result)
 
 
-def _train(context: Context[TokenizerBuildSpec], base: retrain.Base | None, sample: DocumentSample) -> _Trained:
+def _train(context: Context[TokenizerBuildSpec], base: retrain.BaseSource | None, sample: DocumentSample) -> _Trained:
     spec = context.job.spec
     if base is not None:
-        old = retrain.load(base.folder(context.scratch))
+        old = retrain.load_base(base.folder(context.scratch))
         texts = _texts(context, sample, "documents read")
         return _Trained(retrain.retrained(old, spec, texts), retrain.special_roles(old), retrain.settings(old))
     blocks.check_size(spec)

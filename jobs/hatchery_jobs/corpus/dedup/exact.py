@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from hatchery_jobs.corpus.types import U64, Positions
+from hatchery_jobs.corpus.types import U64, Mask, Positions
 from hatchery_jobs.readers import Document
 
 
@@ -24,9 +24,18 @@ def first_of_equals(digests: U64, identities: U64) -> Positions:
     """
     order = np.lexsort((identities, digests[:, 1], digests[:, 0]))  # stable: equal ids stay in reading order
     ranked = digests[order]
+    return group_heads(order, (ranked[1:] != ranked[:-1]).any(axis=1))
+
+
+def group_heads(order: Positions, changes: Mask) -> Positions:
+    """For every document the first of its group.
+
+    Args:
+        order: the documents sorted by group (N,).
+        changes: whether the group changes between neighbours in `order` (N - 1,).
+    """
     starts = np.ones(len(order), np.bool_)
-    starts[1:] = (ranked[1:] != ranked[:-1]).any(axis=1)
-    first = order[np.flatnonzero(starts)]
-    keeper = np.empty(len(order), np.int64)
-    keeper[order] = first[np.cumsum(starts) - 1]
-    return keeper
+    starts[1:] = changes
+    heads = np.empty(len(order), np.int64)
+    heads[order] = order[np.flatnonzero(starts)][np.cumsum(starts) - 1]
+    return heads

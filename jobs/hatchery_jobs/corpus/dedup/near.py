@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from hatchery_api.resources.corpus import NearDedup
+from hatchery_jobs.corpus.dedup.exact import group_heads
 from hatchery_jobs.corpus.dedup.minhash import Signer, jaccard, shingle_hashes, shingle_sets, windows
 from hatchery_jobs.corpus.spool import Spool
 from hatchery_jobs.corpus.types import I64, U64, Mask, OnProgress, Positions
@@ -111,7 +112,7 @@ def sign(spool: Spool, kept: Mask, spec: NearDedup, scratch: Path, on_progress: 
 
 
 def star_pairs(keys: U64) -> U64:
-    """Within documents of equal key, the first with each other."""
+    """Pairs the first document of every key with each other document of that key."""
     order, starts = _buckets(keys)
     lengths = np.diff(starts, append=len(order))
     others = np.ones(len(order), np.bool_)
@@ -120,7 +121,7 @@ def star_pairs(keys: U64) -> U64:
 
 
 def remaining_pairs(keys: U64, roots: I64) -> U64:
-    """All pairs within documents of equal key that are not yet in one cluster."""
+    """All pairs of documents with equal key that are not yet in one cluster."""
     order, starts = _buckets(keys)
     if not len(order):
         return np.empty(0, np.uint64)
@@ -138,18 +139,14 @@ def remaining_pairs(keys: U64, roots: I64) -> U64:
 
 
 def keepers(first: Positions, sizes: I64, identities: U64) -> Positions:
-    """For every document the one of its cluster that is kept: the longest, of equally long ones that of smallest id."""
+    """For every document the one of its cluster that is kept: the longest, among those the one of smallest identity."""
     order = np.lexsort((identities, -sizes, first))
     ranked = first[order]
-    starts = np.ones(len(order), np.bool_)
-    starts[1:] = ranked[1:] != ranked[:-1]
-    best = np.empty(len(order), np.int64)
-    best[order] = order[np.flatnonzero(starts)][np.cumsum(starts) - 1]
-    return best
+    return group_heads(order, ranked[1:] != ranked[:-1])
 
 
 def _buckets(keys: U64) -> tuple[I64, I64]:
-    """Documents sorted by key, then number, and where each key starts."""
+    """Documents sorted by key, then index, and where each key starts."""
     order = np.argsort(keys, kind="stable")
     ranked = keys[order]
     return order, np.flatnonzero(np.concatenate(([True], ranked[1:] != ranked[:-1]))[: len(order)])
@@ -169,7 +166,7 @@ def _distinct(bands: Iterator[U64]) -> U64:
 def _join_similar(
     pairs: U64, *, clusters: UnionFind, members: Positions, spool: Spool, spec: NearDedup, on_progress: OnProgress
 ) -> None:
-    """Compares pairs group by group, in their order, and joins those that are similar enough."""
+    """Compares pairs in groups of bounded size, and joins the clusters of similar ones."""
     left, right = (pairs >> _LEFT).astype(np.int64), (pairs & _RIGHT).astype(np.int64)
     sizes = spool.sizes[members]
     groups = np.cumsum(sizes[left] + sizes[right]) // _COMPARED_BYTES

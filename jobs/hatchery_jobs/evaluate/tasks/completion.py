@@ -31,7 +31,7 @@ NEXT_BLOCK: Final = re.compile("\nclass|\ndef|\n#|\n@|\nprint|\nif")
 DEFINITION: Final = {
     "mean_tokens": "mean number of tokens the model wrote, the end token not counted",
     "cut_share": "share of continuations that were cut before a new top-level block",
-    "seed": "set anew before each prompt, so that prompts do not change each other's continuations",
+    "seed": "reset before each prompt, so that prompts do not affect each other's continuations",
 }
 """Definitions of the numbers, for results.json and the card."""
 

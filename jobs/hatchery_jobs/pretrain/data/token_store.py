@@ -141,7 +141,7 @@ def summed(shards: list[Shard], row_tokens: int | None) -> SplitIndex:
     )
 
 
-def fingerprint(shards: list[Shard]) -> str:
+def tokens_fingerprint(shards: list[Shard]) -> str:
     """sha256 over the digests of shards in their order."""
     return hashlib.sha256("".join(shard.digest for shard in shards).encode()).hexdigest()
 

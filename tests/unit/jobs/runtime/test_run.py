@@ -23,7 +23,7 @@ def job(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "serve_metrics", lambda _port: None)
 
     def start(stage, **changes):
-        module = types.ModuleType("hatchery_jobs.corpus.build")
+        module = types.ModuleType("hatchery_jobs.corpus.pipeline")
         module.run = stage
         monkeypatch.setitem(sys.modules, module.__name__, module)
         data = {
@@ -40,7 +40,7 @@ def job(tmp_path, monkeypatch):
         } | changes
         path = tmp_path / "job.json"
         path.write_text(json.dumps(data))
-        code = run.main(path)
+        code = run.main(path, pytest.fail)
         return code, Report.model_validate_json((tmp_path / "report").read_text())
 
     return start
