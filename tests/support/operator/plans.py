@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from tests.support.operator.builders import NOW, job, later, run
+from tests.support.operator.builders import NOW, artifact, by_key, ended, finished, job, later, report, run
 
 from hatchery_api.conditions import find_condition
 from hatchery_operator.diagnosis.pod_startup import YOUNG_SECONDS
@@ -13,6 +13,9 @@ from hatchery_operator.planning import Plan, plan
 from hatchery_operator.settings import Settings
 
 SETTINGS = Settings()
+
+REFERENCES = by_key(finished("CorpusBuild", "corpus", "c1"), finished("TokenizerBuild", "tokenizer", "t1"))
+"""What a PretrainRun reads, ready."""
 
 
 def decide(subject: Run, **observed: Any) -> Plan:
@@ -91,3 +94,12 @@ def input_text(decided: Plan) -> str:
     """The input of the new Job's pods, as JSON."""
     annotations = created(decided)[-1]["spec"]["template"]["metadata"]["annotations"]
     return str(annotations["hatchery.dev/input"])
+
+
+def trained(references: dict[Any, Run], one: Run | None = None) -> tuple[Run, Plan]:
+    """A PretrainRun whose encode stage is complete, and the plan that completed it."""
+    subject = begun(one or run("PretrainRun", "model"), references=references)
+    subject = after(subject, decide(subject, references=references, **with_job(subject, ready=1)))
+    text = report(artifact=artifact("tokens"), result={"parameters": 7})
+    decided = decide(subject, references=references, pods=(ended(0, text),), **with_job(subject, end="Complete"))
+    return after(subject, decided), decided

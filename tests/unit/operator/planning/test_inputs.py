@@ -1,18 +1,14 @@
 """The artifacts a stage reads: waiting for them, recording them, and staleness."""
 
-from typing import Any
-
 from tests.support.operator.builders import (
-    artifact,
     by_key,
-    ended,
     finished,
     later,
-    report,
     run,
     with_status,
 )
 from tests.support.operator.plans import (
+    REFERENCES,
     after,
     begun,
     condition,
@@ -22,24 +18,11 @@ from tests.support.operator.plans import (
     message,
     running,
     stage,
+    trained,
     with_job,
 )
 
 from hatchery_api.status import InputRecord
-from hatchery_operator.domain.objects import Run
-from hatchery_operator.planning import Plan
-
-
-def trained(references: dict[Any, Run], one: Run | None = None) -> tuple[Run, Plan]:
-    """A PretrainRun whose encode stage is complete, and the plan that completed it."""
-    subject = begun(one or run("PretrainRun", "model"), references=references)
-    subject = after(subject, decide(subject, references=references, **with_job(subject, ready=1)))
-    text = report(artifact=artifact("tokens"), result={"parameters": 7})
-    decided = decide(subject, references=references, pods=(ended(0, text),), **with_job(subject, end="Complete"))
-    return after(subject, decided), decided
-
-
-REFERENCES = by_key(finished("CorpusBuild", "corpus", "c1"), finished("TokenizerBuild", "tokenizer", "t1"))
 
 
 def test_a_dependent_waits_and_says_for_what() -> None:
