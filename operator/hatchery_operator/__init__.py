@@ -1,1 +1,1 @@
-"""The operator: watches the four resources and runs their stages as Jobs."""
+"""The operator: watches the four resources and runs their stages as Jobs; only its tests and the image import it."""

@@ -270,6 +270,16 @@ class Operator(RuleBasedStateMachine):
     def resize(self, nodes: int) -> None:
         self.edit("model", parallelism={"nodes": nodes})
 
+    @precondition(lambda self: "model" in self.unfinished())
+    @rule(nodes=st.sampled_from([1, 2, 3]))
+    def resize_while_pods_work(self, nodes: int) -> None:
+        """Chance alone rarely changes the size just when training has started."""
+        for _ in range(3):
+            self.all_works()
+        if "model" in self.unfinished():
+            self.resize(nodes)
+            self.all_works()
+
     def unfinished(self) -> list[str]:
         return [name for name, run in self.cluster.runs().items() if "completionTime" not in run.get("status", {})]
 
@@ -316,6 +326,17 @@ class Operator(RuleBasedStateMachine):
     def pod_is_evicted(self, data: st.DataObject) -> None:
         pods = self.cluster.running_pods()
         self.cluster.evict(pods[data.draw(st.sampled_from(sorted(pods)))])
+
+    @precondition(lambda self: self.cluster.running_pods())
+    @rule(data=st.data())
+    def pod_is_missed(self, data: st.DataObject) -> None:
+        """Chance alone rarely reconciles between the loss of a pod and its replacement."""
+        self.pod_is_evicted(data)
+        self.time_passes(40)
+        for stream, events in self.cluster.events.items():
+            self.hear(stream, len(events))
+        for name in self.cluster.runs():
+            self.pass_over(name)
 
     @rule(refusing=st.booleans())
     def quota_changes(self, refusing: bool) -> None:
