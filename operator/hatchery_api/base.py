@@ -77,6 +77,11 @@ def exactly_one(*fields: str) -> tuple[str, str]:
     return f"[{present}].filter(x, x).size() == 1", f"set exactly one of {', '.join(fields)}"
 
 
+def one_field(schema: dict[str, Any]) -> None:
+    """Schema extras for a model of which exactly one field is set: the CEL rule names all its fields."""
+    schema |= cel(exactly_one(*schema["properties"]))
+
+
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 _DURATION = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
 _SUFFIXES: Final = {

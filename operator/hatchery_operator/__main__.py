@@ -1,4 +1,4 @@
-"""`python -m hatchery_operator [--config PATH]`: puts the operator together and runs it."""
+"""Assembles the operator and runs it: `python -m hatchery_operator [--config PATH]`."""
 
 import argparse
 import asyncio
@@ -17,7 +17,7 @@ from uuid import uuid4
 import kopf
 
 from hatchery_operator.controller import Reconciler, referenced_keys, register, silence_kopf
-from hatchery_operator.domain import Key
+from hatchery_operator.domain.objects import Key
 from hatchery_operator.errors import ApiError
 from hatchery_operator.kube import Cache, Cluster, CrdCheck, Elector, Resync, WorkQueue, kubeconfig_from_environment
 from hatchery_operator.progress import ProgressService
@@ -34,11 +34,11 @@ from hatchery_operator.telemetry import Metrics, Pulse, beat, configure_logs, he
 LOG: Final = logging.getLogger(__name__)
 
 LOAD_RETRY_SECONDS: Final = 2.0
-"""Wait before the first listing is tried again, for an operator that starts before the API server."""
+"""Delay before the initial listing is retried, for an operator that starts before the API server."""
 
 
 class Operator:
-    """All parts, put together."""
+    """All components, wired together."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -66,16 +66,14 @@ class Operator:
 
     def _watch_metrics(self) -> None:
         metrics, pulse = self._metrics, self._pulse
-        # a replica that stands by knows the resources too, but a sum over replicas must count each once
+        # a standby caches the resources too, but a sum over replicas must count each once
         metrics.watch_runs(lambda: self._cache.runs() if self._elector.is_leading else ())
-        metrics.watch(
-            "hatchery_leader", "1 on the replica that acts, 0 on one that stands by.", lambda: self._elector.is_leading
-        )
+        metrics.watch("hatchery_leader", "1 on the leader, 0 on a standby.", lambda: self._elector.is_leading)
         resync = float(self._settings.resync_seconds)
-        metrics.watch("hatchery_resync_interval_seconds", "Time between two listings of everything.", lambda: resync)
-        metrics.watch("hatchery_workqueue_depth", "Keys that wait.", lambda: self._queue.depth if self._queue else 0)
-        metrics.watch("hatchery_workqueue_oldest_seconds", "Wait of the oldest key.", self._oldest_seconds)
-        metrics.watch("hatchery_event_loop_lag_seconds", "How late the last heartbeat was.", lambda: pulse.lag_seconds)
+        metrics.watch("hatchery_resync_interval_seconds", "Interval between resyncs.", lambda: resync)
+        metrics.watch("hatchery_workqueue_depth", "Queued keys.", lambda: self._queue.depth if self._queue else 0)
+        metrics.watch("hatchery_workqueue_oldest_seconds", "Time the oldest key has waited.", self._oldest_seconds)
+        metrics.watch("hatchery_event_loop_lag_seconds", "Delay of the last heartbeat.", lambda: pulse.lag_seconds)
 
     def _answered(self, verb: str, code: int) -> None:
         self._metrics.answered(verb, code)
@@ -93,7 +91,7 @@ class Operator:
         return self._queue.stuck_seconds if self._queue else 0.0
 
     async def run(self) -> None:
-        """Runs until a signal ends it or a part fails."""
+        """Runs until a signal arrives or a component fails."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._cluster.close)
             for app, port in (
@@ -105,7 +103,7 @@ class Operator:
             heart = asyncio.create_task(beat(self._pulse, time.monotonic))
             stack.callback(heart.cancel)
             await self._load()
-            await _first_to_end(
+            await _run_until_first_ends(
                 self._elector.run(self._lead),
                 self._resync.run(self._settings.resync_seconds),
                 self._resync.ping(),
@@ -119,15 +117,15 @@ class Operator:
             try:
                 await self._resync.load()
             except ApiError as error:
-                LOG.warning("the first listing failed: %s", error)
+                LOG.warning("initial listing failed: %s", error)
                 await asyncio.sleep(max(LOAD_RETRY_SECONDS, error.retry_after_seconds or 0.0))
             else:
                 break
         self._pulse.is_loaded = True
-        LOG.info("loaded", extra={"objects": len(self._cache)})
+        LOG.info("cache loaded", extra={"objects": len(self._cache)})
 
     async def _lead(self) -> None:
-        """One term of the leader: all it remembers ends with it, since another replica may lead in between."""
+        """One term of the leader; its state ends with it, since another replica may lead before the next."""
         bundle = self._progress.bundle() if self._progress else None
         reconcile = Reconciler(
             self._cluster,
@@ -143,7 +141,7 @@ class Operator:
         for key in self._cache.all_keys():
             queue.add(key)
         try:
-            await _first_to_end(queue.run(), *([bundle.run()] if bundle else []))
+            await _run_until_first_ends(queue.run(), *([bundle.run()] if bundle else []))
         finally:
             self._queue = None
 
@@ -163,16 +161,16 @@ class Operator:
         )
 
     async def _until_stopped(self) -> None:
-        """Ends on a signal, and with it all parts at once: kopf takes seconds, in which no replica would work."""
+        """Returns on a signal, which stops all components: kopf's own shutdown takes seconds without a leader."""
         await self._watching.wait()
         stopped, loop = asyncio.Event(), asyncio.get_running_loop()
-        for sign in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(sign, stopped.set)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stopped.set)
         await stopped.wait()
-        LOG.info("a signal ends the operator")
+        LOG.info("stopping on a signal")
 
     def _wake(self, key: Key) -> None:
-        """Something about a resource may have changed; a replica that stands by will look at all when it leads."""
+        """Queues a resource that may have changed; a standby drops the key and queues all resources when it leads."""
         if self._progress:
             self._progress.notice(key)
         if self._queue:
@@ -186,14 +184,14 @@ def _elector(cluster: Cluster, settings: Settings) -> Elector:
         identity=f"{replica_name()}_{uuid4().hex[:8]}",
         namespace=own_namespace(settings) if settings.leader_election.enabled else "",
         name=settings.operator_name,
-        # goes on while the machine sleeps, unlike the monotonic clock
+        # counts while the machine sleeps, unlike the monotonic clock
         clock=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
         now=lambda: datetime.now(UTC),
     )
 
 
-async def _first_to_end(*parts: Coroutine[Any, Any, None]) -> None:
-    """Runs parts side by side; when one ends, all do, and what it raised is raised."""
+async def _run_until_first_ends(*parts: Coroutine[Any, Any, None]) -> None:
+    """Runs coroutines concurrently; when one ends, cancels the others and raises its exception."""
     tasks = [asyncio.create_task(part) for part in parts]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -206,10 +204,10 @@ async def _first_to_end(*parts: Coroutine[Any, Any, None]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Reads the settings and runs the operator."""
+    """Loads the settings and runs the operator; returns the exit code."""
     parser = argparse.ArgumentParser(prog="hatchery-operator", description="Reconciles the resources of hatchery.dev.")
     parser.add_argument(
-        "--config", metavar="PATH", help="settings file; default: HATCHERY_SETTINGS, else where it is mounted"
+        "--config", metavar="PATH", help="settings file; default: $HATCHERY_SETTINGS, else the mounted file"
     )
     try:
         settings = load_settings(settings_path(parser.parse_args(arguments).config))
@@ -219,7 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     configure_logs(settings.log_level)
     silence_kopf()
-    # the first process of a container ignores signals that it does not handle; once all works `_until_stopped` does
+    # PID 1 of a container ignores signals without a handler; `_until_stopped` replaces this one after startup
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     asyncio.run(operator.run())
     return 0

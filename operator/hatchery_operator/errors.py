@@ -1,13 +1,13 @@
-"""What can go wrong between the operator and the API server; the class decides what happens next.
+"""Errors of requests to the API server; the class decides what happens next.
 
 OperatorError
-├── NotLeaderError      another replica may lead by now: write nothing
-└── ApiError            any answer that is no success: back off, try again
-    ├── UnreachableError     no answer, or the server is overloaded
-    ├── ConflictError        the object has changed since it was read: read it again, decide again
-    ├── GoneError            the object does not exist any more: forget it
-    ├── AlreadyExistsError   something has this name: look whose it is
-    └── RefusedError         the server will not have it: say so in the object's conditions, try again later
+├── NotLeaderError      another replica may lead: write nothing
+└── ApiError            any unsuccessful response: back off and retry
+    ├── UnreachableError     no response, or the server is overloaded
+    ├── ConflictError        the object has changed since it was read: read it again and decide again
+    ├── GoneError            the object no longer exists: forget it
+    ├── AlreadyExistsError   an object has this name: check who owns it
+    └── RefusedError         the server rejects the object: report it in the conditions and retry later
 """
 
 import json
@@ -22,18 +22,18 @@ _SERVER_ERRORS: Final = 500
 
 
 class OperatorError(Exception):
-    """The root of the tree."""
+    """Base class."""
 
     retry_after_seconds: float | None = None
-    """Time for which the other side has asked to be left alone."""
+    """Delay requested by `Retry-After`; None without one."""
 
 
 class NotLeaderError(OperatorError):
-    """This process does not surely hold the lease."""
+    """This process may have lost the lease."""
 
 
 class ApiError(OperatorError):
-    """An answer of the API server that is no success."""
+    """An unsuccessful response of the API server."""
 
     def __init__(self, action: str, message: str, status: int = 0, retry_after_seconds: float | None = None) -> None:
         super().__init__(f"{action}: {message}")
@@ -43,7 +43,7 @@ class ApiError(OperatorError):
 
 
 class UnreachableError(ApiError):
-    """No answer, or one that says to come back later."""
+    """No response, or one that asks to retry later."""
 
 
 class ConflictError(ApiError):
@@ -59,11 +59,11 @@ class AlreadyExistsError(ApiError):
 
 
 class RefusedError(ApiError):
-    """The object is invalid, or a rule, a quota or a permission forbids it."""
+    """The object is invalid, or admission, a quota or RBAC rejects it."""
 
 
 def api_error(action: str, status: int, headers: Mapping[str, str], data: bytes) -> ApiError:
-    """The error an answer stands for."""
+    """The error for an unsuccessful response."""
     details = _details(data)
     message = str(details.get("message", details))
     after = headers.get("Retry-After", "")
@@ -79,7 +79,7 @@ def api_error(action: str, status: int, headers: Mapping[str, str], data: bytes)
 
 
 def _details(data: bytes) -> dict[str, Any]:
-    """The Status object of an answer; a proxy on the way may answer with anything."""
+    """The Status object of a response; a proxy may return anything."""
     try:
         details = json.loads(data)
     except ValueError:

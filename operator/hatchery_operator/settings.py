@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, create_model, model
 
 from hatchery_api import __version__
 from hatchery_api.base import Model, ResourceName, Url
-from hatchery_api.kinds import BY_KIND, KINDS
+from hatchery_api.kinds import KINDS
 from hatchery_api.placement import Resources
 
 DEFAULT_PATH: Final = Path("/etc/hatchery/settings.yaml")
@@ -103,9 +103,10 @@ class NetworkPolicySettings(Model):
 
 
 class _StageResources(Model):
-    def of(self, kind: str, stage: str) -> Resources:
-        """Resources of one stage of a kind."""
-        resources: Resources = getattr(self, BY_KIND[kind].job(stage).setting)
+    def of(self, stage: str) -> Resources:
+        """Default resources of a stage; no two kinds share the name of one."""
+        setting = next(job.setting for kind in KINDS for job in kind.jobs if job.name == stage)
+        resources: Resources = getattr(self, setting)
         return resources
 
 

@@ -16,7 +16,7 @@ from tests.support.operator.process import OperatorProcess, Team, install
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import Report
-from hatchery_operator.domain import UID_LABEL
+from hatchery_operator.domain.labels import UID_LABEL
 
 pytestmark = pytest.mark.apiserver
 

@@ -14,7 +14,7 @@ from tests.cluster.errors import ClusterError
 from tests.support.kube.permissions import account_user, beyond, granted, unused, usage
 from tests.support.operator.process import SYSTEM, OperatorProcess, Team, install
 
-from hatchery_operator.domain import AUDIENCE
+from hatchery_operator.domain.progress_route import AUDIENCE
 
 pytestmark = pytest.mark.apiserver
 

@@ -10,8 +10,9 @@ from tests.support.operator.pod_overrides import GOOD_PLACEMENTS
 from tests.support.operator.process import Team
 
 from hatchery_api.kinds import BY_KIND, KINDS
-from hatchery_operator.domain import parse_run
-from hatchery_operator.manifests import Attempt, manifests
+from hatchery_operator.domain.attempt import Attempt
+from hatchery_operator.domain.objects import parse_run
+from hatchery_operator.manifests import manifests
 from hatchery_operator.settings import Progress, Settings
 from hatchery_operator.stages import STAGES
 

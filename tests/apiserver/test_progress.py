@@ -18,7 +18,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.support.kube.permissions import account_user
 from tests.support.operator.process import ACCOUNT, SYSTEM, OperatorProcess, Team, install
 
-from hatchery_operator.domain import AUDIENCE
+from hatchery_operator.domain.progress_route import AUDIENCE
 
 pytestmark = pytest.mark.apiserver
 

@@ -14,7 +14,7 @@ from tests.support.operator.process import ACCOUNT, SYSTEM, OperatorProcess, ins
 
 from hatchery_api.base import API_VERSION
 from hatchery_api.kinds import BY_KIND
-from hatchery_operator.domain import rfc3339
+from hatchery_operator.domain.objects import rfc3339
 
 NAMESPACE = "bench"
 """Where all objects are."""

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PACKAGES = ("hatchery_api", "hatchery_operator", "hatchery_cli", "hatchery_jobs")
 
-OPEN = frozenset({*PACKAGES, "hatchery_api.resources", "hatchery_jobs.pretrain"})
+OPEN = frozenset({*PACKAGES, "hatchery_api.resources", "hatchery_operator.domain", "hatchery_jobs.pretrain"})
 """Packages whose modules are their seam. Of every other package, outsiders import only what its `__init__` exports."""
 
 LONGEST_CHAIN = 8

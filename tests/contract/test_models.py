@@ -7,32 +7,32 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import yaml
 from pydantic import BaseModel
-from tests.support.guide import GUIDE, LEAST, examples
-from tests.support.jobs.objective_feeds import small_vocabulary
+from tests.support.jobs.guide import GUIDE, LEAST, examples
+from tests.support.jobs.objective_sources import small_vocabulary
 
 from hatchery_api.base import Record
 from hatchery_api.conditions import ConditionType, Reason
 from hatchery_api.contract import ExitCode, HubTarget, JobInput, Output
 from hatchery_api.kinds import BY_KIND, KINDS, Kind
 from hatchery_api.resources.corpus import FilterRule
-from hatchery_api.resources.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain import FAMILIES, PretrainRunSpec
 from hatchery_api.schema import custom_resource_definition, member_docs
 from hatchery_jobs.pretrain.model import MODEL_FAMILIES, resolve_config
 from hatchery_operator.codegen.generate import generated_files
 from hatchery_operator.codegen.reference import walk
+from hatchery_operator.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD_LIMIT_BYTES = {"CorpusBuild": 30_000, "TokenizerBuild": 30_000, "PretrainRun": 45_000, "EvalRun": 30_000}
 """Client-side apply keeps a copy of an object in an annotation, which may have 262,144 bytes: a CRD stays below an eighth
 of it, that of a PretrainRun, which has by far the most fields, at about a sixth (decision 15)."""
-
-OBJECTIVES = {"causal": ("gpt2", "llama"), "masked": ("bert", "roberta"), "seq2seq": ("t5",)}
 
 EACH_KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
 
@@ -88,7 +88,7 @@ def test_a_definition_stays_small(kind) -> None:
 
 def parameters(family: str, size: str) -> int:
     """Parameters of a preset with the vocabulary and sequences of the guide's table."""
-    objective = next(name for name, families in OBJECTIVES.items() if family in families)
+    objective = next(name for name, families in FAMILIES.items() if family in families)
     spec = {**LEAST, "objective": {"type": objective}, "model": {"architecture": family, "size": size}}
     vocabulary = replace(small_vocabulary(), size=32_768)
     return resolve_config(PretrainRunSpec.model_validate(spec), vocabulary).parameters
@@ -177,6 +177,13 @@ def test_what_a_run_reports_fits_into_its_status(kind) -> None:
     assert kind.result.model_fields.keys() <= kind.status.model_fields.keys()
 
 
+@EACH_KIND
+def test_every_stage_has_code_on_both_sides(kind) -> None:
+    assert tuple(stage.name for stage in STAGES[kind.kind]) == kind.stages
+    for job in kind.jobs:
+        assert find_spec(f"hatchery_jobs.{kind.package}.{job.module}"), job.name
+
+
 @pytest.mark.parametrize("enum", [Reason, ConditionType, ExitCode], ids=lambda enum: enum.__name__)
 def test_every_reason_is_a_sentence_on_the_page(enum) -> None:
     page = (ROOT / "docs/reference/conditions.md").read_text()
@@ -204,12 +211,31 @@ def test_no_generated_file_is_left_behind() -> None:
     assert found <= generated_files().keys()
 
 
-def test_the_operator_imports_no_deep_learning_library() -> None:
-    modules = [f"hatchery_operator.{path.stem}" for path in (ROOT / "operator/hatchery_operator").glob("[a-z]*.py")]
-    heavy = ["torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow"]
-    code = f"import sys\nfor name in {modules!r}: __import__(name)\nsys.exit(str([m for m in {heavy!r} if m in sys.modules] or ''))"
+def modules_of(package: str) -> list[str]:
+    """Every module of a package below operator/, with its `__main__`."""
+    files = (ROOT / "operator" / package).rglob("*.py")
+    parts = [path.relative_to(ROOT / "operator").with_suffix("").parts for path in files]
+    return sorted(".".join(part for part in names if part != "__init__") for names in parts)
+
+
+def loaded_by(modules: list[str], wanted: list[str]) -> str:
+    """Which of some modules are loaded, in a fresh process, by importing others."""
+    code = f"import sys\nfor name in {modules!r}: __import__(name)\nsys.exit(str([m for m in {wanted!r} if m in sys.modules] or ''))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.strip() == ""
+    return done.stderr.strip()
+
+
+def test_the_operator_imports_no_deep_learning_library() -> None:
+    modules = modules_of("hatchery_operator")
+    assert {"hatchery_operator.__main__", "hatchery_operator.planning.planner"} < set(modules)
+    heavy = ["torch", "transformers", "datasets", "tokenizers", "numpy", "pyarrow"]
+    assert loaded_by(modules, heavy) == ""
+
+
+def test_code_generation_is_no_part_of_the_running_operator_and_command_line() -> None:
+    codegen = "hatchery_operator.codegen"
+    modules = [*modules_of("hatchery_api"), *modules_of("hatchery_operator"), *modules_of("hatchery_cli")]
+    assert loaded_by([name for name in modules if not name.startswith(codegen)], [codegen]) == ""
 
 
 @pytest.mark.parametrize("folder", ["operator", "jobs"])

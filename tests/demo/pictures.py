@@ -19,7 +19,6 @@ from random import Random
 from typing import Any
 
 import yaml
-from hatchery_jobs.pretrain.report.pages import write_pages
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from tests.support.operator.status_objects import completed, condition, resource, running
@@ -28,6 +27,7 @@ from hatchery_api.contract import HubTarget, JobInput, Output
 from hatchery_api.resources.pretrain import Loss, PretrainResult, PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_cli import RunView, live_view
+from hatchery_jobs.pretrain.report import write_report
 from hatchery_jobs.pretrain.training.schedule import learning_rate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +79,7 @@ def live_picture() -> str:
         completed("TokenizerBuild", "stdlib"),
         running(
             name="stdlib",
-            conditions=[condition("Succeeded", "Unknown", "Running", "2 of 2 pods of Job stdlib-train-a1 run")],
+            conditions=[condition("Succeeded", "Unknown", "Running", "2 of 2 pods of Job stdlib-train-a1 are running")],
             progress={
                 "text": f"{done}/{STEPS} steps ({done * 100 // STEPS}%)",
                 "eta": "28s",
@@ -90,7 +90,7 @@ def live_picture() -> str:
             "EvalRun",
             "stdlib",
             conditions=[
-                condition("Succeeded", "Unknown", "Waiting", "waits for PretrainRun stdlib, which is not ready")
+                condition("Succeeded", "Unknown", "Waiting", "waiting for PretrainRun stdlib, which is not ready")
             ],
         ),
     ]
@@ -130,7 +130,7 @@ def sample_run(folder: Path) -> Path:
         initial_perplexity=math.exp(INITIAL), bits_per_byte=2.0507,
     )  # fmt: skip
     timed = lasting.model_copy(update={"tokens_per_second": 8721.3, "goodput": 0.97})
-    write_pages(folder, job, None, lasting, timed)
+    write_report(folder, job, None, lasting, timed)
     return folder / "run/report.html"
 
 

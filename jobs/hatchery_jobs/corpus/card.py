@@ -1,14 +1,13 @@
-"""The dataset card: README.md with the metadata the Hub reads and the build in numbers."""
+"""The dataset card: README.md with the metadata the Hub reads, and the build in numbers."""
 
-import re
 from typing import Any, Final
 
-import yaml
-
+from hatchery_api.format import counted
 from hatchery_api.resources.corpus import CorpusBuildSpec, CorpusResult, NearDedup
 from hatchery_jobs.corpus.filters import drop_reasons
 from hatchery_jobs.corpus.funnel import Funnel
 from hatchery_jobs.readers import DocumentSource
+from hatchery_jobs.reporting import fenced, markdown_page, markdown_table, split_languages
 
 _SIZE_CATEGORIES: Final = (
     (10**3, "n<1K"),
@@ -21,38 +20,37 @@ _SIZE_CATEGORIES: Final = (
     (10**10, "1B<n<10B"),
     (10**11, "10B<n<100B"),
 )
-"""Names of the Hub for numbers of documents below a limit."""
+"""Size categories of the Hub, each with the document count it stays below."""
 
 _DUPLICATE_REASONS: Final = {
-    "exact_duplicate": "the same as another document",
-    "near_duplicate": "nearly the same as another document",
+    "exact_duplicate": "identical to another document",
+    "near_duplicate": "near-duplicate of another document",
 }
 
 
 def dataset_card(
-    name: str, spec: CorpusBuildSpec, result: CorpusResult, origins: list[DocumentSource], funnel: Funnel
+    name: str, spec: CorpusBuildSpec, result: CorpusResult, sources: list[DocumentSource], funnel: Funnel
 ) -> str:
     """The card of one corpus."""
     sections = [
         f"# {name}",
         spec.card.description or "A text corpus for pretraining language models.",
         _loading(),
-        "## Sources\n\n" + _table(["Source", "Documents from", "Files"], _sources(origins)),
-        "## How it was built\n\n" + _table(["Step", "Dropped", "Documents", "Bytes"], _funnel(result)),
+        "## Sources\n\n" + markdown_table(["Source", "Location", "Files"], _sources(sources)),
+        "## How it was built\n\n" + markdown_table(["Step", "Dropped", "Documents", "Bytes"], _funnel(result)),
         _quarantine(result),
-        "## Why documents were dropped\n\n" + _table(["Reason", "Documents", "Meaning"], _reasons(funnel)),
+        "## Why documents were dropped\n\n" + markdown_table(["Reason", "Documents", "Meaning"], _reasons(funnel)),
         "## Duplicates\n\n" + _duplicates(spec.dedup.near, result),
-        "## Splits\n\n" + _table(["Split", "Documents", "Bytes", "Files"], _splits(result)) + "\n\n" + _side(spec),
+        "## Splits\n\n" + markdown_table(["Split", "Documents", "Bytes", "Files"], _splits(result)),
+        _split_rule(spec),
         "## Columns\n\n" + _COLUMNS,
     ]
-    metadata = yaml.safe_dump(_metadata(name, spec, result), sort_keys=False, allow_unicode=True)
-    return f"---\n{metadata}---\n\n" + "\n\n".join(section for section in sections if section) + "\n"
+    return markdown_page(_metadata(name, spec, result), sections)
 
 
 def _metadata(name: str, spec: CorpusBuildSpec, result: CorpusResult) -> dict[str, Any]:
-    # the Hub takes ISO codes only; programming languages are tags under the language `code`
-    natural = [language for language in spec.card.languages if re.fullmatch(r"[a-z]{2,3}", language)]
-    programming = [language for language in spec.card.languages if language not in natural]
+    # the Hub accepts ISO codes only; programming languages become tags under the language `code`
+    natural, programming = split_languages(spec.card.languages)
     rows = sum(size.rows for size in result.splits.values())
     files = [{"split": split, "path": f"data/{split}-*"} for split in result.splits]
     return {
@@ -67,14 +65,12 @@ def _metadata(name: str, spec: CorpusBuildSpec, result: CorpusResult) -> dict[st
 
 
 def _loading() -> str:
-    return (
-        "```python\nfrom datasets import load_dataset\n\n"
-        'corpus = load_dataset("<this repository or folder>")\nprint(corpus["train"][0]["text"])\n```'
-    )
+    code = 'corpus = load_dataset("<this repository or folder>")\nprint(corpus["train"][0]["text"])'
+    return fenced(f"from datasets import load_dataset\n\n{code}", "python")
 
 
-def _sources(origins: list[DocumentSource]) -> list[list[str]]:
-    return [[f"`{o.name}`", o.description, f"{o.files:,}" if o.files else ""] for o in origins]
+def _sources(sources: list[DocumentSource]) -> list[list[str]]:
+    return [[f"`{o.name}`", o.description, f"{o.files:,}" if o.files else ""] for o in sources]
 
 
 def _funnel(result: CorpusResult) -> list[list[str]]:
@@ -84,7 +80,8 @@ def _funnel(result: CorpusResult) -> list[list[str]]:
 def _quarantine(result: CorpusResult) -> str:
     if not result.quarantined:
         return ""
-    return f"{result.quarantined:,} unreadable rows or files were set aside; `quarantine.jsonl` lists them."
+    skipped = counted(result.quarantined, "unreadable row or file", "unreadable rows or files")
+    return f"Skipped {skipped}; see `quarantine.jsonl`."
 
 
 def _reasons(funnel: Funnel) -> list[list[str]]:
@@ -99,14 +96,16 @@ def _reasons(funnel: Funnel) -> list[list[str]]:
 def _duplicates(near: NearDedup | None, result: CorpusResult) -> str:
     found = result.duplicates
     if found is None:
-        return "Not looked for."
-    text = f"{found.exact:,} identical and {found.near:,} nearly identical documents were removed; {found.clusters:,} "
-    text += f"documents had copies, the most frequent one occurred {found.largest:,} times."
+        return "Not searched."
+    text = f"Removed {counted(found.exact, 'exact duplicate')} and {counted(found.near, 'near-duplicate')}."
+    if found.clusters:
+        copied = counted(found.clusters, "document")
+        text += f" {copied} had copies; the most frequent one occurred {found.largest:,} times."
     if near is not None:
         text += (
             f" Near-duplicates share at least {near.threshold:.0%} of their {near.ngram}-word shingles. MinHash with"
-            f" {near.bands} bands of {near.rows} rows proposed pairs, exact comparison decided; the longest document"
-            " of a cluster was kept."
+            f" {near.bands} bands of {near.rows} rows proposed pairs and exact comparison decided; the longest"
+            " document of each cluster was kept."
         )
     return text
 
@@ -115,20 +114,13 @@ def _splits(result: CorpusResult) -> list[list[str]]:
     return [[f"`{n}`", f"{s.rows:,}", f"{s.bytes:,}", f"{s.shards:,}"] for n, s in result.splits.items()]
 
 
-def _side(spec: CorpusBuildSpec) -> str:
+def _split_rule(spec: CorpusBuildSpec) -> str:
     unit = "near-duplicate cluster" if spec.split.by == "cluster" else "document"
-    return f"A hash of the {unit} decides the split, independent of the other documents."
+    return f"A hash of the {unit} decides the split, independently of the other documents."
 
 
 _COLUMNS: Final = """- `text`: the document
 - `id`: first 16 hex digits of the sha256 of the text
-- `source`, `path`, `row`: where it was read
+- `source`, `path`, `row`: where it was read from
 - `bytes`: size of the text in UTF-8
-- `cluster`: smallest id of its near-duplicates, itself included"""
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    if not rows:
-        return "None."
-    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+- `cluster`: smallest id among its near-duplicates and itself"""

@@ -1,4 +1,4 @@
-"""Writes the corpus as numbered parquet files whose bytes depend on the documents only."""
+"""Writes the corpus as numbered parquet files, whose bytes depend only on the documents."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
@@ -12,9 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hatchery_api.resources.corpus import SplitSize
-from hatchery_jobs.corpus.dedup.minhash import I64, U64
-from hatchery_jobs.corpus.dedup.near import Tick
-from hatchery_jobs.corpus.spool import Positions, Spool
+from hatchery_jobs.corpus.spool import Spool
+from hatchery_jobs.corpus.types import I64, U64, OnProgress, Positions
 from hatchery_jobs.readers import hex_id
 
 SCHEMA: Final = pa.schema(
@@ -31,30 +30,30 @@ SCHEMA: Final = pa.schema(
 """Columns of the corpus."""
 
 _ZSTD_LEVEL: Final = 3
-"""Fixed, because the bytes of an artifact must not change with the library's default."""
+"""Pinned, so that artifacts do not change with the library's default."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which shard every document of one split goes to."""
+class ShardPlan:
+    """Assigns the documents of one split to shards."""
 
     split: str
     positions: Positions
     """The split's documents, in reading order."""
     shards: Positions
-    """Number of the shard of each, ascending."""
+    """Index of the shard of each, ascending."""
     count: int
     """Number of shards."""
 
     @classmethod
-    def make(cls, split: str, positions: Positions, sizes: I64, shard_bytes: int) -> "Plan":
-        """Shards of about `shard_bytes` of text; a document is never cut, so one may be larger by a document."""
+    def make(cls, split: str, positions: Positions, sizes: I64, shard_bytes: int) -> "ShardPlan":
+        """Shards of about `shard_bytes` of text; documents stay whole, so a shard may exceed it by one document."""
         starts = np.cumsum(sizes[positions]) - sizes[positions]
         numbers = np.unique(starts // shard_bytes, return_inverse=True)[1]
         return cls(split, positions, numbers, int(numbers.max(initial=-1)) + 1)
 
     def size(self, spool: Spool) -> SplitSize:
-        """What the split holds."""
+        """Size of the split."""
         text_bytes = int(spool.sizes[self.positions].sum())
         return SplitSize(rows=len(self.positions), bytes=text_bytes, shards=self.count)
 
@@ -64,7 +63,7 @@ class Plan:
 
 
 def write_shards(
-    folder: Path, spool: Spool, plans: list[Plan], identities: Mapping[str, U64], tick: Tick
+    folder: Path, spool: Spool, plans: list[ShardPlan], identities: Mapping[str, U64], on_progress: OnProgress
 ) -> dict[str, SplitSize]:
     """Writes all shards of all splits in one pass; returns the sizes of the splits that are not empty.
 
@@ -73,7 +72,7 @@ def write_shards(
         spool: the documents.
         plans: one for each split.
         identities: for the columns `id` and `cluster`, the number of every document of the spool.
-        tick: told the documents passed.
+        on_progress: called after every batch.
     """
     (folder / "data").mkdir(exist_ok=True)
     with ExitStack() as stack:
@@ -81,14 +80,14 @@ def write_shards(
         for first, batch in spool.batches():
             for writer in writers:
                 writer.write(first, batch)
-            tick(first + len(batch), len(spool), "documents written")
+            on_progress(first + len(batch), len(spool), "documents written")
     return {plan.split: plan.size(spool) for plan in plans if plan.count}
 
 
 class _SplitWriter:
     """Writes the shards of one split, one after the other."""
 
-    def __init__(self, folder: Path, plan: Plan, identities: Mapping[str, U64]) -> None:
+    def __init__(self, folder: Path, plan: ShardPlan, identities: Mapping[str, U64]) -> None:
         self._folder = folder
         self._plan = plan
         self._identities = identities
@@ -96,7 +95,7 @@ class _SplitWriter:
         self._file: pq.ParquetWriter | None = None
 
     def write(self, first: int, batch: Any) -> None:
-        """Writes what a batch holds of the split; its share of one shard is a row group."""
+        """Writes the batch's documents of the split; those of one shard form a row group."""
         plan = self._plan
         start, end = np.searchsorted(plan.positions, [first, first + len(batch)])
         positions, shards = plan.positions[start:end], plan.shards[start:end]
@@ -133,7 +132,7 @@ def _writer(path: Path) -> pq.ParquetWriter:
         compression="zstd",
         compression_level=_ZSTD_LEVEL,
         use_dictionary=["source", "path"],
-        # pages end where the text says so, so that the Hub stores an unchanged part of a changed shard once
+        # content-defined pages let the Hub store the unchanged part of a changed shard once
         use_content_defined_chunking=True,
         write_page_index=True,
     )

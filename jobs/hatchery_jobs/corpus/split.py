@@ -1,4 +1,4 @@
-"""Train and validation: a hash of the cluster, or of the document, decides."""
+"""Splits into train and validation by a hash of the cluster or of the document."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hatchery_api.resources.corpus import Split
-from hatchery_jobs.corpus.dedup.minhash import U64
+from hatchery_jobs.corpus.types import U64
 from hatchery_jobs.readers import uniform_hash
 
 SPLITS: Final = ("train", "validation")
@@ -16,9 +16,9 @@ SPLITS: Final = ("train", "validation")
 def in_validation(split: Split, identities: U64, clusters: U64) -> npt.NDArray[np.bool_]:
     """Whether each document goes to validation.
 
-    A group (cluster, or document with `by: fraction`) goes there when its number in [0, 1) is below the share, so
-    `validation * groups` go there on average and a group's side never depends on the other groups; but with a positive
-    share and two groups, neither side stays empty: the group nearest to the border then changes sides.
+    A group (a cluster, or a document with `by: fraction`) is in validation when its hash in [0, 1) is below the share.
+    So `validation * groups` are there on average, and no group's split depends on the others. With a positive share
+    and at least two groups neither split is empty: the group nearest to the threshold moves.
     """
     groups, members = np.unique(clusters if split.by == "cluster" else identities, return_inverse=True)
     drawn = np.array([uniform_hash(group, split.seed, "split") for group in groups.tolist()])

@@ -1,4 +1,4 @@
-"""Filtered documents on local disk: written once in reading order, read again by the later steps."""
+"""The filtered documents on local disk: written once in reading order, read by the later steps."""
 
 from array import array
 from collections.abc import Iterator, Sequence
@@ -9,10 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from hatchery_jobs.corpus.types import Positions
 from hatchery_jobs.readers import Document
-
-Positions = npt.NDArray[np.int64]
-"""Numbers of documents in reading order."""
 
 _SCHEMA: Final = pa.schema(
     [
@@ -25,7 +23,7 @@ _SCHEMA: Final = pa.schema(
 
 
 class SpoolWriter:
-    """Takes batches of documents."""
+    """Writes batches of documents."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -56,7 +54,7 @@ class SpoolWriter:
         self._sizes.extend(len(document.utf8) for document in documents)
 
     def open(self) -> "Spool":
-        """The closed file for reading."""
+        """Opens the closed file for reading."""
         return Spool(self._path, np.array(self._ends, np.int64), np.frombuffer(self._sizes, np.int64))
 
 
@@ -65,7 +63,7 @@ class Spool:
 
     def __init__(self, path: Path, ends: Positions, sizes: npt.NDArray[np.int64]) -> None:
         self.sizes = sizes
-        """Bytes of UTF-8 of every document."""
+        """Size of every document in bytes of UTF-8."""
         self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
         self._ends = ends
 
@@ -78,7 +76,7 @@ class Spool:
             yield int(first), self._reader.get_batch(number)
 
     def texts(self, positions: Positions) -> list[bytes]:
-        """The texts at sorted positions; every batch is decompressed once."""
+        """The texts at sorted positions; decompresses every batch once."""
         found: list[bytes] = []
         numbers = np.searchsorted(self._ends, positions, side="right") - 1
         for number in np.unique(numbers):

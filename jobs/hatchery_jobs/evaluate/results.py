@@ -1,4 +1,4 @@
-"""The files of an evaluation: results.json, samples.jsonl, the card, and the short result for the status."""
+"""The output of an evaluation: results.json, samples.jsonl, the card, and the summary for the status."""
 
 import json
 from collections.abc import Mapping
@@ -7,13 +7,12 @@ from importlib.metadata import version
 from itertools import chain, zip_longest
 from typing import Any, Final
 
-import yaml
-
 from hatchery_api import __version__
 from hatchery_api.format import shortened, significant
 from hatchery_api.resources.evaluate import EvalMeasure, EvalResult, EvalRunSpec, EvalSample
 from hatchery_jobs.evaluate.model import LoadedModel, ModelSource
 from hatchery_jobs.evaluate.tasks import TaskResult, number, text
+from hatchery_jobs.reporting import fenced, markdown_page, markdown_table
 
 MAX_MEASURES: Final = 64
 """Measures in the status."""
@@ -28,14 +27,14 @@ COMPLETION_CHARS: Final = 160
 """Characters of a continuation in the status."""
 
 LIBRARIES: Final = ("torch", "transformers", "tokenizers")
-"""Whose versions are recorded."""
+"""Libraries whose versions are recorded."""
 
 Results = Mapping[str, TaskResult]
 """Results by name of the task, in the order of the spec."""
 
 
 def results_json(spec: EvalRunSpec, source: ModelSource, loaded: LoadedModel, results: Results) -> str:
-    """All numbers, with everything they depend on, under the names lm-evaluation-harness uses where it has one."""
+    """All numbers and everything they depend on, named as in lm-evaluation-harness where it has a name."""
     data = {
         "results": {
             task: {f"{m.metric},none": number(m.value) for m in found.measures} for task, found in results.items()
@@ -57,7 +56,7 @@ def results_json(spec: EvalRunSpec, source: ModelSource, loaded: LoadedModel, re
 
 
 def samples_jsonl(results: Results) -> str:
-    """All continuations, a line each."""
+    """All continuations, one a line."""
     return "".join(
         json.dumps({"task": task, **asdict(sample)}, ensure_ascii=False) + "\n"
         for task, found in results.items()
@@ -83,34 +82,27 @@ def short_result(results: Results) -> EvalResult:
     return EvalResult(results=ranked[:MAX_MEASURES], samples=samples[:MAX_SAMPLES])
 
 
-def card(name: str, source: ModelSource, loaded: LoadedModel, results: Results) -> str:
+def evaluation_card(name: str, source: ModelSource, loaded: LoadedModel, results: Results) -> str:
     """README.md with the metadata the Hub reads."""
+    has_samples = any(found.samples for found in results.values())
     metadata = {
         "tags": ["hatchery", "evaluation"],
-        "configs": [{"config_name": "samples", "data_files": "samples.jsonl"}]
-        if any(found.samples for found in results.values())
-        else [],
+        "configs": [{"config_name": "samples", "data_files": "samples.jsonl"}] if has_samples else [],
     }
-    head = yaml.safe_dump({key: value for key, value in metadata.items() if value}, sort_keys=False)
-    parts = [
-        f"---\n{head}---",
-        f"# {name}",
-        f"Evaluation of `{source.name}` ({loaded.parameters:,} parameters, `{source.digest[:12]}`). Everything the "
-        "numbers depend on is in `results.json`.",
-        _table(results),
-        *(_definition(task, found) for task, found in results.items()),
-        *(_shown(task, found) for task, found in results.items() if found.samples),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _table(results: Results) -> str:
     rows = [
-        f"| {task} | {m.metric} | {significant(m.value)} | {m.n} |"
+        (task, m.metric, significant(m.value), significant(m.n))
         for task, found in results.items()
         for m in found.measures
     ]
-    return "\n".join(["| task | measure | value | n |", "|---|---|---|---|", *rows])
+    sections = [
+        f"# {name}",
+        f"Evaluation of `{source.name}` ({loaded.parameters:,} parameters, `{source.digest[:12]}`). `results.json` "
+        "has the numbers in full precision and everything they depend on.",
+        markdown_table(("Task", "Measure", "Value", "n"), rows),
+        *(_definition(task, found) for task, found in results.items()),
+        *(_completions(task, found) for task, found in results.items() if found.samples),
+    ]
+    return markdown_page(metadata, sections)
 
 
 def _definition(task: str, found: TaskResult) -> str:
@@ -122,15 +114,11 @@ def _plain(value: Any) -> str:
     return json.dumps(value) if not isinstance(value, str) else value
 
 
-def _shown(task: str, found: TaskResult) -> str:
+def _completions(task: str, found: TaskResult) -> str:
     blocks = [
-        _fenced(f"{sample.prompt}{sample.completion}") for sample in found.samples if sample.completion_index == 0
+        fenced(f"{sample.prompt}{sample.completion}", "python")
+        for sample in found.samples
+        if sample.completion_index == 0
     ]
     heading = f"## Continuations of {task}\n\nThe first of each prompt; all are in `samples.jsonl`."
     return "\n\n".join([heading, *blocks])
-
-
-def _fenced(code: str) -> str:
-    # Four-space indentation would need every line changed; a longer fence holds any text that has a shorter one.
-    fence = "`" * max(3, 1 + max((len(run) for run in code.split("\n") if set(run) == {"`"}), default=0))
-    return f"{fence}python\n{code}\n{fence}"

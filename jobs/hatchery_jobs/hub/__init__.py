@@ -1,7 +1,6 @@
 """Pushes artifacts to the Hugging Face Hub and reads repositories at a commit.
 
-Any package of the jobs but `runtime` may import it; `runtime.run` imports it late, when a stage's artifact is pushed.
-It imports `huggingface_hub` only inside its functions.
+Any package of the jobs but `runtime` may import it. It imports `huggingface_hub` only inside its functions.
 """
 
 from hatchery_jobs.hub.download import HubSnapshot, find_snapshot, hub_token

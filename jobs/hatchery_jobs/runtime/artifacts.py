@@ -1,8 +1,8 @@
-"""Artifacts: folders whose manifest, written last, says that they are complete.
+"""Artifacts: folders that are complete once they have a manifest.
 
-`<root>/<key>/manifest.json` lists every file with size and sha256. Work happens in `<root>/<key>.work`, which survives
-the pod on a claim, and becomes the artifact by one rename. On object stores the files are uploaded first and the
-manifest last. Nothing without a manifest is ever read.
+`<root>/<key>/manifest.json` lists every file with size and sha256. A stage writes to `<root>/<key>.work`, which on a
+claim survives the pod, and commits by renaming the folder. On object stores the manifest is uploaded last. A folder
+without a manifest is never read.
 """
 
 import errno
@@ -24,13 +24,13 @@ from hatchery_api.status import Artifact
 from hatchery_jobs.runtime.errors import DataError, RetryableError
 
 MANIFEST: Final = "manifest.json"
-"""The done-marker of an artifact."""
+"""Name of the manifest; its presence marks an artifact as complete."""
 
 RECORD: Final = "run"
-"""Folder of what differs between equal runs: times, logs, files of trackers. It stays beside the content."""
+"""Folder of files that differ between equal runs: timings, logs, tracker files. They are kept, but not content."""
 
 UNHASHED: Final = frozenset({MANIFEST, "report.json", RECORD})
-"""Files and folders at the top of an artifact that are no part of the content."""
+"""Files and folders at the top of an artifact that are not content."""
 
 _CHUNK_BYTES: Final = 1 << 20
 
@@ -45,7 +45,7 @@ def local_path(uri: str) -> Path | None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file so that a reader sees the old content or the new, also after a crash."""
+    """Writes a file so that readers see either the old or the new content, even after a crash."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as stream:
         stream.write(data)
@@ -71,7 +71,7 @@ def sync_file(path: Path) -> None:
 
 
 def link_file(source: Path, target: Path) -> None:
-    """A second name for a file; a copy where the volume knows no such thing."""
+    """Hard-links a file; copies it where the volume has no hard links."""
     try:
         os.link(source, target)
     except OSError:
@@ -88,7 +88,7 @@ def sha256_file(path: Path) -> str:
 
 
 def content_files(folder: Path) -> list[dict[str, Any]]:
-    """Path, size in bytes and sha256 of every content file below a folder, sorted by path."""
+    """Path, size in bytes and sha256 of every content file in a folder, sorted by path."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).parts[0] not in UNHASHED)
     return [
         {"path": p.relative_to(folder).as_posix(), "size": p.stat().st_size, "sha256": sha256_file(p)} for p in paths
@@ -96,7 +96,7 @@ def content_files(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_manifest(folder: Path) -> tuple[dict[str, Any], str] | None:
-    """The manifest of a local artifact and its digest; None when the folder is not complete."""
+    """The manifest of a local artifact with its digest; None when the artifact is incomplete."""
     try:
         data = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
@@ -105,10 +105,10 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], str] | None:
 
 
 def verify(folder: Path, digest: str | None = None) -> Artifact | None:
-    """The artifact in a local folder, all hashes checked; None when it was never completed.
+    """Checks all hashes of the artifact in a local folder; returns None when it is incomplete.
 
     Raises:
-        DataError: a file is missing or differs, or the manifest is not the expected one.
+        DataError: a file is missing or changed, or the manifest is not the expected one.
     """
     found = read_manifest(folder)
     if found is None:
@@ -117,15 +117,15 @@ def verify(folder: Path, digest: str | None = None) -> Artifact | None:
     if digest not in (None, actual):
         raise DataError(
             Reason.ARTIFACT_CORRUPT,
-            f"{folder}: the manifest has digest {actual[:12]}, expected {str(digest)[:12]}; "
-            "the artifact was replaced: build the input again under a new name",
+            f"{folder}: the manifest has digest {actual[:12]}, expected {str(digest)[:12]}; the artifact was replaced: "
+            "rebuild the input under a new name",
         )
     for entry in manifest["files"]:
         path = folder / entry["path"]
         if not path.is_file() or path.stat().st_size != entry["size"] or sha256_file(path) != entry["sha256"]:
             raise DataError(
                 Reason.ARTIFACT_CORRUPT,
-                f"{path}: missing or changed since it was built; delete the folder {folder} and build the input again",
+                f"{path}: missing or changed since the build; delete the folder {folder} and rebuild the input",
             )
     size = sum(entry["size"] for entry in manifest["files"])
     return Artifact(uri=str(folder), digest=actual, bytes=size, key=manifest["key"])
@@ -133,7 +133,7 @@ def verify(folder: Path, digest: str | None = None) -> Artifact | None:
 
 @contextmanager
 def storage_errors(where: str) -> Iterator[None]:
-    """Turns operating system errors of the store into errors that say where and what to do."""
+    """Turns operating system errors of a store into retryable errors that name the place and the remedy."""
     try:
         yield
     except PermissionError as error:
@@ -151,21 +151,21 @@ def storage_errors(where: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Draft:
-    """An artifact in the making."""
+    """An artifact being written."""
 
     key: str
     """Key of the artifact."""
     uri: str
-    """Where the complete artifact will be."""
+    """URI of the complete artifact."""
     folder: Path
-    """Where to write; on a claim it is kept between attempts, so work can go on where it stopped."""
+    """Folder to write to; on a claim it survives the attempt, so that the next one can resume."""
     cache: Path
-    """Local folder for copies of remote artifacts."""
+    """Local folder for downloads of remote artifacts."""
     facts: Mapping[str, Any]
-    """What the manifest says beside the files: stage, code version, spec, inputs."""
+    """Fields of the manifest besides the files: stage, code version, spec, inputs."""
 
     def existing(self) -> tuple[Artifact, Path] | None:
-        """The complete and verified artifact of this key, if an earlier attempt or run made it."""
+        """The artifact of this key, verified, if an earlier attempt or run completed it."""
         target = local_path(self.uri)
         if target is None:
             target = self.cache / self.key
@@ -175,7 +175,7 @@ class Draft:
         return None if artifact is None else (artifact.model_copy(update={"uri": self.uri}), target)
 
     def commit(self) -> tuple[Artifact, Path]:
-        """Hashes all files, writes the manifest last and makes the folder the artifact, all or nothing."""
+        """Hashes all files, writes the manifest last and commits the folder atomically."""
         with storage_errors(self.uri):
             files = content_files(self.folder)
             manifest = {"key": self.key, **self.facts, "files": files}
@@ -196,7 +196,7 @@ class Draft:
 
 
 def _move(folder: Path, target: Path) -> None:
-    """Makes a folder the artifact, unless another pod has made the same one meanwhile."""
+    """Renames the folder to the artifact, unless another pod committed the same artifact meanwhile."""
     try:
         folder.rename(target)
     except OSError as error:
@@ -205,16 +205,16 @@ def _move(folder: Path, target: Path) -> None:
         if read_manifest(target) is not None:
             shutil.rmtree(folder, ignore_errors=True)
             return
-        shutil.rmtree(target)  # never completed
+        shutil.rmtree(target)  # incomplete
         folder.rename(target)
     sync_folder(target.parent)
 
 
 def open_draft(root: str, key: str, facts: Mapping[str, Any], scratch: Path) -> Draft:
-    """A draft below a root; its work folder exists afterwards.
+    """Opens a draft below a root and creates its work folder.
 
     Raises:
-        RetryableError: the store cannot be written.
+        RetryableError: the store is not writable.
     """
     uri = f"{root.rstrip('/')}/{key}"
     target = local_path(uri)
@@ -222,15 +222,15 @@ def open_draft(root: str, key: str, facts: Mapping[str, Any], scratch: Path) -> 
     with storage_errors(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
-        (folder / ".writable").unlink(missing_ok=True)  # the other pods of a gang do the same
+        (folder / ".writable").unlink(missing_ok=True)  # the other pods of a gang race for the same file
     return Draft(key=key, uri=uri, folder=folder, cache=scratch, facts=facts)
 
 
 def open_input(uri: str, digest: str, scratch: Path) -> Path:
-    """The verified local folder of an input artifact.
+    """The local folder of an input artifact, verified.
 
     Raises:
-        DataError: it is missing, incomplete or changed.
+        DataError: the artifact is missing, incomplete or changed.
     """
     folder = local_path(uri)
     if folder is None:
@@ -239,7 +239,7 @@ def open_input(uri: str, digest: str, scratch: Path) -> Path:
     if verify(folder, digest) is None:
         raise DataError(
             Reason.ARTIFACT_CORRUPT,
-            f"{uri}: there is no complete artifact; was its storage deleted? build the input again",
+            f"{uri}: no complete artifact, maybe because its storage was deleted; rebuild the input",
         )
     return folder
 

@@ -1,4 +1,4 @@
-"""What a stage function gets, and what it gives back."""
+"""The argument and the result of a stage function."""
 
 import threading
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ class Context(Generic[SpecT]):
     """One stage of one run."""
 
     job: JobInput[SpecT]
-    """What the operator told the pod."""
+    """The operator's input for the pod."""
     progress: ProgressReporter
-    """Live progress."""
+    """Reports progress to the operator."""
     scratch: Path
     """Local disk, lost with the pod."""
     stop: threading.Event = field(default_factory=threading.Event)
-    """Set when the pod is asked to end."""
+    """Set on SIGTERM."""
 
     def input(self, role: str) -> Path:
         """The verified local folder of an input artifact."""
@@ -34,12 +34,12 @@ class Context(Generic[SpecT]):
     def draft(
         self, code_version: str, sources: Mapping[str, str] | None = None, spec: Mapping[str, Any] | None = None
     ) -> Draft:
-        """The artifact this stage makes.
+        """Opens the draft of the artifact that this stage makes.
 
         Args:
-            code_version: version of the stage's code; a change means a new artifact.
-            sources: digests of what the stage reads beside its input artifacts.
-            spec: the part of the spec that decides what the stage makes; None: all that is not operational.
+            code_version: version of the stage's code; part of the key.
+            sources: digests of what the stage reads besides its input artifacts; part of the key.
+            spec: the part of the spec that belongs to the key; None: all but operational fields.
         """
         part = stage_spec(self.job.spec) if spec is None else dict(spec)
         inputs = {i.role: i.digest for i in self.job.inputs} | dict(sources or {})
@@ -57,7 +57,7 @@ class Context(Generic[SpecT]):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage made."""
+    """The result of a stage."""
 
     artifact: Artifact
     """The complete artifact."""
@@ -66,4 +66,4 @@ class Outcome:
     result: Record
     """The kind's Result."""
     cached: bool = False
-    """True when it was there already."""
+    """True when the artifact existed already."""

@@ -1,6 +1,6 @@
-"""Live progress from the pod: Kubeflow Trainer's status protocol, and two gauges for Prometheus.
+"""Live progress: Kubeflow Trainer's status protocol, and two gauges for Prometheus.
 
-Neither ever disturbs the work: a request that fails is dropped and the next one tries again.
+Reporting never blocks or fails a stage: a request that fails is dropped, and the next update sends a newer one.
 """
 
 import os
@@ -21,15 +21,15 @@ from hatchery_api.status import ProgressMetric
 from hatchery_jobs.runtime.logs import log
 
 INTERVAL_SECONDS: Final = 5.0
-"""Shortest time between two requests."""
+"""Minimum time between two requests."""
 
 TIMEOUT_SECONDS: Final = 5.0
-"""Longest time one request may take."""
+"""Timeout of a request."""
 
 REGISTRY: Final = CollectorRegistry()
-"""What `/metrics` of the pod serves."""
+"""Registry behind `/metrics` of the pod."""
 
-# a series that says when another one began doubles their number and answers no question
+# `_created` series would double the number of series
 disable_created_metrics()
 ProcessCollector(registry=REGISTRY)
 
@@ -38,7 +38,7 @@ _RATIO = Gauge("hatchery_stage_progress_ratio", "Share of this stage that is don
 
 
 def serve_metrics(port: int = METRICS_PORT) -> Callable[[], None]:
-    """Serves the registry on `/metrics`; returns the function that stops and frees the port."""
+    """Serves the registry on `/metrics`; returns a function that stops the server and frees the port."""
     server, thread = start_http_server(port, registry=REGISTRY)
 
     def _stop() -> None:
@@ -51,7 +51,7 @@ def serve_metrics(port: int = METRICS_PORT) -> Callable[[], None]:
 
 @dataclass
 class ProgressReporter:
-    """Reports how far a stage is, at most every `INTERVAL_SECONDS`."""
+    """Reports the progress of a stage, at most every `INTERVAL_SECONDS`."""
 
     stage: str
     clock: Callable[[], float] = time.monotonic
@@ -68,12 +68,12 @@ class ProgressReporter:
     def update(
         self, done: int, total: int, unit: str, metrics: Mapping[str, float] | None = None, *, now: bool = False
     ) -> None:
-        """Says that `done` of `total` units are done; `now` sends even within the interval."""
+        """Reports that `done` of `total` units are done; `now` ignores the interval."""
         _DONE.labels(self.stage, unit).set(done)
         _RATIO.labels(self.stage).set(done / max(1, total))
         moment = self.clock()
         if self.first is None:
-            self.first = (moment, done)  # work taken over from an earlier attempt does not count as speed
+            self.first = (moment, done)  # work resumed from an earlier attempt does not count towards the speed
         if self.send is None or (not now and moment - self.sent < INTERVAL_SECONDS):
             return
         self.sent = moment
@@ -96,7 +96,7 @@ class ProgressReporter:
 
 @dataclass(frozen=True)
 class ProgressClient:
-    """Posts to the operator in a thread of its own; while one request is under way further ones are dropped."""
+    """Posts to the operator on a background thread; drops updates while a request is in flight."""
 
     url: str
     ca_file: Path
@@ -105,7 +105,7 @@ class ProgressClient:
 
     @classmethod
     def from_environment(cls) -> "ProgressClient":
-        """The client that the operator's environment variables describe."""
+        """The client for the endpoint in the environment that the operator sets."""
         return cls(
             url=os.environ["KUBEFLOW_TRAINER_SERVER_URL"],
             ca_file=Path(os.environ.get("KUBEFLOW_TRAINER_SERVER_CA_CERT", "/nonexistent")),
@@ -113,13 +113,13 @@ class ProgressClient:
         )
 
     def post(self, status: TrainerStatus) -> None:
-        """Sends without waiting."""
+        """Sends the status without blocking."""
         if self.busy.acquire(blocking=False):
             threading.Thread(target=self._post, args=(status,), daemon=True).start()
 
     def _post(self, status: TrainerStatus) -> None:
         try:
-            # both files change while the pod runs: the token expires, the operator has a new certificate at every start
+            # both files change while the pod runs: tokens expire, and a restarted operator has a new certificate
             context = ssl.create_default_context(cafile=str(self.ca_file))
             request = urllib.request.Request(  # noqa: S310 - the URL is the operator's
                 self.url,

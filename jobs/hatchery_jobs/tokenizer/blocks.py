@@ -1,4 +1,4 @@
-"""A tokenizer from building blocks: byte-level BPE with the user's normalizers and pre-tokenizers."""
+"""A tokenizer from building blocks: byte-level BPE with the spec's normalizers and pre-tokenizers."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -8,55 +8,68 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.tokenizer import SENTINEL, PreTokenizer, SpecialTokens, TokenizerBlocks, TokenizerBuildSpec
 from hatchery_jobs.runtime import SpecError
-from hatchery_jobs.tokenizer.probes import PROBES
 
 ALPHABET: Final = tuple(sorted(pre_tokenizers.ByteLevel.alphabet()))
-"""The 256 characters that stand for the bytes; with all of them no text is unknown."""
+"""The 256 characters that stand for the bytes; a vocabulary with all of them has no unknown text."""
+
+PROBES: Final = (
+    "",
+    " ",
+    "  two spaces, a tab\tand a trailing one ",
+    "def f(x):\n\tif x:\r\n        return  x\n\n\n",
+    "naïve café, Ελληνικά, русский, עברית, हिन्दी",
+    "漢字かな交じり文、한국어 — “quotes” … ",
+    "🎉👩‍👩‍👧‍👦🏳️‍🌈 e\u0301 \ufeff\u200b\u2028",
+    "".join(chr(code) for code in range(0x20)) + "\x7f\x80\x9f\xa0",
+    "".join(chr(code) for code in range(0xA1, 0x180)),
+    "1234567890 0x1F 3.14e-10 ==== !!!! <|x|> \\n",
+    "\U0010ffff\ue000\uffff",
+)
+"""Texts that must survive a round trip: whitespace, scripts, emoji, control characters, the limits of Unicode."""
 
 
 def special_roles(tokens: SpecialTokens) -> dict[str, str]:
-    """Special tokens by the role names of transformers, defaults filled in."""
+    """Special tokens by their role in transformers, with defaults."""
     roles = {"eos_token": tokens.eos, "bos_token": tokens.bos or tokens.eos, "pad_token": tokens.pad or tokens.eos}
     others = {"unk": tokens.unk, "mask": tokens.mask, "cls": tokens.cls, "sep": tokens.sep}
     return roles | {f"{role}_token": text for role, text in others.items() if text}
 
 
-def further_tokens(tokens: SpecialTokens) -> list[str]:
+def extra_tokens(tokens: SpecialTokens) -> list[str]:
     """Special tokens without a role."""
     return [*(SENTINEL.format(n) for n in range(tokens.sentinels or 0)), *tokens.extra]
 
 
 def special_tokens(tokens: SpecialTokens) -> list[str]:
-    """All special tokens, each once; their ids are their places."""
-    return list(dict.fromkeys([*special_roles(tokens).values(), *further_tokens(tokens)]))
+    """All special tokens without repeats; the index of each is its id."""
+    return list(dict.fromkeys([*special_roles(tokens).values(), *extra_tokens(tokens)]))
 
 
-def check_size(spec: TokenizerBuildSpec) -> None:
-    """Refuses a vocabulary that cannot even hold the bytes and the special tokens.
+def check_vocab_size(spec: TokenizerBuildSpec) -> None:
+    """Checks that the vocabulary can hold the bytes and the special tokens.
 
     Raises:
-        SpecError: it cannot.
+        SpecError: it is too small.
     """
     least = len(ALPHABET) + len(special_tokens(spec.special_tokens))
     if spec.vocab_size < least:
         raise SpecError(
             Reason.INVALID_SPEC,
-            f"spec.vocabSize: {spec.vocab_size} is less than the 256 bytes and the special tokens need; "
-            f"ask for {least} or more",
+            f"spec.vocabSize: {spec.vocab_size} cannot hold the 256 bytes and the special tokens; set {least} or more",
         )
 
 
 def untrained(blocks: TokenizerBlocks, unknown: str | None) -> Tokenizer:
-    """The design, without a vocabulary.
+    """A tokenizer of this design, without a vocabulary.
 
     Raises:
-        SpecError: the pre-tokenizers do not end with ByteLevel, lose text, or have a bad pattern.
+        SpecError: the last pre-tokenizer is not ByteLevel, one of them loses text, or a pattern is invalid.
     """
     if blocks.pre_tokenizers[-1].type != "ByteLevel":
         raise SpecError(
             Reason.INVALID_SPEC,
             f"spec.build.preTokenizers: the last one is {blocks.pre_tokenizers[-1].type}; it must be ByteLevel, "
-            "so that every text has tokens: add {type: ByteLevel, useRegex: false}",
+            "so that every text can be encoded: add {type: ByteLevel, useRegex: false}",
         )
     tokenizer = Tokenizer(models.BPE(unk_token=unknown))
     if blocks.normalizers:
@@ -88,25 +101,27 @@ def _pattern(item: PreTokenizer, index: int) -> Regex:
     try:
         return Regex(item.pattern)
     except Exception as error:
-        # The library raises nothing more exact for an expression that does not parse.
-        raise SpecError(Reason.INVALID_SPEC, f"{where}: {item.pattern!r} is no regular expression: {error}") from error
+        # the library raises a bare Exception for an invalid expression
+        raise SpecError(
+            Reason.INVALID_SPEC, f"{where}: {item.pattern!r} is not a valid regular expression: {error}"
+        ) from error
 
 
 def is_byte_level(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer works on bytes, so that every text must come back from decoding."""
+    """Whether the tokenizer works on bytes, so that every text must survive a round trip."""
     return isinstance(tokenizer.decoder, decoders.ByteLevel)
 
 
 def normalized(tokenizer: Tokenizer, text: str) -> str:
-    """The text as the tokenizer's normalizer leaves it."""
+    """The text after the tokenizer's normalizer."""
     return tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text
 
 
 def check_lossless(tokenizer: Tokenizer, field: str) -> None:
-    """Refuses a byte-level design whose pre-tokenizers drop or add text; costs nothing, as no training is needed.
+    """Checks before training that the pre-tokenizers of a byte-level design neither drop nor add text.
 
     Raises:
-        SpecError: it does.
+        SpecError: they do.
     """
     if not is_byte_level(tokenizer):
         return
@@ -117,13 +132,13 @@ def check_lossless(tokenizer: Tokenizer, field: str) -> None:
         if (back := decoder.decode(pieces)) != text:
             raise SpecError(
                 Reason.INVALID_SPEC,
-                f"{field}: text is not kept: {text!r} comes back as {back!r}; leave out what removes whitespace "
-                "(Whitespace, WhitespaceSplit, behavior removed), adds a prefix space, or encodes bytes twice",
+                f"{field}: the design is lossy: {text!r} decodes to {back!r}; remove blocks that drop whitespace "
+                "(Whitespace, WhitespaceSplit, behavior removed), add a prefix space, or encode bytes twice",
             )
 
 
 def trained(tokenizer: Tokenizer, spec: TokenizerBuildSpec, batches: Iterable[Sequence[str]]) -> Tokenizer:
-    """The design with a vocabulary learnt from texts."""
+    """Trains the vocabulary of a design on texts."""
     trainer = trainers.BpeTrainer(
         vocab_size=spec.vocab_size,
         min_frequency=spec.min_frequency,
@@ -133,12 +148,12 @@ def trained(tokenizer: Tokenizer, spec: TokenizerBuildSpec, batches: Iterable[Se
     )
     tokenizer.train_from_iterator(iter(batches), trainer=trainer)
     if spec.special_tokens.cls and spec.special_tokens.sep:
-        _put_around(tokenizer, spec.special_tokens.cls, spec.special_tokens.sep)
+        _add_template(tokenizer, spec.special_tokens.cls, spec.special_tokens.sep)
     return tokenizer
 
 
-def _put_around(tokenizer: Tokenizer, cls: str, sep: str) -> None:
-    """Makes the tokenizer encode texts and pairs of texts as an encoder has learnt them."""
+def _add_template(tokenizer: Tokenizer, cls: str, sep: str) -> None:
+    """Adds the template that puts `cls` and `sep` around texts and pairs of texts, as encoders expect."""
     template = processors.TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",
         pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",

@@ -1,99 +1,101 @@
-"""The card of a tokenizer: what it is, how good it is, and what its tokens look like."""
+"""The card of a tokenizer: its design, its measures, and a look at its tokens."""
 
 import json
-from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
-import yaml
 from tokenizers import Tokenizer
 
 from hatchery_api.format import significant
 from hatchery_api.resources.tokenizer import TokenizerBuildSpec, TokenizerResult
-from hatchery_jobs.tokenizer.measures.metrics import Counts, encode
-from hatchery_jobs.tokenizer.probes import PROGRAM
+from hatchery_jobs.reporting import fenced, markdown_page, markdown_table, split_languages
+from hatchery_jobs.tokenizer.measures import MEASURES, Counts, encode
 
-SHOWN_TOKENS: Final = 20
+LISTED_TOKENS: Final = 20
 """Tokens in each list."""
 
-MEASURES: Final = (
-    ("fertility", "tokens per word; a word is a run of non-whitespace"),
-    ("continued_words", "share of words split into two or more tokens"),
-    ("unknown", "share of tokens that are the unknown token"),
-    ("rare", "share of tokens seen fewer than ten times in training"),
-    ("unused_vocabulary", "share of the vocabulary that never occurs here"),
-    ("chars_per_token", "characters per token"),
-    ("bytes_per_token", "bytes of UTF-8 per token"),
-    ("round_trip", "share of documents that decoding gives back unchanged"),
-)
-"""Fields of TokenizerMetrics with what they mean."""
+PROGRAM: Final = '''class Shelf:
+    """A row of books."""
+
+    def __init__(self, books: list[str]) -> None:
+        self.books = sorted(books)
+
+    def find(self, start: str) -> str | None:
+        for book in self.books:
+            if book.startswith(start):
+                return book
+        return None
+'''
+"""The program that the card shows token by token."""
 
 
-def card(name: str, spec: TokenizerBuildSpec, tokenizer: Tokenizer, result: TokenizerResult, seen: Counts) -> str:
-    """README.md with the metadata the Hub reads."""
-    parts = [
-        _metadata(spec),
+def tokenizer_card(
+    name: str, spec: TokenizerBuildSpec, tokenizer: Tokenizer, result: TokenizerResult, counts: Counts
+) -> str:
+    """README.md with the metadata the Hub reads.
+
+    Args:
+        name: name of the TokenizerBuild.
+        spec: its spec.
+        tokenizer: the trained tokenizer.
+        result: its measures.
+        counts: occurrences of each id in the training text.
+    """
+    code = 'tokenizer = AutoTokenizer.from_pretrained("<this repository or folder>")'
+    sections = [
         f"# {name}",
         spec.card.description,
-        f"{_design(spec)} with {result.vocab_size} tokens, trained on {result.documents} documents.",
-        _usage(),
+        f"{_design(spec)} with {result.vocab_size or 0:,} tokens, trained on {result.documents or 0:,} documents.",
+        fenced(f"from transformers import AutoTokenizer\n\n{code}", "python"),
         _measures(spec, result),
         _keywords(spec, result),
-        _lists(tokenizer, seen),
+        _token_lists(tokenizer, counts),
         _program(spec, tokenizer),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return markdown_page(_metadata(spec), sections)
 
 
-def _metadata(spec: TokenizerBuildSpec) -> str:
-    data = {"license": spec.card.license, "library_name": "transformers", "tags": ["hatchery", "tokenizer"]}
-    return f"---\n{yaml.safe_dump(data | _languages(spec), sort_keys=False, allow_unicode=True)}---"
-
-
-def _languages(spec: TokenizerBuildSpec) -> dict[str, list[str]]:
-    codes = [language for language in spec.card.languages if len(language) in (2, 3) and language.islower()]
-    others = [language for language in spec.card.languages if language not in codes]
-    return ({"language": codes} if codes else {}) | ({"tags": ["hatchery", "tokenizer", *others]} if others else {})
+def _metadata(spec: TokenizerBuildSpec) -> dict[str, Any]:
+    codes, others = split_languages(spec.card.languages)
+    return {
+        "license": spec.card.license,
+        "library_name": "transformers",
+        "tags": ["hatchery", "tokenizer", *others],
+        "language": codes,
+    }
 
 
 def _design(spec: TokenizerBuildSpec) -> str:
     return f"The design of `{spec.from_.base}`" if spec.from_ else "A byte-level BPE tokenizer"
 
 
-def _usage() -> str:
-    return (
-        "```python\nfrom transformers import AutoTokenizer\n\n"
-        'tokenizer = AutoTokenizer.from_pretrained("path or repository")\n```'
-    )
-
-
 def _measures(spec: TokenizerBuildSpec, result: TokenizerResult) -> str:
-    rows = [f"| {field} | {significant(getattr(result.metrics, field))} | {meaning} |" for field, meaning in MEASURES]
-    heading = f"## Measures\n\nOn at most {spec.evaluate.documents} documents of the validation split.\n"
-    return "\n".join([heading, "| measure | value | meaning |", "|---|---|---|", *rows])
+    rows = [(name, significant(getattr(result.metrics, name)), measure.meaning) for name, measure in MEASURES.items()]
+    table = markdown_table(("Measure", "Value", "Meaning"), rows)
+    return f"## Measures\n\nOn at most {spec.evaluate.documents:,} documents of the validation split.\n\n{table}"
 
 
 def _keywords(spec: TokenizerBuildSpec, result: TokenizerResult) -> str:
     if result.missing_keywords is None:
         return ""
     missing = ", ".join(f"`{word}`" for word in result.missing_keywords) or "none"
-    return f"Keywords of {spec.evaluate.keywords} that are no single token: {missing}."
+    return f"{spec.evaluate.keywords.capitalize()} keywords that are not a single token: {missing}."
 
 
-def _lists(tokenizer: Tokenizer, seen: Counts) -> str:
-    texts = [shown(tokenizer, index) for index in range(tokenizer.get_vocab_size())]
+def _token_lists(tokenizer: Tokenizer, counts: Counts) -> str:
+    texts = [token_text(tokenizer, index) for index in range(tokenizer.get_vocab_size())]
     special = tokenizer.get_added_tokens_decoder()
-    learnt = [index for index, text in enumerate(texts) if len(text) > 1 and index not in special]
-    longest = sorted(learnt, key=lambda index: (-len(texts[index]), index))
-    rarest = sorted(learnt, key=lambda index: (int(seen[index]), index))
-    lists = {"Longest tokens": longest, "First tokens learnt": learnt, "Rarest tokens in the training text": rarest}
+    learned = [index for index, text in enumerate(texts) if len(text) > 1 and index not in special]
+    longest = sorted(learned, key=lambda index: (-len(texts[index]), index))
+    rarest = sorted(learned, key=lambda index: (int(counts[index]), index))
+    lists = {"Longest tokens": longest, "First tokens learned": learned, "Rarest tokens in the training text": rarest}
     return "\n\n".join(
-        f"## {title}\n\n{_fenced(json.dumps(texts[i], ensure_ascii=False) for i in ids[:SHOWN_TOKENS])}"
+        f"## {title}\n\n{fenced(chr(10).join(json.dumps(texts[i], ensure_ascii=False) for i in ids[:LISTED_TOKENS]))}"
         for title, ids in lists.items()
     )
 
 
-def shown(tokenizer: Tokenizer, index: int) -> str:
-    """A token as text; bytes that are no character of their own are shown as the replacement character."""
+def token_text(tokenizer: Tokenizer, index: int) -> str:
+    """A token as text; bytes that are not a whole character become the replacement character."""
     return tokenizer.decode([index], skip_special_tokens=False)
 
 
@@ -101,9 +103,5 @@ def _program(spec: TokenizerBuildSpec, tokenizer: Tokenizer) -> str:
     if spec.evaluate.keywords == "none":
         return ""
     ids = encode(tokenizer, [PROGRAM])[0].ids
-    lines = "".join(f"{shown(tokenizer, index)}·" for index in ids).split("\n")
-    return f"## A program as {len(ids)} tokens\n\nEach token ends with a dot.\n\n{_fenced(lines)}"
-
-
-def _fenced(lines: Iterable[str]) -> str:
-    return "\n".join(["```text", *lines, "```"])
+    marked = "".join(f"{token_text(tokenizer, index)}·" for index in ids)
+    return f"## A program as {len(ids)} tokens\n\nA dot ends each token.\n\n{fenced(marked)}"

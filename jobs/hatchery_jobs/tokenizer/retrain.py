@@ -1,4 +1,4 @@
-"""Retrains an existing design: its pipeline and special tokens stay, its vocabulary is learnt anew."""
+"""Retrains an existing tokenizer: keeps its pipeline and special tokens, learns a new vocabulary."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from hatchery_jobs.runtime import SpecError, local_path
 from hatchery_jobs.tokenizer.blocks import check_lossless
 
 FIELD: Final = "spec.from.base"
-"""Path of the field, for messages."""
+"""Path of the field in the spec, for messages."""
 
 FILES: Final = (
     "tokenizer*.json",
@@ -28,20 +28,20 @@ FILES: Final = (
     "added_tokens.json",
     "config.json",
 )
-"""Names of the files a tokenizer is loaded from; never code, never weights."""
+"""Patterns of the files that a tokenizer is loaded from; no code and no weights."""
 
 KEPT_SETTINGS: Final = ("model_input_names", "padding_side", "truncation_side")
-"""Settings of a base that its retrained form keeps."""
+"""Settings of a base that the retrained tokenizer keeps."""
 
 
 @dataclass(frozen=True)
-class Base:
-    """A base and what it is exactly."""
+class BaseSource:
+    """A base tokenizer at a fixed version."""
 
     digest: str
-    """Commit of its repository, or hash of its files."""
+    """Commit of its repository, or sha256 of its files."""
     source: HubSnapshot | Path
-    """Where its files are."""
+    """Repository or local folder with its files."""
 
     def folder(self, scratch: Path) -> Path:
         """Its files on local disk."""
@@ -50,33 +50,33 @@ class Base:
         return self.source.download(scratch / "base", *FILES)
 
 
-def find_base(base: BaseTokenizer, endpoint: str) -> Base:
-    """The base that a spec names.
+def resolve_base(base: BaseTokenizer, endpoint: str) -> BaseSource:
+    """Resolves `spec.from.base`.
 
     Raises:
-        SpecError: there is none.
-        RetryableError: the Hub cannot be reached.
+        SpecError: it does not exist.
+        RetryableError: the Hub is unreachable.
     """
     if not base.base.startswith((CLAIM_SCHEME, "file://", "/", "./", "../")):
         snapshot = find_snapshot(base.base, base.revision, endpoint, FIELD)
-        return Base(snapshot.commit, snapshot)
+        return BaseSource(snapshot.commit, snapshot)
     folder = local_path(base.base)
     files = sorted(f for pattern in FILES for f in folder.glob(pattern) if f.is_file()) if folder else []
     if folder is None or not files:
         raise SpecError(
-            Reason.SOURCE_NOT_FOUND, f"{FIELD}: {base.base} holds no tokenizer; name a folder with tokenizer.json"
+            Reason.SOURCE_NOT_FOUND, f"{FIELD}: {base.base} holds no tokenizer; name a folder with a tokenizer.json"
         )
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode() + file.read_bytes())
-    return Base(digest.hexdigest(), folder)
+    return BaseSource(digest.hexdigest(), folder)
 
 
-def load(folder: Path) -> Any:
-    """The base's tokenizer; code that comes with it is never run.
+def load_base(folder: Path) -> Any:
+    """Loads the base without running code that comes with it.
 
     Raises:
-        SpecError: it cannot be loaded or has no fast implementation.
+        SpecError: it cannot be loaded, has no fast implementation, or is lossy.
     """
     from transformers import AutoTokenizer
 
@@ -85,19 +85,19 @@ def load(folder: Path) -> Any:
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise SpecError(
             Reason.INVALID_SPEC,
-            f"{FIELD}: cannot be loaded as a tokenizer: {error}; name one that has a tokenizer.json",
+            f"{FIELD}: cannot be loaded as a tokenizer: {error}; name one with a tokenizer.json",
         ) from error
     if not tokenizer.is_fast:
-        raise SpecError(Reason.INVALID_SPEC, f"{FIELD}: has no tokenizer.json; convert it to a fast tokenizer first")
+        raise SpecError(Reason.INVALID_SPEC, f"{FIELD}: has no tokenizer.json; convert it to a fast tokenizer")
     check_lossless(tokenizer.backend_tokenizer, FIELD)
     return tokenizer
 
 
 def retrained(base: Any, spec: TokenizerBuildSpec, batches: Iterable[Sequence[str]]) -> Tokenizer:
-    """The base's pipeline with a vocabulary learnt from texts.
+    """Trains the base's pipeline on texts.
 
     Raises:
-        SpecError: the base has no special token that ends a document, or its special tokens get lost.
+        SpecError: training drops one of its special tokens.
     """
     pipeline = json.loads(base.backend_tokenizer.to_str())
     frequency = {} if pipeline["model"]["type"] == "Unigram" else {"min_frequency": spec.min_frequency}
@@ -107,7 +107,7 @@ def retrained(base: Any, spec: TokenizerBuildSpec, batches: Iterable[Sequence[st
         if tokenizer.token_to_id(token) is None:
             raise SpecError(
                 Reason.INVALID_SPEC,
-                f"{FIELD}: its {role} {token!r} is lost in training; use another base or spec.build",
+                f"{FIELD}: training drops its {role} {token!r}; use another base, or spec.build",
             )
     return tokenizer
 
@@ -118,14 +118,14 @@ def special_roles(tokenizer: Any) -> dict[str, str]:
 
 
 def settings(base: Any) -> dict[str, Any]:
-    """Further settings the retrained tokenizer is saved with."""
+    """Settings that the retrained tokenizer is saved with."""
     return {name: getattr(base, name) for name in KEPT_SETTINGS}
 
 
 def _with_own_ids(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer with the ids of its own vocabulary in its post-processor.
+    """The tokenizer with the ids of its own vocabulary in its post-processors.
 
-    The library renews the ids of a single post-processor only; within a sequence those of the base would stay.
+    The library updates the ids of a single post-processor only; a sequence of them would keep the base's ids.
     """
     pipeline = json.loads(tokenizer.to_str())
     for processor in _processors(pipeline["post_processor"]):
@@ -140,4 +140,4 @@ def _processors(processor: dict[str, Any] | None) -> list[dict[str, Any]]:
     if processor is None:
         return []
     inner = processor.get("processors", [])
-    return [processor, *(below for item in inner for below in _processors(item))]
+    return [processor, *(nested for item in inner for nested in _processors(item))]

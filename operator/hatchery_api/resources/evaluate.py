@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from hatchery_api.base import Model, Record, Ref, ResourceName, Seed, cel, exactly_one
+from hatchery_api.base import Model, Record, Ref, ResourceName, Seed, cel, exactly_one, one_field
 from hatchery_api.format import significant
 from hatchery_api.placement import HubRepo, RunSpec, SecretKey
 from hatchery_api.resources.tokenizer import CorpusRef
@@ -25,7 +25,7 @@ class HubModel(Model):
 class EvalModel(Model):
     """Model to evaluate."""
 
-    model_config = ConfigDict(json_schema_extra=cel(exactly_one("pretrainRef", "hub")))
+    model_config = ConfigDict(json_schema_extra=one_field)
 
     pretrain_ref: Ref | None = None
     """A PretrainRun in the same namespace."""

@@ -79,7 +79,7 @@ def _root_schema(kind: Kind) -> dict[str, Any]:
 def _immutability(kind: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
     """A transition rule for each field, so that the message names it."""
     fields = spec["properties"]
-    always = {*spec["required"], *(name for name, field in fields.items() if "default" in field)}
+    always = {*spec.get("required", ()), *(name for name, field in fields.items() if "default" in field)}
     return [
         {
             "rule": f"!oldSelf.?status.startTime.hasValue() || {_unchanged(name, always=name in always)}",
@@ -131,7 +131,7 @@ def _shortened(node: dict[str, Any]) -> dict[str, Any]:
     short = {k: v for k, v in node.items() if k not in (KEPT, "properties", "required")}
     if kept:
         short["properties"] = {name: node["properties"][name] for name in kept}
-        short["required"] = [name for name in node["required"] if name in kept]
+        short["required"] = [name for name in node.get("required", ()) if name in kept]
     return {**short, "x-kubernetes-preserve-unknown-fields": True}
 
 

@@ -11,13 +11,15 @@ from hatchery_api.base import FreeObject, Model, Quantity, ResourceName
 from hatchery_api.placement import LabelMap, Resources, Toleration
 from hatchery_api.schema import BANNER, dump_yaml
 from hatchery_operator.codegen import rbac
-from hatchery_operator.codegen.chart_monitoring import Dashboards, Monitor, PrometheusRule
 from hatchery_operator.settings import Image, Port, PullPolicy, Tuning
 
 _WRAP_COLUMNS: Final = 110
 _TEMPLATES: Final = "charts/hatchery/templates"
 _Annotations = Annotated[dict[str, str], Field(max_length=64)]
 _SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+Interval = Annotated[str, Field(pattern="^[0-9]+(s|m)$")]
+"""Scrape interval."""
 
 
 class Images(Model):
@@ -103,6 +105,40 @@ class DisruptionBudget(Model):
 
     enabled: bool = True
     """Create the PodDisruptionBudget."""
+
+
+# all of monitoring is off by default, since its CRDs may be missing
+class Monitor(Model):
+    """A PodMonitor or ServiceMonitor of the Prometheus operator."""
+
+    enabled: bool = False
+    """Create the object."""
+    interval: Interval = "30s"
+    """Scrape interval."""
+    labels: LabelMap = {}
+    """Labels that your Prometheus selects."""
+
+
+class PrometheusRule(Model):
+    """A PrometheusRule of the Prometheus operator."""
+
+    enabled: bool = False
+    """Create the object."""
+    labels: LabelMap = {}
+    """Labels that your Prometheus selects."""
+    runbooks: Annotated[str, Field(min_length=1, max_length=512)] = "docs/runbooks"
+    """URL of the folder docs/runbooks of this version, for links in notifications."""
+
+
+class Dashboards(Model):
+    """ConfigMaps with dashboards for the sidecar of Grafana's chart."""
+
+    enabled: bool = False
+    """Create the ConfigMaps."""
+    labels: LabelMap = {"grafana_dashboard": "1"}
+    """Labels that the sidecar selects."""
+    annotations: Annotated[dict[str, str], Field(max_length=64)] = {"grafana_folder": "Hatchery"}
+    """Annotations; they name the Grafana folder of the dashboards."""
 
 
 class Values(Model):

@@ -1,9 +1,9 @@
-"""Writes every generated file, or checks that each is fresh: `python -m hatchery_operator.codegen.generate --check`."""
+"""Writes every generated file, or verifies with `--check` that each is up to date."""
 
 import sys
 from typing import Any
 
-from hatchery_api.schema import BANNER, crd_files, dump_yaml, generate
+from hatchery_api.schema import BANNER, crd_files, dump_yaml, run_generator
 from hatchery_operator.codegen import rbac
 from hatchery_operator.codegen.chart import chart_files
 from hatchery_operator.codegen.reference import reference_files
@@ -12,7 +12,7 @@ _NAMESPACE = "hatchery-system"
 
 
 def generated_files() -> dict[str, str]:
-    """Content of every generated file, by path from the repository's root."""
+    """Content of every generated file, by path from the repository root."""
     roles = rbac.operator_roles(_NAMESPACE)
     return {
         **crd_files(),
@@ -30,4 +30,4 @@ def _documents(*manifests: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(generate(generated_files()))
+    sys.exit(run_generator(generated_files()))

@@ -1,4 +1,4 @@
-"""What the operator may do, as data: no wildcard, no verb on Secrets, no way into a pod."""
+"""The operator's permissions as data: no wildcard, no verb on Secrets, no exec into pods. One entry adds one."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class Permission:
     group: str
     """API group; empty for the core group."""
     resources: tuple[str, ...]
-    """Plural names, with `/status` and the like."""
+    """Plural names, with subresources such as `/status`."""
     verbs: tuple[str, ...]
-    """What is allowed."""
+    """Allowed verbs."""
     why: str
-    """What the operator needs it for."""
+    """What the operator uses it for."""
 
     def rule(self) -> dict[str, Any]:
         """The rule of a Role or ClusterRole."""
@@ -39,38 +39,40 @@ class Permission:
 
 
 NAMESPACED: Final = (
-    Permission(GROUP, PLURALS, READ, "to see what is wanted"),
-    Permission(GROUP, tuple(f"{plural}/status" for plural in PLURALS), ("patch", "update"), "to say how far it is"),
-    Permission("batch", ("jobs",), (*READ, "create", "patch", "delete"), "to run the stages"),
-    Permission("", ("configmaps",), ("create", "patch"), "to tell pods the certificate of the progress endpoint"),
-    Permission("", ("services",), ("get", "create", "delete"), "to let the pods of a run find each other"),
+    Permission(GROUP, PLURALS, READ, "to read the desired state"),
+    Permission(
+        GROUP, tuple(f"{plural}/status" for plural in PLURALS), ("patch", "update"), "to report progress and outcome"
+    ),
+    Permission("batch", ("jobs",), (*READ, "create", "patch", "delete"), "to run stages"),
+    Permission("", ("configmaps",), ("create", "patch"), "to distribute the CA bundle of the progress endpoint"),
+    Permission("", ("services",), ("get", "create", "delete"), "to let the pods of a run discover each other"),
     Permission(
         "networking.k8s.io",
         ("networkpolicies",),
         ("get", "create", "patch", "delete"),
-        "to close the pods of runs to others",
+        "to isolate the pods of runs",
     ),
-    Permission("", ("pods",), ("get", "list"), "to read reports and why pods do not start"),
-    Permission("", ("events",), ("list", "create"), "to read why pods are refused, and to tell users what happened"),
+    Permission("", ("pods",), ("get", "list"), "to read reports, and why pods do not start"),
+    Permission("", ("events",), ("list", "create"), "to read why pods are rejected, and to inform users"),
 )
-"""Needed in every namespace that is served."""
+"""Permissions in every watched namespace."""
 
 OWN: Final = (
-    Permission("coordination.k8s.io", ("leases",), ("get", "create", "update"), "to let one of the replicas lead"),
+    Permission("coordination.k8s.io", ("leases",), ("get", "create", "update"), "to elect the leader"),
     Permission("", ("configmaps",), ("get", "create", "patch"), "to publish the replicas' certificates"),
 )
-"""Needed in the operator's own namespace."""
+"""Permissions in the operator's own namespace."""
 
 DISCOVERY: Final = Permission(
     "apiextensions.k8s.io",
     ("customresourcedefinitions",),
     ("list", "watch"),
-    "to notice definitions that are installed later",
+    "to detect definitions installed after the operator",
 )
-"""Only for an operator of all namespaces; kopf's scanning is off in the others."""
+"""Only for a cluster-wide operator; otherwise kopf's scanning is disabled."""
 
 CLUSTER: Final = (*NAMESPACED, DISCOVERY)
-"""Needed by an operator of all namespaces."""
+"""Permissions of a cluster-wide operator."""
 
 
 def cluster_role(name: str, permissions: Sequence[Permission], labels: dict[str, str] | None = None) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def _role(
 
 
 def binding(role: dict[str, Any], account: str, account_namespace: str) -> dict[str, Any]:
-    """The ClusterRoleBinding or RoleBinding of a role to the operator's ServiceAccount, with the role's name."""
+    """The binding of a role to the operator's ServiceAccount; it has the role's name."""
     metadata = {k: v for k, v in role["metadata"].items() if k in ("name", "namespace")}
     return {
         "apiVersion": f"{RBAC_API}/v1",
@@ -105,23 +107,23 @@ def binding(role: dict[str, Any], account: str, account_namespace: str) -> dict[
 
 
 def operator_roles(home: str, name: str = OPERATOR, namespaces: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """All roles of the operator: one in its own namespace, and one ClusterRole or a Role in each namespace served."""
+    """All roles of the operator: one in its own namespace, and a ClusterRole or a Role in each watched namespace."""
     served = [role(name, namespace) for namespace in namespaces] or [cluster_role(name, CLUSTER)]
-    # under another name, since its own namespace may be one that it serves
+    # a name of its own, since the operator may watch its own namespace too
     return [role(f"{name}-replicas", home, OWN), *served]
 
 
 def user_roles() -> list[dict[str, Any]]:
-    """ClusterRoles for users: they add our resources to Kubernetes' own view, edit and admin roles."""
+    """ClusterRoles for users, aggregated into Kubernetes' view, edit and admin roles."""
     return [
         cluster_role(
             "hatchery-viewer",
-            [Permission(GROUP, PLURALS, READ, "to look")],
+            [Permission(GROUP, PLURALS, READ, "to view runs")],
             {f"{RBAC_API}/aggregate-to-view": "true"},
         ),
         cluster_role(
             "hatchery-editor",
-            [Permission(GROUP, PLURALS, (*READ, *WRITE), "to start, change and remove runs")],
+            [Permission(GROUP, PLURALS, (*READ, *WRITE), "to create, change and delete runs")],
             {f"{RBAC_API}/aggregate-to-{role}": "true" for role in ("edit", "admin")},
         ),
     ]

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from hatchery_operator.domain import Diagnosis, Key, backoff
+from hatchery_operator.domain import backoff
+from hatchery_operator.domain.objects import Diagnosis, Key
 
 
 @dataclass(frozen=True)

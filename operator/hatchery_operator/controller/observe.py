@@ -4,20 +4,20 @@ from dataclasses import replace
 from datetime import datetime
 
 from hatchery_operator.diagnosis import needs_events, why_rejected
-from hatchery_operator.domain import (
-    JOB_NAME_LABEL,
-    UID_LABEL,
+from hatchery_operator.domain import backoff
+from hatchery_operator.domain.jobs import summarize_job
+from hatchery_operator.domain.labels import JOB_NAME_LABEL, UID_LABEL
+from hatchery_operator.domain.objects import (
     Diagnosis,
     JobSummary,
     Key,
     Manifest,
     Observed,
     Run,
-    backoff,
     parse_time,
     stage_in_flight,
-    summarize_job,
 )
+from hatchery_operator.domain.spec_paths import SpecPaths
 from hatchery_operator.kube import Cache, Cluster, Events
 from hatchery_operator.stages import references
 
@@ -81,7 +81,7 @@ async def _refusal(
     """Why the Job controller cannot create pods; None if it has created one since."""
     created = [job.since, *(pod["metadata"].get("creationTimestamp", job.since) for pod in pods)]
     event = await events.failed_create(job, max(map(parse_time, created)), observed.now)
-    return why_rejected(event["message"], run.spec_paths()) if event else None
+    return why_rejected(event["message"], SpecPaths.of(run.namespace, run.spec)) if event else None
 
 
 def _references(run: Run, cache: Cache) -> dict[Key, Run]:

@@ -14,8 +14,10 @@ from hatchery_api.status import RunStatus
 from hatchery_operator.controller.child_backoff import ChildBackoff
 from hatchery_operator.controller.observe import observe
 from hatchery_operator.diagnosis import why_rejected
-from hatchery_operator.domain import (
-    MANAGER,
+from hatchery_operator.domain.attempt import Attempt
+from hatchery_operator.domain.jobs import summarize_job
+from hatchery_operator.domain.labels import MANAGER
+from hatchery_operator.domain.objects import (
     Diagnosis,
     Key,
     Manifest,
@@ -25,11 +27,11 @@ from hatchery_operator.domain import (
     newest_attempt,
     rfc3339,
     stage_in_flight,
-    summarize_job,
 )
+from hatchery_operator.domain.spec_paths import SpecPaths
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, RefusedError
 from hatchery_operator.kube import SPACING_SECONDS, ApplyOnce, Cache, Cluster, CrdCheck, Events
-from hatchery_operator.manifests import runs_policy
+from hatchery_operator.manifests import manifests, runs_policy
 from hatchery_operator.planning import ChildRef, Plan, UserEvent, plan
 from hatchery_operator.settings import Settings
 from hatchery_operator.telemetry import Metrics, ReconcileResult, add_log_context, set_log_context
@@ -131,7 +133,7 @@ class Reconciler:
         run = await self._write_status(run, decision.status)
         for event in decision.user_events:
             await self._post_event(run, event)
-        if decision.creates:
+        if decision.attempt:
             # at the tail of the queue: of a thousand new resources each gets its first status before any gets a Job
             self._intents[key] = (run.resource_version, observed)
             return 0.0
@@ -167,8 +169,8 @@ class Reconciler:
 
     async def _apply(self, run: Run, decision: Plan) -> float | None:
         """Carries out everything of a plan except its status; returns the seconds until the next reconcile."""
-        wait_seconds = self._backoff.wait_seconds(run.key, self._now()) if decision.creates else 0.0
-        refusal = await self._change_children(run, replace(decision, creates=()) if wait_seconds else decision)
+        wait_seconds = self._backoff.wait_seconds(run.key, self._now()) if decision.attempt else 0.0
+        refusal = await self._change_children(run, replace(decision, attempt=None) if wait_seconds else decision)
         if wait_seconds:
             return wait_seconds
         if self._backoff.record(run.key, refusal, self._now()) and refusal:
@@ -184,20 +186,24 @@ class Reconciler:
         for child, suspend in decision.suspends:
             await self._suspend(run, child, suspend=suspend)
         try:
-            if self._ca_bundle and (decision.creates or stage_in_flight(decision.status)):
+            if self._ca_bundle and (decision.attempt or stage_in_flight(decision.status)):
                 await self._ca_bundle.ensure(run.namespace)
-            if decision.creates and self._settings.network_policies.enabled:
-                # before any pod of the namespace starts
-                await self._network_policies.ensure(runs_policy(run.namespace, self._settings))
-            for manifest in decision.creates:
-                await self._create(run, manifest)
+            if decision.attempt:
+                await self._create_attempt(run, decision.attempt)
         except RefusedError as error:
             if error.status == _INVALID:
                 return Diagnosis(Reason.INVALID_SPEC, f"the API server rejects a child: {error.message}")
-            return why_rejected(error.message, run.spec_paths())
+            return why_rejected(error.message, SpecPaths.of(run.namespace, run.spec))
         except _NameTakenError as error:
             return Diagnosis(Reason.NAME_CONFLICT, str(error))
         return None
+
+    async def _create_attempt(self, run: Run, attempt: Attempt) -> None:
+        if self._settings.network_policies.enabled:
+            # before any pod of the namespace starts
+            await self._network_policies.ensure(runs_policy(run.namespace, self._settings))
+        for manifest in manifests(attempt, self._settings):
+            await self._create(run, manifest)
 
     async def _create(self, run: Run, manifest: Manifest) -> None:
         """Creates a child; an existing one must be ours, since nobody else's object is ever changed or adopted."""

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_operator.domain import RESOURCES, Diagnosis, SpecPaths
+from hatchery_operator.domain.objects import Diagnosis
+from hatchery_operator.domain.spec_paths import RESOURCES, SpecPaths
 
 _PREFIX: Final = re.compile(r'^(?:Error creating: )?(?P<what>[\w.]+)(?: "[^"]*")? is forbidden: ')
 _QUOTA: Final = re.compile(r"exceeded quota: (?P<quota>\S+), requested: (\S+), used: (\S+), limited: (\S+)")

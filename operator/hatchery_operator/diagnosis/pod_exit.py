@@ -10,15 +10,9 @@ from pydantic import ValidationError
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import PERMANENT, ExitCode, Report
-from hatchery_operator.domain import (
-    JOB_INDEX_LABEL,
-    RESOURCES,
-    AttemptFailure,
-    Diagnosis,
-    JobSummary,
-    Manifest,
-    SpecPaths,
-)
+from hatchery_operator.domain.labels import JOB_INDEX_LABEL
+from hatchery_operator.domain.objects import AttemptFailure, Diagnosis, JobSummary, Manifest
+from hatchery_operator.domain.spec_paths import RESOURCES, SpecPaths
 
 LAST_LINES_CHARACTERS: Final = 1000
 """Characters of a crash's last log lines that a condition quotes, below the line that names the error."""

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from hatchery_api.conditions import Reason
-from hatchery_operator.domain import Diagnosis, JobSummary, Manifest, Observed, SpecPaths, backoff, parse_time
+from hatchery_operator.domain import backoff
+from hatchery_operator.domain.objects import Diagnosis, JobSummary, Manifest, Observed, parse_time
+from hatchery_operator.domain.spec_paths import SpecPaths
 
 YOUNG_SECONDS: Final = 10.0
 """Age of a Job below which its status stays unwritten: the write would cost as much as starting another Job."""

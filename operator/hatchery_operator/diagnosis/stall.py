@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hatchery_api.conditions import Reason
 from hatchery_api.status import RunStatus
-from hatchery_operator.domain import Diagnosis, JobSummary, Observed, parse_time, rfc3339
+from hatchery_operator.domain.objects import Diagnosis, JobSummary, Observed, parse_time, rfc3339
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The operator's view of its objects: resources, Jobs, and the cluster as one resource sees it."""
+"""The operator's view of its objects: resources, Jobs, diagnoses, and the cluster as one resource sees it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,12 +8,10 @@ from typing import Any, Final, Literal, NamedTuple
 from pydantic import ValidationError
 
 from hatchery_api.base import API_VERSION
+from hatchery_api.conditions import Reason
 from hatchery_api.kinds import BY_KIND, Kind
 from hatchery_api.placement import RunSpec
 from hatchery_api.status import RunStatus, StageStatus
-from hatchery_operator.domain.diagnosis import Diagnosis
-from hatchery_operator.domain.labels import KIND_LABEL, NAME_LABEL, SIZE_ANNOTATION, UID_LABEL
-from hatchery_operator.domain.spec_paths import SpecPaths
 
 Manifest = dict[str, Any]
 """A Kubernetes object as the API server reads and writes it."""
@@ -102,10 +100,6 @@ class Run:
             "controller": True,
         }
 
-    def spec_paths(self, default_claim: str = "") -> SpecPaths:
-        """The fields of the spec by the names they hold."""
-        return SpecPaths(self.namespace, self.spec.wire() if self.spec else {}, default_claim)
-
     def with_status(self, status: Mapping[str, Any]) -> Manifest:
         """The manifest that writes a status, bound to this version: a later change may invalidate the status."""
         return {
@@ -186,33 +180,26 @@ class JobSummary:
         return (now - parse_time(self.since)).total_seconds()
 
 
-def summarize_job(manifest: Mapping[str, Any]) -> JobSummary | None:
-    """The summary of a Job; None for a Job that no resource of this operator controls."""
-    metadata, status, spec = manifest["metadata"], manifest.get("status", {}), manifest.get("spec", {})
-    labels, owner_uid = metadata.get("labels", {}), controller_uid(manifest)
-    if owner_uid is None or owner_uid != labels.get(UID_LABEL) or labels.get(KIND_LABEL) not in BY_KIND:
-        return None
-    ends = [c for c in status.get("conditions", []) if c["type"] in ("Complete", "Failed") and c["status"] == "True"]
-    end = ends[0] if ends else {}
-    return JobSummary(
-        name=metadata["name"],
-        namespace=metadata["namespace"],
-        uid=metadata["uid"],
-        owner=Key(labels[KIND_LABEL], metadata["namespace"], labels.get(NAME_LABEL, "")),
-        owner_uid=owner_uid,
-        version=resource_version(manifest),
-        since=status.get("startTime") or metadata["creationTimestamp"],
-        deleting="deletionTimestamp" in metadata,
-        suspended=bool(spec.get("suspend")),
-        active=status.get("active", 0),
-        size=metadata.get("annotations", {}).get(SIZE_ANNOTATION, ""),
-        ready=status.get("ready", 0),
-        terminating=status.get("terminating", 0),
-        pods=spec.get("completions") or 1,
-        end=end.get("type"),
-        reason=end.get("reason", ""),
-        message=end.get("message", ""),
-    )
+@dataclass(frozen=True)
+class Diagnosis:
+    """A problem, as a condition reports it."""
+
+    reason: Reason
+    message: str
+    """A sentence; the last lines of a log may follow below it."""
+
+    def sentence_with(self, suffix: str) -> str:
+        """The message with a suffix to its sentence."""
+        sentence, line_break, below = self.message.partition("\n")
+        return f"{sentence}{suffix}{line_break}{below}"
+
+
+@dataclass(frozen=True)
+class AttemptFailure(Diagnosis):
+    """Why an attempt failed."""
+
+    permanent: bool = False
+    """Whether a further attempt cannot help."""
 
 
 @dataclass(frozen=True)

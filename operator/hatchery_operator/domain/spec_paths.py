@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from hatchery_api.contract import CLAIM_SCHEME
+from hatchery_api.placement import RunSpec
 
 RESOURCES: Final = "spec.placement.resources"
 """Field with the resources of each pod."""
@@ -19,6 +20,11 @@ class SpecPaths:
     """The spec by wire names."""
     default_claim: str = ""
     """Claim of the operator's settings."""
+
+    @classmethod
+    def of(cls, namespace: str, spec: RunSpec | None, default_claim: str = "") -> Self:
+        """The fields of a spec; none for a spec that cannot be parsed."""
+        return cls(namespace, spec.wire() if spec else {}, default_claim)
 
     def origin(self, name: str) -> str:
         """Where a name comes from, as an insertion into a sentence; empty when unknown."""

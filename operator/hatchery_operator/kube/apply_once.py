@@ -5,7 +5,7 @@ import logging
 from collections import defaultdict
 from typing import Final
 
-from hatchery_operator.domain import Manifest
+from hatchery_operator.domain.objects import Manifest
 from hatchery_operator.errors import RefusedError
 from hatchery_operator.kube.client import Cluster
 

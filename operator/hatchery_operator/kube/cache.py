@@ -13,7 +13,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from hatchery_api.conditions import ConditionType, find_condition
-from hatchery_operator.domain import JobSummary, Key, Run, key_of, parse_run, resource_version
+from hatchery_operator.domain.objects import JobSummary, Key, Run, key_of, parse_run, resource_version
 
 LOG: Final = logging.getLogger(__name__)
 

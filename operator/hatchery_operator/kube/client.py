@@ -21,7 +21,8 @@ from kubernetes.aio.config.kube_config import load_kube_config
 
 from hatchery_api.base import GROUP, VERSION
 from hatchery_api.kinds import KINDS
-from hatchery_operator.domain import MANAGER, Manifest
+from hatchery_operator.domain.labels import MANAGER
+from hatchery_operator.domain.objects import Manifest
 from hatchery_operator.errors import ApiError, ConflictError, GoneError, UnreachableError, api_error
 
 PAGE_OBJECTS: Final = 100

@@ -13,7 +13,7 @@ from hatchery_api.base import API_VERSION, GROUP, VERSION
 from hatchery_api.conditions import Reason
 from hatchery_api.kinds import KINDS, Kind
 from hatchery_api.schema import custom_resource_definition
-from hatchery_operator.domain import Diagnosis
+from hatchery_operator.domain.objects import Diagnosis
 from hatchery_operator.kube.client import Cluster
 
 LOG: Final = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ import asyncio
 from datetime import datetime
 from typing import Final
 
-from hatchery_operator.domain import JobSummary, Manifest, event_time, parse_time
+from hatchery_operator.domain.objects import JobSummary, Manifest, event_time, parse_time
 from hatchery_operator.kube.client import Cluster
 
 SHARED_SECONDS: Final = 5.0

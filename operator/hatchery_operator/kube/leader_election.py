@@ -12,7 +12,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
-from hatchery_operator.domain import MANAGED_BY_LABEL, MANAGER, Manifest, micro_time
+from hatchery_operator.domain.labels import MANAGED_BY_LABEL, MANAGER
+from hatchery_operator.domain.objects import Manifest, micro_time
 from hatchery_operator.errors import AlreadyExistsError, ApiError, ConflictError, GoneError, NotLeaderError
 from hatchery_operator.kube.client import REQUEST_SECONDS, Cluster
 from hatchery_operator.settings import LeaderElection

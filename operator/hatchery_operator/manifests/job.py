@@ -5,25 +5,15 @@ Several pods that are not a gang share the work without connecting to each other
 
 from typing import Final
 
-from hatchery_api.contract import (
-    CLAIM_SCHEME,
-    METRICS_PORT,
-    PERMANENT,
-    RENDEZVOUS_PORT,
-    ExitCode,
-    HubTarget,
-    JobInput,
-    Output,
-)
-from hatchery_api.placement import RunSpec
-from hatchery_operator.domain import INPUT_ANNOTATION, JOB_NAME_LABEL, QUEUE_LABEL, SIZE_ANNOTATION, Manifest, claim_of
+from hatchery_api.contract import METRICS_PORT, PERMANENT, RENDEZVOUS_PORT, ExitCode
+from hatchery_operator.domain.attempt import Attempt
+from hatchery_operator.domain.labels import INPUT_ANNOTATION, JOB_NAME_LABEL, QUEUE_LABEL, SIZE_ANNOTATION
+from hatchery_operator.domain.objects import Manifest
+from hatchery_operator.domain.spec_paths import claim_of
 from hatchery_operator.manifests.network import gang_policy, isolation
-from hatchery_operator.manifests.pod import CONTAINER, Attempt, hub_endpoint, pod_spec
-from hatchery_operator.manifests.resources import pod_resources, processes
+from hatchery_operator.manifests.pod import CONTAINER, pod_spec
 from hatchery_operator.settings import Settings
-
-MOST_INPUT_BYTES: Final = 128 * 1024
-"""Largest input of a pod: half of what Kubernetes accepts for all annotations of an object."""
+from hatchery_operator.stages import pod_resources, processes
 
 GANG_RESTARTS: Final = 2
 """Times all pods may be replaced within one attempt: when one pod of a gang fails, its peers often follow. Pods lost
@@ -35,44 +25,10 @@ def manifests(attempt: Attempt, settings: Settings) -> tuple[Manifest, ...]:
     return (*_gang(attempt, settings), _job(attempt, settings))
 
 
-def input_problem(attempt: Attempt, settings: Settings) -> str | None:
-    """Why the pods' input is too large; None when it is not."""
-    count = len(_input_text(attempt, settings).encode())
-    if count <= MOST_INPUT_BYTES:
-        return None
-    return (
-        f"the spec and its inputs are {count} bytes of JSON, above the limit of {MOST_INPUT_BYTES}: shorten its lists"
-    )
-
-
-def job_input(attempt: Attempt, settings: Settings) -> JobInput[RunSpec]:
-    """The input of the pods."""
-    run = attempt.run
-    return JobInput[RunSpec](
-        kind=run.kind.kind,
-        namespace=run.namespace,
-        name=run.name,
-        uid=run.uid,
-        stage=attempt.stage,
-        attempt=attempt.number,
-        earlier_failure=attempt.earlier_failure,
-        spec=attempt.spec,
-        inputs=list(attempt.inputs),
-        output=Output(root=f"{_storage_root(attempt.spec, settings)}/{run.namespace}/{run.kind.plural}/{run.name}"),
-        hub=HubTarget(endpoint=hub_endpoint(attempt.spec, settings)),
-    )
-
-
-def _storage_root(spec: RunSpec, settings: Settings) -> str:
-    if spec.storage.root:
-        return spec.storage.root.rstrip("/")
-    return f"{CLAIM_SCHEME}{spec.storage.claim_name or settings.claim_name}"
-
-
 def _claims(attempt: Attempt, settings: Settings) -> dict[str, bool]:
     """Claims the pods mount, and whether the mount is writable."""
     reads = [claim_of(url) for url in (*attempt.shape.urls, *(record.uri for record in attempt.inputs))]
-    written = claim_of(_storage_root(attempt.spec, settings))
+    written = claim_of(attempt.storage_root(settings.claim_name))
     return {name: name == written for name in sorted({name for name in (*reads, written) if name})}
 
 
@@ -83,11 +39,6 @@ def _metadata(attempt: Attempt) -> Manifest:
         "labels": attempt.labels,
         "ownerReferences": [attempt.run.owner_reference()],
     }
-
-
-def _input_text(attempt: Attempt, settings: Settings) -> str:
-    # for a field with a default, absent and null differ, so nulls are written out
-    return job_input(attempt, settings).model_dump_json(by_alias=True, serialize_as_any=True)
 
 
 def _gang(attempt: Attempt, settings: Settings) -> tuple[Manifest, ...]:
@@ -121,7 +72,7 @@ def _job(attempt: Attempt, settings: Settings) -> Manifest:
     if attempt.shape.size:
         metadata["annotations"] = {SIZE_ANNOTATION: attempt.shape.size}
     nodes, overrides = attempt.shape.nodes, attempt.spec.placement.pod_overrides
-    resources = pod_resources(attempt.run.kind.kind, attempt.stage, attempt.spec, attempt.shape, settings)
+    resources = pod_resources(attempt.stage, attempt.spec, attempt.shape, settings)
     per_pod = processes(attempt.shape.processes, resources)
     spec: Manifest = {
         "completionMode": "Indexed",
@@ -135,7 +86,7 @@ def _job(attempt: Attempt, settings: Settings) -> Manifest:
                 "labels": {**overrides.labels, **attempt.labels, **isolation(settings)},
                 "annotations": {
                     **overrides.annotations,
-                    INPUT_ANNOTATION: _input_text(attempt, settings),
+                    INPUT_ANNOTATION: attempt.input_text(settings.claim_name, settings.hub_endpoint),
                     **_scraping(),
                 },
             },

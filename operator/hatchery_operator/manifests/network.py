@@ -7,7 +7,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from hatchery_api.contract import METRICS_PORT
-from hatchery_operator.domain import ISOLATED_LABEL, MANAGED_BY_LABEL, MANAGER, Manifest
+from hatchery_operator.domain.labels import ISOLATED_LABEL, MANAGED_BY_LABEL, MANAGER
+from hatchery_operator.domain.objects import Manifest
 from hatchery_operator.settings import Settings
 
 RUNS_POLICY: Final = "hatchery-runs"

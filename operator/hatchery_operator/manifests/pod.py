@@ -1,6 +1,5 @@
-"""One attempt at a stage and the pod that runs it: restricted, read-only, with explicit volumes and environment."""
+"""The pods of an attempt: restricted, read-only, with explicit volumes and environment."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from hatchery_api.contract import (
@@ -14,26 +13,12 @@ from hatchery_api.contract import (
 )
 from hatchery_api.placement import Resources, RunSpec
 from hatchery_api.pod_overrides import PodOverrides
-from hatchery_api.status import InputRecord
-from hatchery_operator.domain import (
-    ATTEMPT_LABEL,
-    AUDIENCE,
-    CA_CONFIG_MAP,
-    CA_KEY,
-    INPUT_ANNOTATION,
-    JOB_INDEX_LABEL,
-    KIND_LABEL,
-    MANAGED_BY_LABEL,
-    MANAGER,
-    NAME_LABEL,
-    STAGE_LABEL,
-    UID_LABEL,
-    Manifest,
-    Run,
-    status_path,
-)
+from hatchery_operator.domain.attempt import Attempt
+from hatchery_operator.domain.labels import INPUT_ANNOTATION, JOB_INDEX_LABEL
+from hatchery_operator.domain.objects import Manifest, Run
+from hatchery_operator.domain.progress_route import AUDIENCE, CA_CONFIG_MAP, CA_KEY, status_path
+from hatchery_operator.domain.stage import PodShape
 from hatchery_operator.settings import Settings
-from hatchery_operator.stages import PodShape
 
 CONTAINER: Final = "main"
 """Name of the pods' only container."""
@@ -55,48 +40,6 @@ PUBLIC_HUB: Final = "https://huggingface.co"
 
 USER_VOLUME_PREFIX: Final = "user-"
 """Prefix of the user's volume names, so that they never collide with the operator's."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One attempt at one stage: the input of all manifests."""
-
-    run: Run
-    spec: RunSpec
-    stage: str
-    number: int
-    """Number of the attempt, from 1."""
-    shape: PodShape
-    inputs: tuple[InputRecord, ...] = ()
-    earlier_failure: str | None = None
-    """Reason for which the previous attempt failed."""
-
-    @property
-    def name(self) -> str:
-        """Name of the Job and of its Service and NetworkPolicy."""
-        return job_name(self.run.name, self.stage, self.number)
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Labels of all objects: an explicit list, since labels of the resource may belong to a deployment tool."""
-        return {
-            KIND_LABEL: self.run.kind.kind,
-            NAME_LABEL: self.run.name,
-            UID_LABEL: self.run.uid,
-            MANAGED_BY_LABEL: MANAGER,
-            STAGE_LABEL: self.stage,
-            ATTEMPT_LABEL: str(self.number),
-        }
-
-
-def job_name(run: str, stage: str, number: int) -> str:
-    """Name of a Job: deterministic, so that no attempt starts twice."""
-    return f"{run}-{stage}-a{number}"
-
-
-def hub_endpoint(spec: RunSpec, settings: Settings) -> str:
-    """URL of the Hub: the spec's, else the operator's."""
-    return (spec.hub.endpoint if spec.hub else None) or settings.hub_endpoint
 
 
 def pod_spec(
@@ -179,7 +122,7 @@ def _value(name: str, value: str) -> Manifest:
 
 
 def _environment(attempt: Attempt, settings: Settings) -> list[Manifest]:
-    endpoint = hub_endpoint(attempt.spec, settings)
+    endpoint = attempt.hub_endpoint(settings.hub_endpoint)
     index = f"metadata.annotations['{JOB_INDEX_LABEL}']"
     variables = [
         _value("HOME", TEMPORARY_PATH),

@@ -8,9 +8,10 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import Report
 from hatchery_api.placement import RunSpec
 from hatchery_api.status import InputRecord, StageState, StageStatus
-from hatchery_operator.domain import Diagnosis, Manifest, Observed, Run, SpecPaths, rfc3339
+from hatchery_operator.domain.objects import Diagnosis, Observed, Run, rfc3339
+from hatchery_operator.domain.spec_paths import SpecPaths
+from hatchery_operator.domain.stage import PodShape, Stage
 from hatchery_operator.settings import Settings
-from hatchery_operator.stages import PodShape, find_stage
 
 Verdict = Literal["True", "False", "Unknown"]
 """Status of the Succeeded condition."""
@@ -24,7 +25,10 @@ class StageContext:
     spec: RunSpec
     observed: Observed
     settings: Settings
+    definition: Stage
+    """The stage as its kind defines it."""
     stage: StageStatus
+    """The stage as the status has it."""
 
     @property
     def now(self) -> str:
@@ -34,12 +38,12 @@ class StageContext:
     @property
     def shape(self) -> PodShape:
         """The shape of the stage's pods."""
-        return find_stage(self.run.kind.kind, self.stage.name).shape(self.spec)
+        return self.definition.shape(self.spec)
 
     @cached_property
     def paths(self) -> SpecPaths:
         """The fields of the spec by the names they hold."""
-        return self.run.spec_paths(self.settings.claim_name)
+        return SpecPaths.of(self.run.namespace, self.run.spec, self.settings.claim_name)
 
     def in_state(self, state: StageState) -> StageStatus:
         """The stage in another state."""
@@ -70,12 +74,13 @@ class Decision:
     """Set while something is wrong."""
     stalled: Diagnosis | None = None
     """Why a running run seems to hang."""
-    creates: tuple[Manifest, ...] = ()
+    creates: bool = False
+    """Whether the objects of the attempt are created."""
     deletes: tuple[ChildRef, ...] = ()
     suspends: tuple[tuple[ChildRef, bool], ...] = ()
     """Jobs to suspend, or to resume with False."""
     inputs: tuple[InputRecord, ...] = ()
-    """Inputs of the attempt that begins."""
+    """Inputs of the attempt that is created."""
     report: Report | None = None
     is_failure: bool = False
     preempted: int = 0

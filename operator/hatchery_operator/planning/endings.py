@@ -6,22 +6,16 @@ from datetime import timedelta
 from hatchery_api.base import parse_duration
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.contract import Report
-from hatchery_operator.diagnosis import success_report, why_failed
-from hatchery_operator.domain import AttemptFailure, JobSummary, backoff, rfc3339
+from hatchery_operator.domain import backoff
+from hatchery_operator.domain.objects import AttemptFailure, JobSummary, rfc3339
 from hatchery_operator.planning.context import Decision, StageContext
 
 
-def ended(context: StageContext, job: JobSummary) -> Decision:
-    """The decision after the end of a Job."""
-    if job.end != "Complete":
-        return attempt_failed(context, why_failed(job, context.observed.pods, context.paths))
-    if report := success_report(context.observed.pods):
-        return _completed(context, report)
-    message = f"Job {job.name} left no report; the next attempt finds the artifact and reports it"
-    return attempt_failed(context, AttemptFailure(Reason.ATTEMPT_FAILED, message))
-
-
-def _completed(context: StageContext, report: Report) -> Decision:
+def completed(context: StageContext, job: JobSummary, report: Report | None) -> Decision:
+    """The decision after a Job has completed; without its report the next attempt finds the artifact."""
+    if report is None:
+        message = f"Job {job.name} left no report; the next attempt finds the artifact and reports it"
+        return attempt_failed(context, AttemptFailure(Reason.ATTEMPT_FAILED, message))
     update = {"state": "Succeeded", "finished_at": context.now, "artifact": report.artifact, "retry_at": None}
     stage = context.stage.model_copy(update=update)
     if stage.name != context.run.kind.stages[-1]:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from hatchery_api.conditions import ConditionType, Reason, find_condition
-from hatchery_operator.domain import JobSummary
+from hatchery_operator.domain.objects import JobSummary
 from hatchery_operator.planning.context import ChildRef, Decision, StageContext
 
 SUSPENDED: Final = "suspended; set spec.suspend to false to resume"

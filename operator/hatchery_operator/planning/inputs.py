@@ -1,13 +1,12 @@
 """The artifacts a stage reads: where they come from, whether they are ready, and whether they have changed since."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hatchery_api.conditions import Condition, ConditionType, Reason, find_condition, set_condition
-from hatchery_api.placement import RunSpec
 from hatchery_api.status import Artifact, InputRecord, RunStatus
-from hatchery_operator.domain import Diagnosis, Key, Observed, Run, rfc3339
-from hatchery_operator.stages import Need, find_stage
+from hatchery_operator.domain.objects import Diagnosis, Key, Observed, Run, rfc3339
+from hatchery_operator.domain.stage import Need
 
 
 @dataclass(frozen=True)
@@ -22,10 +21,10 @@ class ResolvedInputs:
     """Set when one of them has failed."""
 
 
-def resolve_inputs(run: Run, spec: RunSpec, stage: str, references: Mapping[Key, Run]) -> ResolvedInputs:
+def resolve_inputs(run: Run, needs: Sequence[Need], references: Mapping[Key, Run]) -> ResolvedInputs:
     """The inputs of a stage. A recorded input is reused unchanged, even if its resource has another artifact by now."""
     records, missing, diagnosis = [], [], None
-    for need in find_stage(run.kind.kind, stage).needs(spec):
+    for need in needs:
         referenced = references.get(Key(need.kind, run.namespace, need.name))
         record = _recorded(run, need) or _own(run, need) or _ready(need, referenced)
         if record:

@@ -11,33 +11,37 @@ from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.status import InputRecord, RunStatus, StageStatus
 from hatchery_operator.diagnosis import (
     any_pending,
+    disrupted_pods,
     is_young,
     recheck_seconds,
     stalled,
     starting_message,
     startup_message,
+    success_report,
     unfinished_pods,
+    why_failed,
     why_pending,
     why_replaced,
 )
-from hatchery_operator.domain import (
+from hatchery_operator.domain import backoff
+from hatchery_operator.domain.attempt import Attempt, input_problem, job_name
+from hatchery_operator.domain.objects import (
     HELD,
     AttemptFailure,
     Diagnosis,
     JobSummary,
     Observed,
     Run,
-    backoff,
     parse_time,
     stage_in_flight,
 )
-from hatchery_operator.manifests import Attempt, input_problem, job_name, manifests, misfit
 from hatchery_operator.planning import holding
 from hatchery_operator.planning.context import ChildRef, Decision, StageContext
-from hatchery_operator.planning.endings import attempt_failed, ended, out_of_budget
-from hatchery_operator.planning.inputs import resolve_inputs, with_staleness
+from hatchery_operator.planning.endings import attempt_failed, completed, out_of_budget
+from hatchery_operator.planning.inputs import ResolvedInputs, resolve_inputs, with_staleness
 from hatchery_operator.planning.status import Plan, conclude
 from hatchery_operator.settings import Settings
+from hatchery_operator.stages import STAGES, misfit
 
 _NAMED_PODS: Final = 4
 
@@ -49,11 +53,21 @@ def plan(run: Run, observed: Observed, settings: Settings) -> Plan:
     if run.status.completion_time:
         return _finished(run, observed)
     if run.spec is None:
-        return conclude(run, observed, None, Decision(Reason.INVALID_SPEC, run.invalid, verdict="False"))
-    status = run.status if run.status.stages else _initial_status(run)
-    stage = next(s for s in status.stages if s.state != "Succeeded")
-    decision = _decide(StageContext(replace(run, status=status), run.spec, observed, settings, stage))
-    return conclude(replace(run, status=status), observed, stage, decision, previous=run.status)
+        return conclude(run, observed, Decision(Reason.INVALID_SPEC, run.invalid, verdict="False"))
+    started = run if run.status.stages else replace(run, status=_initial_status(run))
+    stage = next(stage for stage in started.status.stages if stage.state != "Succeeded")
+    definition = next(definition for definition in STAGES[run.kind.kind] if definition.name == stage.name)
+    context = StageContext(started, run.spec, observed, settings, definition, stage)
+    decision = _decide(context)
+    return conclude(
+        started,
+        observed,
+        decision,
+        stage=stage,
+        disrupted=disrupted_pods(observed.pods),
+        attempt=_attempt(context, decision.stage or stage, decision.inputs) if decision.creates else None,
+        previous=run.status,
+    )
 
 
 def _initial_status(run: Run) -> RunStatus:
@@ -87,16 +101,25 @@ def _between_attempts(context: StageContext) -> Decision:
         return Decision(Reason.SUSPENDED, "suspended before the next attempt; set spec.suspend to false to resume")
     if context.stage.attempt >= context.spec.retry.max_attempts:
         return out_of_budget(context)
-    if message := misfit(context.run.kind.kind, context.spec, context.settings):
+    if message := _misfit(context):
         return _misfitting(context, message)
     if context.stage.retry_at:
         wait = (parse_time(context.stage.retry_at) - context.observed.now).total_seconds()
         if wait > 0:
             return _still_retrying(context, wait)
-    inputs = resolve_inputs(context.run, context.spec, context.stage.name, context.observed.references)
+    inputs = _inputs(context)
     if inputs.missing:
         return Decision(Reason.WAITING, f"waiting for {'; '.join(inputs.missing)}", diagnosis=inputs.diagnosis)
     return _begin(context, inputs.records)
+
+
+def _misfit(context: StageContext) -> str:
+    """Why a stage of the run can never work with its devices; empty if all can."""
+    return misfit(STAGES[context.run.kind.kind], context.spec, context.settings)
+
+
+def _inputs(context: StageContext) -> ResolvedInputs:
+    return resolve_inputs(context.run, context.definition.needs(context.spec), context.observed.references)
 
 
 def _misfitting(context: StageContext, message: str) -> Decision:
@@ -130,35 +153,35 @@ def _begin(context: StageContext, inputs: tuple[InputRecord, ...]) -> Decision:
         "retry_at": None,
         "disrupted_pods": [],
     }
-    begun = replace(context, stage=context.stage.model_copy(update=update))
-    if message := input_problem(_attempt(begun, inputs), context.settings):
+    stage = context.stage.model_copy(update=update)
+    settings = context.settings
+    if message := input_problem(_attempt(context, stage, inputs), settings.claim_name, settings.hub_endpoint):
         failed = context.stage.model_copy(update={"state": "Failed", "finished_at": context.now})
         return Decision(Reason.INVALID_SPEC, message, verdict="False", stage=failed)
-    return _create(begun, inputs)
+    return _create(replace(context, stage=stage), inputs)
 
 
-def _attempt(context: StageContext, inputs: tuple[InputRecord, ...]) -> Attempt:
-    stage = context.stage
+def _attempt(context: StageContext, stage: StageStatus, inputs: tuple[InputRecord, ...]) -> Attempt:
     return Attempt(context.run, context.spec, stage.name, stage.attempt, context.shape, inputs, stage.failure)
 
 
 def _create(context: StageContext, inputs: tuple[InputRecord, ...]) -> Decision:
     """Creates the objects of the attempt. The decision stays the same until the Job is observed."""
-    attempt, queue = _attempt(context, inputs), context.spec.placement.queue_name
+    job, queue = context.stage.job or "", context.spec.placement.queue_name
     refused_since = context.observed.refused_since or context.observed.now
     refused_seconds = (context.observed.now - refused_since).total_seconds()
     decision = Decision(
         Reason.PENDING,
-        starting_message(attempt.name),
+        starting_message(job),
         stage=context.stage,
-        creates=manifests(attempt, context.settings),
+        creates=True,
         inputs=inputs,
         requeue_after=backoff.CREATE_CHILD.after_seconds(refused_seconds),
     )
     if refusal := context.observed.refusal:
         return replace(decision, reason=refusal.reason, message=refusal.message, diagnosis=refusal)
     if queue:
-        return replace(decision, reason=Reason.QUEUED, message=holding.queue_message(attempt.name, queue))
+        return replace(decision, reason=Reason.QUEUED, message=holding.queue_message(job, queue))
     return decision
 
 
@@ -176,17 +199,18 @@ def _without_job(context: StageContext) -> Decision:
         return attempt_failed(context, AttemptFailure(Reason.ATTEMPT_FAILED, message))
     if context.spec.suspend:
         return Decision(Reason.SUSPENDED, holding.SUSPENDED, stage=context.in_state("Suspended"))
-    if message := misfit(context.run.kind.kind, context.spec, context.settings):
+    if message := _misfit(context):
         return _misfitting(context, message)
-    inputs = resolve_inputs(context.run, context.spec, stage.name, context.observed.references)
-    return _create(replace(context, stage=context.in_state("Waiting")), inputs.records)
+    return _create(replace(context, stage=context.in_state("Waiting")), _inputs(context).records)
 
 
 def _with_job(context: StageContext, job: JobSummary) -> Decision:
     if job.deleting and context.stage.state in HELD:
         return holding.let_go(context, job)
-    if job.end:
-        return ended(context, job)
+    if job.end == "Complete":
+        return completed(context, job, success_report(context.observed.pods))
+    if job.end == "Failed":
+        return attempt_failed(context, why_failed(job, context.observed.pods, context.paths))
     if context.spec.suspend:
         return holding.suspended(context, job)
     if holding.has_wrong_size(context, job):
@@ -196,7 +220,7 @@ def _with_job(context: StageContext, job: JobSummary) -> Decision:
 
 def _resize_if_possible(context: StageContext, job: JobSummary) -> Decision:
     """Changes the size of the Job, unless the new size can never work: then the Job keeps its own."""
-    message = misfit(context.run.kind.kind, context.spec, context.settings)
+    message = _misfit(context)
     if not message:
         return holding.resize(context, job)
     diagnosis = Diagnosis(Reason.INVALID_SPEC, f"{message}; Job {job.name} continues with {job.size}")

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from hatchery_api.conditions import Condition, ConditionType, Reason, find_condition, set_condition
 from hatchery_api.contract import Report
 from hatchery_api.status import DISRUPTED_PODS, InputRecord, ProgressStatus, RunStatus, StageStatus
-from hatchery_operator.diagnosis import disrupted_pods
-from hatchery_operator.domain import HELD, Diagnosis, Manifest, Observed, Run, rfc3339
+from hatchery_operator.domain.attempt import Attempt
+from hatchery_operator.domain.objects import HELD, Diagnosis, Observed, Run, rfc3339
 from hatchery_operator.planning.context import ChildRef, Decision, Verdict
 from hatchery_operator.planning.inputs import with_staleness
 
@@ -32,7 +32,8 @@ class Plan:
     """What to do about a resource: write the status first, then the rest."""
 
     status: RunStatus
-    creates: tuple[Manifest, ...] = ()
+    attempt: Attempt | None = None
+    """The attempt whose objects are created, if they do not exist."""
     suspends: tuple[tuple[ChildRef, bool], ...] = ()
     deletes: tuple[ChildRef, ...] = ()
     user_events: tuple[UserEvent, ...] = ()
@@ -42,15 +43,32 @@ class Plan:
 
 
 def conclude(
-    run: Run, observed: Observed, stage: StageStatus | None, decision: Decision, previous: RunStatus | None = None
+    run: Run,
+    observed: Observed,
+    decision: Decision,
+    *,
+    stage: StageStatus | None = None,
+    disrupted: Sequence[str] = (),
+    attempt: Attempt | None = None,
+    previous: RunStatus | None = None,
 ) -> Plan:
-    """The plan for a decision; `previous` is the status as the API server has it."""
-    status = _with_stage(run, observed, stage, decision) if stage else run.status
+    """The plan for a decision.
+
+    Args:
+        run: the resource, with a status that has all stages.
+        observed: the cluster as the resource sees it.
+        decision: the decision about the current stage.
+        stage: the current stage before the decision; None for a spec that cannot be parsed.
+        disrupted: names of the pods that were lost to eviction, preemption or drain.
+        attempt: the attempt to create.
+        previous: the status as the API server has it, if it differs from the resource's.
+    """
+    status = _with_stage(run, observed, stage, decision, disrupted) if stage else run.status
     status = _with_conditions(run, status, observed, decision)
     status = with_staleness(run, status, observed)
     return Plan(
         status=status,
-        creates=decision.creates,
+        attempt=attempt,
         suspends=decision.suspends,
         deletes=decision.deletes,
         user_events=_user_events(previous or run.status, status, decision),
@@ -58,9 +76,11 @@ def conclude(
     )
 
 
-def _with_stage(run: Run, observed: Observed, old: StageStatus, decision: Decision) -> RunStatus:
+def _with_stage(
+    run: Run, observed: Observed, old: StageStatus, decision: Decision, disrupted: Sequence[str]
+) -> RunStatus:
     status, new, now = run.status, decision.stage or old, rfc3339(observed.now)
-    lost = _newly_disrupted(observed, old, new)
+    lost = _newly_disrupted(disrupted, old, new)
     if lost:
         new = new.model_copy(update={"disrupted_pods": [*new.disrupted_pods, *lost][-DISRUPTED_PODS:]})
     stages = [new if stage.name == old.name else stage for stage in status.stages]
@@ -80,11 +100,11 @@ def _with_stage(run: Run, observed: Observed, old: StageStatus, decision: Decisi
     return _with_report(run, status.model_copy(update=update), decision)
 
 
-def _newly_disrupted(observed: Observed, old: StageStatus, new: StageStatus) -> list[str]:
+def _newly_disrupted(disrupted: Sequence[str], old: StageStatus, new: StageStatus) -> list[str]:
     """Pods lost since the last look; those that the operator itself ended do not count."""
     if old.job != new.job or HELD & {old.state, new.state}:
         return []
-    return [name for name in disrupted_pods(observed.pods) if name not in new.disrupted_pods]
+    return [name for name in disrupted if name not in new.disrupted_pods]
 
 
 def _current(stages: Sequence[StageStatus], new: StageStatus) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import jwt
 
-from hatchery_operator.domain import AUDIENCE
+from hatchery_operator.domain.progress_route import AUDIENCE
 from hatchery_operator.errors import ApiError
 from hatchery_operator.kube import Cluster
 from hatchery_operator.progress.receiver import Identity

@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from hatchery_api.contract import TrainerProgress, TrainerStatus
 from hatchery_api.kinds import KINDS
-from hatchery_operator.domain import AUDIENCE, KIND_LABEL, NAME_LABEL, UID_LABEL, status_path
+from hatchery_operator.domain.labels import KIND_LABEL, NAME_LABEL, UID_LABEL
+from hatchery_operator.domain.progress_route import AUDIENCE, status_path
 
 LOG: Final = logging.getLogger(__name__)
 

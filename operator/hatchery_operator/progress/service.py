@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from hatchery_operator.domain import Key
+from hatchery_operator.domain.objects import Key
 from hatchery_operator.kube import Cache, Cluster
 from hatchery_operator.progress.auth import ProgressAccess
 from hatchery_operator.progress.receiver import ProgressReceiver

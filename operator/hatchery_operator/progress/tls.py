@@ -21,7 +21,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from hatchery_operator.domain import CA_CONFIG_MAP, CA_KEY, MANAGED_BY_LABEL, MANAGER, Manifest, stage_in_flight
+from hatchery_operator.domain.labels import MANAGED_BY_LABEL, MANAGER
+from hatchery_operator.domain.objects import Manifest, stage_in_flight
+from hatchery_operator.domain.progress_route import CA_CONFIG_MAP, CA_KEY
 from hatchery_operator.errors import ApiError, OperatorError
 from hatchery_operator.kube import ApplyOnce, Cache, Cluster
 

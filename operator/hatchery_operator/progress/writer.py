@@ -9,7 +9,7 @@ from typing import Final
 from hatchery_api.contract import TrainerStatus
 from hatchery_api.format import duration_text, significant
 from hatchery_api.status import LOSSES, ProgressStatus
-from hatchery_operator.domain import Key, Run, rfc3339, stage_in_flight
+from hatchery_operator.domain.objects import Key, Run, rfc3339, stage_in_flight
 from hatchery_operator.errors import ConflictError, GoneError
 from hatchery_operator.kube import Cache, Cluster, WorkQueue
 from hatchery_operator.progress.receiver import Received

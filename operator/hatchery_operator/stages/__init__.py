@@ -1,7 +1,7 @@
-"""The stages of each kind: the artifacts each needs and the shape of its pods, as pure functions of the spec.
+"""The stages of each kind: the artifacts each needs, the shape of its pods and their resources, from the spec.
 
-A new kind adds a module here, named like its package in `KINDS`. `manifests`, `planning` and `controller` may import
-it; it imports only `hatchery_api`.
+Pure: no I/O, no clock. A new kind adds a module here, named like its package in `KINDS`. `planning`, `manifests` and
+`controller` may import this package; it imports `domain` and the settings.
 """
 
 from importlib import import_module
@@ -9,17 +9,13 @@ from typing import Final
 
 from hatchery_api.kinds import KINDS
 from hatchery_api.placement import RunSpec
-from hatchery_operator.stages.base import Need, PodShape, Stage
+from hatchery_operator.domain.stage import Need, Stage
+from hatchery_operator.stages.resources import misfit, pod_resources, processes
 
 STAGES: Final[dict[str, tuple[Stage, ...]]] = {
     kind.kind: import_module(f"hatchery_operator.stages.{kind.package}").STAGES for kind in KINDS
 }
 """Stages of each kind, in order."""
-
-
-def find_stage(kind: str, name: str) -> Stage:
-    """One stage of a kind."""
-    return next(stage for stage in STAGES[kind] if stage.name == name)
 
 
 def references(kind: str, spec: RunSpec) -> tuple[Need, ...]:
@@ -28,4 +24,4 @@ def references(kind: str, spec: RunSpec) -> tuple[Need, ...]:
     return tuple({need.role: need for need in needs}.values())
 
 
-__all__ = ["STAGES", "Need", "PodShape", "Stage", "find_stage", "references"]
+__all__ = ["STAGES", "misfit", "pod_resources", "processes", "references"]

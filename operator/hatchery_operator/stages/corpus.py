@@ -1,7 +1,7 @@
 """CorpusBuild: one pod reads sources and writes the corpus."""
 
 from hatchery_api.resources.corpus import CorpusBuildSpec
-from hatchery_operator.stages.base import Need, PodShape, Stage, first_token
+from hatchery_operator.domain.stage import Need, PodShape, Stage, first_token
 
 
 def _needs(_: CorpusBuildSpec) -> tuple[Need, ...]:

@@ -1,7 +1,7 @@
 """EvalRun: one pod evaluates a model."""
 
 from hatchery_api.resources.evaluate import EvalRunSpec
-from hatchery_operator.stages.base import Need, PodShape, Stage, first_token
+from hatchery_operator.domain.stage import Need, PodShape, Stage, first_token
 
 
 def _needs(spec: EvalRunSpec) -> tuple[Need, ...]:

@@ -2,7 +2,7 @@
 
 from hatchery_api.base import parse_duration
 from hatchery_api.resources.pretrain import PretrainRunSpec
-from hatchery_operator.stages.base import Need, PodShape, Stage, first_token
+from hatchery_operator.domain.stage import Need, PodShape, Stage, first_token
 
 ENCODE, TRAIN = "encode", "train"
 

@@ -1,7 +1,7 @@
 """TokenizerBuild: one pod trains and measures a tokenizer."""
 
 from hatchery_api.resources.tokenizer import TokenizerBuildSpec
-from hatchery_operator.stages.base import Need, PodShape, Stage
+from hatchery_operator.domain.stage import Need, PodShape, Stage
 
 
 def _needs(spec: TokenizerBuildSpec) -> tuple[Need, ...]:

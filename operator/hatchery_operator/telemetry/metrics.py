@@ -27,7 +27,8 @@ from hatchery_api.kinds import KINDS
 from hatchery_api.resources.evaluate import EvalRunStatus
 from hatchery_api.resources.pretrain import PretrainRunSpec, PretrainRunStatus
 from hatchery_api.status import RunStatus, StageState
-from hatchery_operator.domain import Key, Run, device_count, parse_time
+from hatchery_operator.domain.devices import device_count
+from hatchery_operator.domain.objects import Key, Run, parse_time
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """The Prometheus text format."""

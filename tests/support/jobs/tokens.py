@@ -13,8 +13,8 @@ from hatchery_jobs.pretrain.data.token_store import (
     Split,
     TokenIndex,
     TokenStore,
-    fingerprint,
     summed,
+    tokens_fingerprint,
 )
 
 EOS = 0
@@ -52,7 +52,7 @@ def write_store(
         eos_id=EOS,
         packing=packing,
         row_tokens=rows,
-        fingerprint=fingerprint(everything),
+        fingerprint=tokens_fingerprint(everything),
         corpora=indices,
     )
     (folder / INDEX).write_text(index.model_dump_json(by_alias=True))

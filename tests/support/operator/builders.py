@@ -9,7 +9,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import Report
 from hatchery_api.kinds import BY_KIND
 from hatchery_api.status import Artifact
-from hatchery_operator.domain import JobSummary, Key, Manifest, Run, parse_run, rfc3339
+from hatchery_operator.domain.objects import JobSummary, Key, Manifest, Run, parse_run, rfc3339
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 NAMESPACE = "team"

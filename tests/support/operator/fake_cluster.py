@@ -16,7 +16,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import Report
 from hatchery_api.kinds import KINDS
 from hatchery_api.schema import custom_resource_definition
-from hatchery_operator.domain import Manifest, rfc3339
+from hatchery_operator.domain.objects import Manifest, rfc3339
 from hatchery_operator.errors import AlreadyExistsError, ConflictError, GoneError
 from hatchery_operator.kube.crd_check import DOCUMENT
 

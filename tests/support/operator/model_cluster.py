@@ -13,7 +13,8 @@ from tests.support.operator.fake_cluster import CrashError, FakeCluster
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode, Report
-from hatchery_operator.domain import ATTEMPT_LABEL, Manifest, controller_uid
+from hatchery_operator.domain.labels import ATTEMPT_LABEL
+from hatchery_operator.domain.objects import Manifest, controller_uid
 from hatchery_operator.errors import UnreachableError
 
 Fault = Literal["none", "lost", "unanswered", "crash before", "crash after", "conflict"]

@@ -12,7 +12,8 @@ from tests.support.operator.builders import (
 
 from hatchery_api.conditions import find_condition
 from hatchery_operator.diagnosis.pod_startup import YOUNG_SECONDS
-from hatchery_operator.domain import JobSummary, Observed, Run, rfc3339
+from hatchery_operator.domain.objects import JobSummary, Manifest, Observed, Run, rfc3339
+from hatchery_operator.manifests import manifests
 from hatchery_operator.planning import Plan, plan
 from hatchery_operator.settings import Settings
 
@@ -73,11 +74,16 @@ def stage(decided: Plan, name: str | None = None) -> tuple[str, int]:
     return found.state, found.attempt
 
 
+def created(decided: Plan) -> tuple[Manifest, ...]:
+    """The objects that a plan creates."""
+    return manifests(decided.attempt, SETTINGS) if decided.attempt else ()
+
+
 def kinds(decided: Plan) -> list[str]:
-    return [child["kind"] for child in decided.creates]
+    return [child["kind"] for child in created(decided)]
 
 
 def told(decided: Plan) -> str:
     """What the pods of the new Job are told."""
-    annotations = decided.creates[-1]["spec"]["template"]["metadata"]["annotations"]
+    annotations = created(decided)[-1]["spec"]["template"]["metadata"]["annotations"]
     return str(annotations["hatchery.dev/input"])

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import yaml
 
-from hatchery_operator.domain import Manifest, SpecPaths
+from hatchery_operator.domain.objects import Manifest
+from hatchery_operator.domain.spec_paths import SpecPaths
 
 DATA = Path(__file__).parents[2] / "data/pods"
 

@@ -22,7 +22,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.contract import Report
 from hatchery_api.kinds import BY_KIND
 from hatchery_operator.codegen import rbac
-from hatchery_operator.domain import rfc3339
+from hatchery_operator.domain.objects import rfc3339
 
 SYSTEM = "hatchery-system"
 ACCOUNT = "hatchery-operator"

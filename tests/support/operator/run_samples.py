@@ -6,7 +6,7 @@ from typing import Any
 from tests.support.operator.builders import NOW, artifact, condition, manifest, rfc3339
 
 from hatchery_api.kinds import KINDS
-from hatchery_operator.domain import Manifest, Run, parse_run
+from hatchery_operator.domain.objects import Manifest, Run, parse_run
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 REASONS = {

@@ -11,7 +11,7 @@ from tests.support.operator.fake_cluster import FakeCluster
 from hatchery_operator.controller.handlers import on_job_event, on_run_event
 from hatchery_operator.controller.observe import referenced_keys
 from hatchery_operator.controller.reconciler import Reconciler
-from hatchery_operator.domain import Key
+from hatchery_operator.domain.objects import Key
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
 from hatchery_operator.kube.crd_check import CrdCheck

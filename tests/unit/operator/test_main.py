@@ -23,7 +23,7 @@ def test_a_signal_ends_an_operator_that_still_waits_for_the_api_server(tmp_path:
     with log.open("wb") as out:
         process = subprocess.Popen(command, env={**os.environ, "KUBECONFIG": str(kubeconfig)}, stderr=out)
     try:
-        wait_for("the first refusal", lambda: "first listing failed" in log.read_text(), why="", timeout_seconds=60)
+        wait_for("the first refusal", lambda: "initial listing failed" in log.read_text(), why="", timeout_seconds=60)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 0
     finally:

@@ -1,23 +1,22 @@
-"""Exact duplicates: documents with the same text, or the same text without whitespace."""
+"""Exact duplicates: equal text, or equal text without whitespace."""
 
 import hashlib
 from typing import Literal
 
 import numpy as np
 
-from hatchery_jobs.corpus.dedup.minhash import U64
-from hatchery_jobs.corpus.spool import Positions
+from hatchery_jobs.corpus.types import U64, Mask, Positions
 from hatchery_jobs.readers import Document
 
 
 def content_digest(document: Document, normalize: Literal["none", "whitespace"]) -> bytes:
-    """16 bytes that are equal for equal documents; for 10^10 documents the risk of one false match is 10^-19."""
+    """16 bytes that are equal for equal documents; among 10^10 documents a false match has probability 10^-19."""
     text = "".join(document.text.split()).encode() if normalize == "whitespace" else document.utf8
     return hashlib.sha256(text).digest()[:16]
 
 
 def first_of_equals(digests: U64, identities: U64) -> Positions:
-    """For every document the one that is kept in its place: of equal ones that with the smallest id, then the first.
+    """For every document the equal one that is kept: the one of smallest identity, among those the first.
 
     Args:
         digests: `content_digest` of every document as two numbers (N, 2).
@@ -25,9 +24,18 @@ def first_of_equals(digests: U64, identities: U64) -> Positions:
     """
     order = np.lexsort((identities, digests[:, 1], digests[:, 0]))  # stable: equal ids stay in reading order
     ranked = digests[order]
+    return group_heads(order, (ranked[1:] != ranked[:-1]).any(axis=1))
+
+
+def group_heads(order: Positions, changes: Mask) -> Positions:
+    """For every document the first of its group.
+
+    Args:
+        order: the documents sorted by group (N,).
+        changes: whether the group changes between neighbours in `order` (N - 1,).
+    """
     starts = np.ones(len(order), np.bool_)
-    starts[1:] = (ranked[1:] != ranked[:-1]).any(axis=1)
-    first = order[np.flatnonzero(starts)]
-    keeper = np.empty(len(order), np.int64)
-    keeper[order] = first[np.cumsum(starts) - 1]
-    return keeper
+    starts[1:] = changes
+    heads = np.empty(len(order), np.int64)
+    heads[order] = order[np.flatnonzero(starts)][np.cumsum(starts) - 1]
+    return heads

@@ -1,6 +1,6 @@
-"""MinHash kernels: shingles of words, signatures, band keys; all on whole batches of bytes.
+"""MinHash kernels: word shingles, signatures and band keys, vectorised over batches of bytes.
 
-A word is a run of letters, digits, underscores and bytes from 128 up, so that no word of any script is lost. A word's
+A word is a run of letters, digits, underscores and bytes from 128 up, which keeps the words of every script. A word's
 hash is a polynomial over its bytes modulo 2^64, taken from one prefix sum over the batch; a shingle's hash is a
 polynomial over the hashes of its words.
 """
@@ -10,15 +10,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-U32 = npt.NDArray[np.uint32]
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
+from hatchery_jobs.corpus.types import I64, U32, U64
 
 WINDOW_BYTES: Final = 1 << 18
-"""Bytes hashed at once: small enough for the arrays to stay in a core's cache. Words that cross a window of a longer
-text are cut there, in every run alike."""
+"""Bytes hashed at a time: small enough for the arrays to stay in a core's cache. A longer text is hashed window by
+window, and words that cross a boundary are cut there, in every run alike."""
 
 _BASE: Final = 0x9E3779B97F4A7C15 - 2
 """Base of the polynomials; 3 modulo 8, so that its powers differ in all but the lowest bits."""
@@ -41,7 +38,7 @@ _BYTE_VALUES: Final = np.where(
 )
 
 
-def mix(values: U64) -> U64:
+def mix64(values: U64) -> U64:
     """Spreads every bit of the input over every bit of the output (the finalizer of SplitMix64)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -49,7 +46,7 @@ def mix(values: U64) -> U64:
 
 
 def windows(texts: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """Slices of the texts that fit into one window; a longer text is alone in its slice."""
+    """Slices of the texts that fit into one window; a longer text has a slice of its own."""
     start = size = 0
     for end, text in enumerate(texts):
         if end > start and size + len(text) + 1 > WINDOW_BYTES:
@@ -61,7 +58,7 @@ def windows(texts: Sequence[bytes]) -> Iterator[tuple[int, int]]:
 
 
 def word_hashes(texts: Sequence[bytes]) -> tuple[U64, I64]:
-    """Hashes of all words in order, and the number of words of each text; the texts are one slice of `windows`."""
+    """Hashes of all words in order, and the word count of each text; the texts are one slice of `windows`."""
     if len(texts) == 1 and len(texts[0]) > WINDOW_BYTES:
         pieces = [texts[0][i : i + WINDOW_BYTES] for i in range(0, len(texts[0]), WINDOW_BYTES)]
         hashes = np.concatenate([word_hashes([piece])[0] for piece in pieces])
@@ -71,13 +68,13 @@ def word_hashes(texts: Sequence[bytes]) -> tuple[U64, I64]:
     starts, ends = edges[0::2], edges[1::2]
     prefix = np.zeros(len(buffer) + 1, np.uint64)
     np.cumsum(_BYTE_VALUES[buffer] * _POWERS[: len(buffer)], out=prefix[1:])
-    hashes = mix((prefix[ends] - prefix[starts]) * _INVERSES[starts])
+    hashes = mix64((prefix[ends] - prefix[starts]) * _INVERSES[starts])
     text_ends = np.cumsum([len(text) + 1 for text in texts])
     return hashes, np.diff(np.searchsorted(starts, text_ends), prepend=0)
 
 
 def shingle_hashes(texts: Sequence[bytes], ngram: int) -> tuple[U64, I64, I64]:
-    """Hashes of all runs of `ngram` words within a text, their number and the number of words of each text."""
+    """Hashes of all runs of `ngram` words within a text, with the shingle count and the word count of each text."""
     words, counts = word_hashes(texts)
     shingle_counts = np.maximum(counts - ngram + 1, 0)
     if len(words) < ngram:
@@ -88,11 +85,11 @@ def shingle_hashes(texts: Sequence[bytes], ngram: int) -> tuple[U64, I64, I64]:
         hashes *= _STEP
         hashes += words[offset : offset + size]
     last = np.repeat(np.cumsum(counts) - ngram, counts)[:size]
-    return mix(hashes[np.arange(size) <= last]), shingle_counts, counts
+    return mix64(hashes[np.arange(size) <= last]), shingle_counts, counts
 
 
 def shingle_sets(texts: Sequence[bytes], ngram: int) -> list[U64]:
-    """The set of shingles of each text, as sorted hashes; two different shingles collide once in 10^19."""
+    """The set of shingles of each text, as sorted hashes; two different shingles collide with probability 10^-19."""
     sets: list[U64] = []
     for start, end in windows(texts):
         hashes, counts, _ = shingle_hashes(texts[start:end], ngram)
@@ -134,9 +131,9 @@ class Signer:
         return signatures.T
 
     def band_keys(self, signatures: U32) -> U64:
-        """One key a band (bands, texts): equal keys mean, but for one case in 10^19, equal rows."""
+        """One key a band (bands, texts); equal keys mean equal rows, except with probability 10^-19."""
         grouped = signatures.reshape(len(signatures), self.bands, len(self.multipliers) // self.bands)
         keys = np.zeros(grouped.shape[:2], np.uint64)
         for row in range(grouped.shape[2]):
-            keys = mix(keys + grouped[:, :, row] + _STEP)
+            keys = mix64(keys + grouped[:, :, row] + _STEP)
         return keys.T

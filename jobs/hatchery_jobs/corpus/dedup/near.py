@@ -1,33 +1,29 @@
-"""Near-duplicates: equal band keys propose pairs, exact Jaccard similarity decides, connected pairs are a cluster.
+"""Near-duplicates: equal band keys propose pairs, exact Jaccard similarity decides, connected pairs form a cluster.
 
-Memory is bounded by the batches and a few dozen bytes a document: band keys lie on scratch disk, one band is in memory
-at a time, and texts are compared in groups of pairs.
+Memory is bounded by the batches and a few dozen bytes a document: band keys are on scratch disk, one band is in memory
+at a time, and pairs are compared in groups.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from hatchery_api.resources.corpus import NearDedup
-from hatchery_jobs.corpus.dedup.minhash import I64, U64, Signer, jaccard, shingle_hashes, shingle_sets, windows
-from hatchery_jobs.corpus.spool import Positions, Spool
-
-Mask = npt.NDArray[np.bool_]
-
-Tick = Callable[[int, int, str], None]
-"""Told how much is done, of how much, and of what; raises to end the work."""
+from hatchery_jobs.corpus.dedup.exact import group_heads
+from hatchery_jobs.corpus.dedup.minhash import Signer, jaccard, shingle_hashes, shingle_sets, windows
+from hatchery_jobs.corpus.spool import Spool
+from hatchery_jobs.corpus.types import I64, U64, Mask, OnProgress, Positions
 
 _COMPARED_BYTES: Final = 16 << 20
-"""Text compared at once; its shingle sets take about twice as much."""
+"""Text compared at a time; its shingle sets take about twice as much memory."""
 
 _ALL_PAIRS: Final = 64
-"""Documents in a bucket up to which all pairs are candidates; in a larger one each is compared with the first only,
-because pairs grow with the square and a bucket of thousands is one boilerplate text."""
+"""Largest bucket whose pairs are all candidates. In a larger one every document is compared with the first only: pairs
+grow quadratically, and a bucket of thousands is one boilerplate text."""
 
 _LEFT: Final = np.uint64(32)
 """A pair is one number: the smaller member in the upper half, the larger in the lower."""
@@ -51,8 +47,8 @@ class BandKeys:
             yield band[self.signed]
 
 
-class Clusters:
-    """Union-find over numbers; the smallest member of a cluster stands for it."""
+class UnionFind:
+    """Union-find over integers; a cluster's smallest member represents it."""
 
     def __init__(self, size: int) -> None:
         self._parents = np.arange(size, dtype=np.int64)
@@ -77,12 +73,14 @@ class Clusters:
         return number
 
 
-def near_clusters(spool: Spool, kept: Mask, spec: NearDedup, scratch: Path, tick: Tick) -> Positions:
-    """For every document the first one of its cluster; one without near-duplicates, or not kept, is its own."""
-    keys = sign(spool, kept, spec, scratch, tick)
-    clusters = Clusters(len(keys.members))
+def near_clusters(spool: Spool, kept: Mask, spec: NearDedup, scratch: Path, on_progress: OnProgress) -> Positions:
+    """For every document the first one of its cluster; one without near-duplicates, or not kept, is its own cluster."""
+    keys = sign(spool, kept, spec, scratch, on_progress)
+    clusters = UnionFind(len(keys.members))
     stars = _distinct(map(star_pairs, keys))
-    join_similar = partial(_join_similar, clusters=clusters, members=keys.members, spool=spool, spec=spec, tick=tick)
+    join_similar = partial(
+        _join_similar, clusters=clusters, members=keys.members, spool=spool, spec=spec, on_progress=on_progress
+    )
     join_similar(stars)
     roots = clusters.roots().copy()
     others = np.setdiff1d(_distinct(remaining_pairs(band, roots) for band in keys), stars, assume_unique=True)
@@ -92,7 +90,7 @@ def near_clusters(spool: Spool, kept: Mask, spec: NearDedup, scratch: Path, tick
     return first
 
 
-def sign(spool: Spool, kept: Mask, spec: NearDedup, scratch: Path, tick: Tick) -> BandKeys:
+def sign(spool: Spool, kept: Mask, spec: NearDedup, scratch: Path, on_progress: OnProgress) -> BandKeys:
     """Band keys of the kept documents with at least `min_words` words and one shingle."""
     signer = Signer.make(spec.bands, spec.rows, spec.seed)
     positions = np.flatnonzero(kept)
@@ -109,12 +107,12 @@ def sign(spool: Spool, kept: Mask, spec: NearDedup, scratch: Path, tick: Tick) -
             signed[columns] = True
             matrix[:, columns] = signer.band_keys(signer.signatures(hashes[np.repeat(enough, counts)], counts[enough]))
         done += len(texts)
-        tick(done, len(positions), "documents signed")
+        on_progress(done, len(positions), "documents signed")
     return BandKeys(positions[signed[: len(positions)]], matrix, signed)
 
 
 def star_pairs(keys: U64) -> U64:
-    """Within documents of equal key, the first with each other."""
+    """Pairs the first document of every key with each other document of that key."""
     order, starts = _buckets(keys)
     lengths = np.diff(starts, append=len(order))
     others = np.ones(len(order), np.bool_)
@@ -123,7 +121,7 @@ def star_pairs(keys: U64) -> U64:
 
 
 def remaining_pairs(keys: U64, roots: I64) -> U64:
-    """All pairs within documents of equal key that are not yet in one cluster."""
+    """All pairs of documents with equal key that are not yet in one cluster."""
     order, starts = _buckets(keys)
     if not len(order):
         return np.empty(0, np.uint64)
@@ -141,18 +139,14 @@ def remaining_pairs(keys: U64, roots: I64) -> U64:
 
 
 def keepers(first: Positions, sizes: I64, identities: U64) -> Positions:
-    """For every document the one of its cluster that is kept: the longest, of equally long ones that of smallest id."""
+    """For every document the one of its cluster that is kept: the longest, among those the one of smallest identity."""
     order = np.lexsort((identities, -sizes, first))
     ranked = first[order]
-    starts = np.ones(len(order), np.bool_)
-    starts[1:] = ranked[1:] != ranked[:-1]
-    best = np.empty(len(order), np.int64)
-    best[order] = order[np.flatnonzero(starts)][np.cumsum(starts) - 1]
-    return best
+    return group_heads(order, ranked[1:] != ranked[:-1])
 
 
 def _buckets(keys: U64) -> tuple[I64, I64]:
-    """Documents sorted by key, then number, and where each key starts."""
+    """Documents sorted by key, then index, and where each key starts."""
     order = np.argsort(keys, kind="stable")
     ranked = keys[order]
     return order, np.flatnonzero(np.concatenate(([True], ranked[1:] != ranked[:-1]))[: len(order)])
@@ -170,9 +164,9 @@ def _distinct(bands: Iterator[U64]) -> U64:
 
 
 def _join_similar(
-    pairs: U64, *, clusters: Clusters, members: Positions, spool: Spool, spec: NearDedup, tick: Tick
+    pairs: U64, *, clusters: UnionFind, members: Positions, spool: Spool, spec: NearDedup, on_progress: OnProgress
 ) -> None:
-    """Compares pairs group by group, in their order, and joins those that are similar enough."""
+    """Compares pairs in groups of bounded size, and joins the clusters of similar ones."""
     left, right = (pairs >> _LEFT).astype(np.int64), (pairs & _RIGHT).astype(np.int64)
     sizes = spool.sizes[members]
     groups = np.cumsum(sizes[left] + sizes[right]) // _COMPARED_BYTES
@@ -182,7 +176,7 @@ def _join_similar(
         sets = shingle_sets(spool.texts(members[wanted]), spec.ngram)
         similar = _similar(sets, places.reshape(2, -1), spec.threshold)
         clusters.join(left[chosen[similar]], right[chosen[similar]])
-        tick(int(chosen[-1]) + 1, len(pairs), "pairs compared")
+        on_progress(int(chosen[-1]) + 1, len(pairs), "pairs compared")
 
 
 def _similar(sets: Sequence[U64], places: I64, threshold: float) -> Mask:

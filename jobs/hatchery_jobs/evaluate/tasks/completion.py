@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import CompletionTask
-from hatchery_jobs.evaluate.model import LoadedModel, check_positions
+from hatchery_jobs.evaluate.model import LoadedModel, check_context_length
 from hatchery_jobs.evaluate.tasks.base import Completion, Measure, TaskContext, TaskResult
 from hatchery_jobs.runtime import SpecError
 
@@ -31,7 +31,7 @@ NEXT_BLOCK: Final = re.compile("\nclass|\ndef|\n#|\n@|\nprint|\nif")
 DEFINITION: Final = {
     "mean_tokens": "mean number of tokens the model wrote, the end token not counted",
     "cut_share": "share of continuations that were cut before a new top-level block",
-    "seed": "set anew before each prompt, so that prompts do not change each other's continuations",
+    "seed": "reset before each prompt, so that prompts do not affect each other's continuations",
 }
 """Definitions of the numbers, for results.json and the card."""
 
@@ -48,7 +48,7 @@ def run(task: CompletionTask, context: TaskContext) -> TaskResult:
         SpecError: there is no prompt, a prompt leaves no room, or `maxLength` exceeds the model's context length.
     """
     loaded, field = context.loaded, context.field
-    check_positions(f"{field}.maxLength", task.max_length, loaded.positions)
+    check_context_length(f"{field}.maxLength", task.max_length, loaded.positions)
     prompts = encoded_prompts(task, field, loaded.tokenizer)
     if not prompts:
         raise SpecError(Reason.INVALID_SPEC, f"{field}.prompts: empty; preset none needs at least one prompt")

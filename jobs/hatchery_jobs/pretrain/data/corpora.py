@@ -165,7 +165,7 @@ def corpus_role(number: int) -> str:
     return f"corpus-{number}" if number else "corpus"
 
 
-def open_sources(
+def open_source_corpora(
     job: JobInput[PretrainRunSpec], revisions: Mapping[int, str | None] | None = None
 ) -> dict[int, Corpus]:
     """Lists the corpora that are files or datasets, by their number in the spec.
@@ -227,7 +227,7 @@ def resolve_corpora(job: JobInput[PretrainRunSpec], sources: Mapping[int, Corpus
 
     Args:
         job: the run.
-        sources: result of `open_sources`.
+        sources: result of `open_source_corpora`.
         scratch: local disk for copies of artifacts in an object store.
     """
     numbers = range(len(job.spec.corpora))

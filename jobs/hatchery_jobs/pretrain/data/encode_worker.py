@@ -17,7 +17,7 @@ from hatchery_jobs.pretrain.data.corpora import (
     Corpus,
     CorpusPart,
     corpus_role,
-    open_sources,
+    open_source_corpora,
     resolve_corpora,
     validation_only,
 )
@@ -38,9 +38,9 @@ from hatchery_jobs.pretrain.data.token_store import (
     ShardWriter,
     Split,
     TokenIndex,
-    fingerprint,
     summed,
     token_type,
+    tokens_fingerprint,
 )
 from hatchery_jobs.pretrain.data.types import Tokens
 from hatchery_jobs.pretrain.data.vocabulary import Vocabulary, load_vocabulary
@@ -88,7 +88,7 @@ class EncodePlan:
             packing="pairs" if reads_pairs else data.packing,
             row_tokens=data.sequence_length if data.packing == "bestFit" else None,
             streamed=data.loading == "streaming",
-            sources=open_sources(context.job),
+            sources=open_source_corpora(context.job),
         )
 
     @property
@@ -173,7 +173,7 @@ class EncodeWorker:
             packing=self.plan.packing,
             row_tokens=self.plan.row_tokens,
             streamed=self.plan.streamed,
-            fingerprint=fingerprint([s for c in indices for split in c.splits.values() for s in split.shards]),
+            fingerprint=tokens_fingerprint([s for c in indices for split in c.splits.values() for s in split.shards]),
             corpora=indices,
         )
         write_atomically(folder / INDEX, (index.model_dump_json(by_alias=True, indent=1) + "\n").encode())

@@ -7,7 +7,7 @@ from typing import Final
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import JobInput
 from hatchery_api.resources.pretrain import PretrainRunSpec
-from hatchery_jobs.pretrain.data.corpora import open_sources, resolve_corpora, training_only
+from hatchery_jobs.pretrain.data.corpora import open_source_corpora, resolve_corpora, training_only
 from hatchery_jobs.pretrain.data.sampler import Interleave, Mixture, derived_seed
 from hatchery_jobs.pretrain.data.streaming import Broadcast, RowStream, ShuffledBlocks, StreamSource
 from hatchery_jobs.pretrain.data.token_store import TokenStore
@@ -56,7 +56,7 @@ def _open_streams(
 ) -> list[ShuffledBlocks]:
     """One stream over all corpora, or one per corpus where they have weights."""
     spec, encoded = job.spec, store.index.corpora
-    corpora = resolve_corpora(job, open_sources(job, {n: c.revision for n, c in enumerate(encoded)}), scratch)
+    corpora = resolve_corpora(job, open_source_corpora(job, {n: c.revision for n, c in enumerate(encoded)}), scratch)
     for number, (corpus, before) in enumerate(zip(corpora, encoded, strict=True)):
         if corpus.digest != before.digest:
             raise DataError(

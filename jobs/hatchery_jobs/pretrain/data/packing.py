@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-ITEM: Final = np.dtype([("start", "<u8"), ("length", "<u4"), ("seen", "<u4")])
+ITEM: Final = np.dtype([("start", "<u8"), ("length", "<u4"), ("context", "<u4")])
 """First token in the shard, number of tokens, and how many of the first are targets of another row."""
 
 Lengths = NDArray[np.int64]
@@ -52,12 +52,12 @@ def _items(lengths: Lengths, row_tokens: int) -> NDArray[np.void]:
     parts = -(-lengths // row_tokens)
     document = np.repeat(np.arange(len(lengths)), parts)
     part = np.arange(len(document)) - np.repeat(np.cumsum(parts) - parts, parts)
-    seen = (part > 0).astype(np.int64)
+    context = (part > 0).astype(np.int64)
     begin = (np.cumsum(lengths) - lengths)[document] + part * row_tokens
     items = np.empty(len(document), dtype=ITEM)
-    items["start"] = begin - seen
-    items["length"] = np.minimum(row_tokens, lengths[document] - part * row_tokens) + seen
-    items["seen"] = seen
+    items["start"] = begin - context
+    items["length"] = np.minimum(row_tokens, lengths[document] - part * row_tokens) + context
+    items["context"] = context
     return items
 
 
@@ -73,14 +73,14 @@ def best_fit(lengths: Lengths, room: int) -> Lengths:
     for equal in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1) if len(lengths) else []:
         length, placed = int(lengths[equal[0]]), 0
         while placed < len(equal):
-            space, some = free.take(length, len(equal) - placed)
+            space, fullest = free.take(length, len(equal) - placed)
             each = space // length
-            count = min(len(equal) - placed, len(some) * each)
-            bins[equal[placed : placed + count]] = some[np.arange(count) // each]
+            count = min(len(equal) - placed, len(fullest) * each)
+            bins[equal[placed : placed + count]] = fullest[np.arange(count) // each]
             full, rest = divmod(count, each)
-            free.give(space - each * length, some[:full])
-            free.give(space - rest * length, some[full : full + 1])
-            free.give(space, some[full + 1 :])
+            free.give(space - each * length, fullest[:full])
+            free.give(space - rest * length, fullest[full : full + 1])
+            free.give(space, fullest[full + 1 :])
             placed += count
     return bins
 
@@ -96,8 +96,8 @@ class _FreeBins:
 
     def take(self, length: int, count: int) -> tuple[int, Lengths]:
         """Free space and numbers of the fullest bins that fit an item, or of as many new bins as `count` items need."""
-        if (found := bisect_left(self._spaces, length)) < len(self._spaces):
-            space = self._spaces.pop(found)
+        if (index := bisect_left(self._spaces, length)) < len(self._spaces):
+            space = self._spaces.pop(index)
             return space, self._bins.pop(space)
         new = np.arange(self._opened, self._opened + -(-count // (self._room // length)))
         self._opened += len(new)

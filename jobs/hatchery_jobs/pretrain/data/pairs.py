@@ -45,8 +45,8 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 def mine_pairs(text: str) -> list[tuple[str, str]]:
     """Comments and the code they describe, in the order of the text, without duplicates."""
-    found = _python_pairs(text) or _block_pairs(text.splitlines())
-    return list(dict.fromkeys(pair for pair in found if _is_useful(*pair)))
+    pairs = _python_pairs(text) or _block_pairs(text.splitlines())
+    return list(dict.fromkeys(pair for pair in pairs if _is_useful(*pair)))
 
 
 def _is_useful(comment: str, code: str) -> bool:
@@ -84,12 +84,12 @@ def _lines_of(text: str) -> list[str]:
 
 def _definitions(tree: ast.Module) -> Iterator[Definition]:
     """Functions and classes in the order of the text, outer before inner."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
+    stack: list[ast.AST] = [tree]
+    while stack:
+        node = stack.pop()
         if isinstance(node, Definition):
             yield node
-        waiting.extend(reversed(list(ast.iter_child_nodes(node))))
+        stack.extend(reversed(list(ast.iter_child_nodes(node))))
 
 
 def _without_docstring(node: Definition, lines: list[str]) -> str | None:
@@ -180,11 +180,11 @@ def _is_comment(line: str) -> bool:
 
 def _indents(lines: list[str]) -> list[int]:
     """Indentation of each line in columns; an empty line has that of the next non-empty one."""
-    found = [0] * len(lines)
+    indents = [0] * len(lines)
     following = 0
     for place in range(len(lines) - 1, -1, -1):
         text = lines[place].expandtabs(4)
         if text.strip():
             following = len(text) - len(text.lstrip())
-        found[place] = following
-    return found
+        indents[place] = following
+    return indents

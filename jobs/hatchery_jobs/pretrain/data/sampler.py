@@ -34,7 +34,7 @@ class SequenceOrder:
     def __call__(self, positions: Sequence[int] | Tokens | range) -> Tokens:
         """Sequence numbers at positions of the run; position 0 starts the first epoch."""
         where = np.asarray(positions, dtype=np.int64)
-        keys = mix(self._seed + mix((where // self.sequences).astype(np.uint64)))
+        keys = splitmix64(self._seed + splitmix64((where // self.sequences).astype(np.uint64)))
         numbers = self._permute((where % self.sequences).astype(np.uint64), keys)
         while (beyond := numbers >= self.sequences).any():
             numbers[beyond] = self._permute(numbers[beyond], keys[beyond])
@@ -43,7 +43,7 @@ class SequenceOrder:
     def _permute(self, numbers: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
         left, right = numbers >> self._half_bits, numbers & self._mask
         for round_number in range(FEISTEL_ROUNDS):
-            mixed = mix(keys + right * np.uint64(FEISTEL_ROUNDS) + np.uint64(round_number))
+            mixed = splitmix64(keys + right * np.uint64(FEISTEL_ROUNDS) + np.uint64(round_number))
             left, right = right, left ^ (mixed & self._mask)
         return (left << self._half_bits) | right
 
@@ -105,7 +105,7 @@ def derived_seed(seed: int, number: int) -> int:
     if not number:
         return seed
     both = np.asarray([seed % 2**64, number], dtype=np.uint64)
-    return int(mix(both[:1] + mix(both[1:]))[0])
+    return int(splitmix64(both[:1] + splitmix64(both[1:]))[0])
 
 
 def quotas(weights: Sequence[float]) -> Tokens:
@@ -120,8 +120,8 @@ def quotas(weights: Sequence[float]) -> Tokens:
     return shares
 
 
-def mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of SplitMix64: a bijection on 64 bits in which every input bit affects every output bit."""
+def splitmix64(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """One step of SplitMix64: a bijection on 64 bits in which every input bit affects every output bit."""
     with np.errstate(over="ignore"):
         z = numbers + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -66,7 +66,7 @@ class FastEncoder:
         joined = np.concatenate([np.empty(0, dtype=np.uint32), *ranks])
         if int(self._sizes[joined].sum(dtype=np.int64)) != sum(map(utf8_bytes, texts)):
             raise EncoderMismatch
-        return np.split(self._ids[joined], np.cumsum([len(some) for some in ranks])[:-1]) if ranks else []
+        return np.split(self._ids[joined], np.cumsum([len(document) for document in ranks])[:-1]) if ranks else []
 
     def _ranks(self, text: str) -> TokenIds:
         return self._encoding.encode_to_numpy(text, disallowed_special=())
@@ -162,6 +162,6 @@ def _tokens_by_rank(vocab: dict[str, int], merges: Sequence[Any]) -> list[tuple[
 
 def byte_letters() -> list[str]:
     """The letter that stands for each byte in a byte-level vocabulary: itself if printable, else one above 255."""
-    seen = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)}
+    printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)}
     above = iter(range(256, 512))
-    return [chr(byte if byte in seen else next(above)) for byte in range(256)]
+    return [chr(byte if byte in printable else next(above)) for byte in range(256)]

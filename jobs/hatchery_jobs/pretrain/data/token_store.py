@@ -141,7 +141,7 @@ def summed(shards: list[Shard], row_tokens: int | None) -> SplitIndex:
     )
 
 
-def fingerprint(shards: list[Shard]) -> str:
+def tokens_fingerprint(shards: list[Shard]) -> str:
     """sha256 over the digests of shards in their order."""
     return hashlib.sha256("".join(shard.digest for shard in shards).encode()).hexdigest()
 
@@ -311,10 +311,10 @@ class _CorpusSplit:
         first, end = self._map(shard, "rows", np.dtype("<u8"))[offset : offset + 2].tolist()
         source = self._map(shard, "tokens", self._dtype)
         at = 1
-        for start, length, seen in self._map(shard, "items", ITEM)[first:end].tolist():
+        for start, length, context in self._map(shard, "items", ITEM)[first:end].tolist():
             at = 0 if length == len(tokens) else at  # a full row begins with its own preceding token
             tokens[at : at + length] = source[start : start + length]
-            is_target[at + seen : at + length] = True
+            is_target[at + context : at + length] = True
             positions[at : at + length] = np.arange(length)
             at += length
         positions[at:] = np.arange(len(tokens) - at)

@@ -5,7 +5,7 @@ May be imported by `training`, `report` and the modules beside this package; imp
 """
 
 from hatchery_jobs.pretrain.model.config import model_config, resolve_config
-from hatchery_jobs.pretrain.model.families import MODEL_FAMILIES, Family, ModelConfig
-from hatchery_jobs.pretrain.model.weights import Weights, find_weights
+from hatchery_jobs.pretrain.model.families import MODEL_FAMILIES, ModelConfig
+from hatchery_jobs.pretrain.model.weights import find_weights
 
-__all__ = ["MODEL_FAMILIES", "Family", "ModelConfig", "Weights", "find_weights", "model_config", "resolve_config"]
+__all__ = ["MODEL_FAMILIES", "ModelConfig", "find_weights", "model_config", "resolve_config"]

@@ -5,10 +5,9 @@ use it; `build_objective` imports the implementation. May be imported by `traini
 beside this package; imports `data` alone.
 """
 
-from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Objective, Scorer
+from hatchery_jobs.pretrain.objectives.base import IGNORED, Batch, Objective
 from hatchery_jobs.pretrain.objectives.registry import (
     OBJECTIVES,
-    ObjectiveInfo,
     build_objective,
     objective_info,
     row_tokens,
@@ -19,8 +18,6 @@ __all__ = [
     "OBJECTIVES",
     "Batch",
     "Objective",
-    "ObjectiveInfo",
-    "Scorer",
     "build_objective",
     "objective_info",
     "row_tokens",

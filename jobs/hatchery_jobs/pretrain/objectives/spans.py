@@ -29,13 +29,13 @@ class Corruption:
     @classmethod
     def fitting(cls, spec: Seq2seqSpec, sequence_tokens: int) -> "Corruption":
         """The longest row whose input and target, each with its eos, fit into a sequence."""
-        found = cls.of_row(2, spec.noise_density, spec.mean_span_tokens)
+        longest = cls.of_row(2, spec.noise_density, spec.mean_span_tokens)
         for row_tokens in range(3, 2 * sequence_tokens + 1):
             longer = cls.of_row(row_tokens, spec.noise_density, spec.mean_span_tokens)
             if max(longer.input_tokens, longer.target_tokens) > sequence_tokens:
                 break
-            found = longer
-        return found
+            longest = longer
+        return longest
 
     @property
     def input_tokens(self) -> int:

@@ -2,15 +2,13 @@
 
 from typing import Any, Final
 
-import yaml
-
 from hatchery_api.format import counted
 from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.model import MODEL_FAMILIES
 from hatchery_jobs.pretrain.objectives import objective_info
 from hatchery_jobs.pretrain.record import CURVE, SAMPLES
 from hatchery_jobs.pretrain.report.data import CURVE_PICTURE, REPORT, ReportData
-from hatchery_jobs.pretrain.report.markup import markdown_table
+from hatchery_jobs.reporting import fenced, markdown_page, markdown_table
 
 SAMPLE_CHARS: Final = 800
 """Characters shown of a text; the file of samples has all of it."""
@@ -18,9 +16,7 @@ SAMPLE_CHARS: Final = 800
 
 def model_card(report: ReportData) -> str:
     """README.md of the model's folder and of its repository on the Hub."""
-    metadata = yaml.safe_dump(_metadata(report), sort_keys=False, allow_unicode=True)
     sections = [
-        f"---\n{metadata}---",
         f"# {report.job.name}",
         report.spec.card.description or _description(report),
         markdown_table(("", ""), report.numbers().items()),
@@ -31,7 +27,7 @@ def model_card(report: ReportData) -> str:
         _samples(report),
         _limits(report),
     ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+    return markdown_page(_metadata(report), sections)
 
 
 def _metadata(report: ReportData) -> dict[str, Any]:
@@ -143,7 +139,7 @@ def _samples(report: ReportData) -> str:
         return ""
     last = max(sample.step for sample in samples)
     between = "\n→ " if objective_info(report.spec).writes_own_text else ""
-    texts = (f"```text\n{_cut(s.prompt)}{between}{_cut(s.text)}\n```" for s in samples if s.step == last)
+    texts = (fenced(_cut(s.prompt) + between + _cut(s.text)) for s in samples if s.step == last)
     return (
         f"## Samples\n\nGenerated after {last:,} updates, not selected; those of earlier updates are in "
         f"`{SAMPLES}`.\n\n" + "\n\n".join(texts)
@@ -151,9 +147,7 @@ def _samples(report: ReportData) -> str:
 
 
 def _cut(text: str) -> str:
-    """A text for a code block, which three backticks of its own would end."""
-    short = text if len(text) <= SAMPLE_CHARS else text[:SAMPLE_CHARS] + " …"
-    return short.replace("```", "` ` `")
+    return text if len(text) <= SAMPLE_CHARS else text[:SAMPLE_CHARS] + " …"
 
 
 def _limits(report: ReportData) -> str:

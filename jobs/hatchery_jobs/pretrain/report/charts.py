@@ -6,9 +6,8 @@ Equal numbers give equal bytes: coordinates are rounded, and nothing depends on 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Final
-
-from hatchery_jobs.pretrain.report.markup import escape
 
 Point = tuple[float, float]
 """Update and value."""
@@ -28,7 +27,7 @@ PADDING: Final = 0.04
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 14.0, 44.0, 32.0
 """Margins in pixels."""
 
-STYLE: Final = """
+CHART_STYLE: Final = """
 svg{--ink:#1f2328;--soft:#59636e;--grid:#d9dee3;--a:#0969da;--b:#bc4c00;--c:#1a7f37;--bad:#cf222e;--odd:#8250df}
 @media (prefers-color-scheme:dark){
 svg{--ink:#e6edf3;--soft:#9198a1;--grid:#30363d;--a:#58a6ff;--b:#f0883e;--c:#3fb950;--bad:#ff7b72;--odd:#bc8cff}}
@@ -122,7 +121,7 @@ class Chart:
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {self.height}" role="img" '
             f'aria-label="{escape(self.title)}">',
-            f"<style>{STYLE}</style>" if alone else "",
+            f"<style>{CHART_STYLE}</style>" if alone else "",
             f'<text class="title" x="{LEFT:g}" y="20">{escape(self.title)}</text>',
             *_legend(lines, self.marks, self.width - RIGHT),
             *self._axes(scale_x, scale_y),

@@ -5,6 +5,7 @@ on time and place: speed, restarts, interventions.
 """
 
 from collections.abc import Sequence
+from html import escape
 from itertools import groupby
 from statistics import fmean
 from typing import Final
@@ -15,22 +16,14 @@ from hatchery_api.contract import stage_spec
 from hatchery_jobs.pretrain.model import MODEL_FAMILIES
 from hatchery_jobs.pretrain.objectives import objective_info
 from hatchery_jobs.pretrain.record import Event, Sample, restarts, restarts_by_cause
-from hatchery_jobs.pretrain.report.charts import STYLE, Chart, Line, Mark, label
+from hatchery_jobs.pretrain.report.charts import CHART_STYLE, Chart, Line, Mark, label
 from hatchery_jobs.pretrain.report.data import ReportData, evenly_spaced
-from hatchery_jobs.pretrain.report.markup import escape, html_table
+from hatchery_jobs.reporting import html_page, html_table
 
 MAX_SAMPLES: Final = 8
 """Updates whose samples are shown for each prompt."""
 
-PAGE_STYLE: Final = """
-:root{color-scheme:light dark;--page:#fff;--card:#f6f8fa;--line:#d9dee3;--text:#1f2328;--quiet:#59636e;--accent:#0969da}
-@media (prefers-color-scheme:dark){
-:root{--page:#0d1117;--card:#161b22;--line:#30363d;--text:#e6edf3;--quiet:#9198a1;--accent:#58a6ff}}
-body{margin:0;background:var(--page);color:var(--text);
-font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:1080px;margin:0 auto;padding:32px 24px 64px}
-h1{font-size:26px;margin:0}h2{font-size:18px;margin:40px 0 12px;padding-bottom:6px;border-bottom:1px solid var(--line)}
-p{margin:6px 0;color:var(--quiet)}
+REPORT_STYLE: Final = """
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(185px,1fr));gap:12px;margin:24px 0}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 14px}
 .tile b{display:block;font-size:20px;font-weight:600}.tile span{font-size:12px;color:var(--quiet)}
@@ -38,9 +31,7 @@ p{margin:6px 0;color:var(--quiet)}
 figure{margin:0 0 14px;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px 8px 4px}
 figure svg{display:block;width:100%;height:auto}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(430px,1fr));gap:14px}
-table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
-th,td{text-align:right;padding:6px 12px;border-bottom:1px solid var(--line);vertical-align:top}
-th{color:var(--quiet);font-weight:600}th:first-child,td:first-child,.text{text-align:left}
+.text{text-align:left}
 td.text{white-space:pre-wrap;overflow-wrap:anywhere;font:13px/1.45 ui-monospace,SFMono-Regular,Menlo,monospace}
 td.text b{color:var(--accent);font-weight:600}
 .bar{display:flex;height:14px;border-radius:7px;overflow:hidden;margin:10px 0 6px}.bar div{height:100%}
@@ -51,6 +42,7 @@ details{border:1px solid var(--line);border-radius:8px;padding:10px 14px;backgro
 summary{cursor:pointer;font-weight:600}
 pre{margin:10px 0 0;overflow-x:auto;font:13px/1.45 ui-monospace,SFMono-Regular,Menlo,monospace}
 """
+"""What the report adds to the style of every page."""
 
 PHASE_COLOURS: Final = {"data": "#d4a72c", "compute": "#2f81f7", "optimizer": "#2da44e", "other": "#8b949e"}
 """Colours of the phases of an update, readable on light and dark."""
@@ -58,14 +50,9 @@ PHASE_COLOURS: Final = {"data": "#d4a72c", "compute": "#2f81f7", "optimizer": "#
 
 def report_html(report: ReportData) -> str:
     """The page."""
-    spec, name = report.spec, escape(report.job.name)
-    head = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}</title><style>{PAGE_STYLE}{STYLE}</style></head><body><main>"
-    )
+    spec = report.spec
     family, task = MODEL_FAMILIES[spec.model.architecture].title, objective_info(spec).task(spec)
-    title = f"<h1>{name}</h1><p>{escape(f'{family}, {spec.model.size}, trained {task} · {spec.precision}')}</p>"
+    subtitle = f"{family}, {spec.model.size}, trained {task} · {spec.precision}"
     measurements = html_table(("Update", "Train", "Validation", "Bits per byte"), report.measurements())
     sections = (
         ("", _tiles(report)),
@@ -77,8 +64,7 @@ def report_html(report: ReportData) -> str:
         ("Samples", _samples(report)),
         ("Configuration", _configuration(report)),
     )
-    body = "".join((f"<h2>{heading}</h2>" if heading else "") + content for heading, content in sections if content)
-    return f"{head}{title}{body}</main></body></html>\n"
+    return html_page(report.job.name, subtitle, sections, REPORT_STYLE + CHART_STYLE)
 
 
 def loss_chart(report: ReportData) -> Chart:

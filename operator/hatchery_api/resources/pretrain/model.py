@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from hatchery_api.base import Model, Ref, Seed, Url, cel, exactly_one, spelled_out
+from hatchery_api.base import Model, Ref, Seed, Url, cel, one_field, spelled_out
 from hatchery_api.placement import HubRepo, SecretKey
 
 Architecture = Literal["gpt2", "llama", "bert", "roberta", "t5"]
@@ -56,7 +56,7 @@ class HubRevisionSource(Model):
 class WeightsSpec(Model):
     """Source of weights."""
 
-    model_config = ConfigDict(json_schema_extra=cel(exactly_one("pretrainRef", "hub")))
+    model_config = ConfigDict(json_schema_extra=one_field)
 
     pretrain_ref: Ref | None = None
     """A PretrainRun in the same namespace; this run waits for its model."""

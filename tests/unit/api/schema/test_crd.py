@@ -1,5 +1,6 @@
 """Models to structural schemas, rule by rule; a real API server judges the result in tests/apiserver."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import pytest
@@ -7,7 +8,7 @@ from pydantic import Field
 
 from hatchery_api.base import Model, ResourceName, cel, spelled_out
 from hatchery_api.kinds import KINDS
-from hatchery_api.placement import MUTABLE_FIELDS
+from hatchery_api.placement import MUTABLE_FIELDS, RunSpec
 from hatchery_api.schema import custom_resource_definition, structural
 from hatchery_api.schema.files import dump_yaml, write_or_check
 
@@ -153,6 +154,12 @@ def test_every_field_is_either_mutable_or_under_a_rule_that_names_it(kind) -> No
     fields = schema["properties"]["spec"]["properties"].keys()
     assert named | (MUTABLE_FIELDS & fields) == fields
     assert not named & MUTABLE_FIELDS
+
+
+def test_a_kind_may_have_no_required_field() -> None:
+    kind = replace(KINDS[0], spec=RunSpec)
+    [version] = custom_resource_definition(kind)["spec"]["versions"]
+    assert "required" not in version["schema"]["openAPIV3Schema"]["properties"]["spec"]
 
 
 def test_words_that_older_yaml_reads_as_booleans_are_quoted() -> None:

@@ -249,7 +249,7 @@ def test_a_pod_asked_to_end_stops_and_the_next_one_leaves_nothing_of_it(folder, 
     (folder / "a.jsonl").write_text(lines("x", "y"))
     context = make_context()
     context.stop.set()
-    with pytest.raises(Interrupted, match="asked to end"):
+    with pytest.raises(Interrupted, match="SIGTERM"):
         pipeline.run(context)
     work = context.draft(
         pipeline.CODE_VERSION, {o.name: o.fingerprint for o in pipeline.open_sources(context.job)}

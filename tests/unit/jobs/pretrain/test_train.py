@@ -14,6 +14,7 @@ from tests.unit.jobs.pretrain import pausing_worker
 from tests.unit.jobs.pretrain.pausing_worker import PAUSE_STEP
 
 from hatchery_api.contract import ExitCode
+from hatchery_api.format import significant
 from hatchery_jobs.pretrain import train
 from hatchery_jobs.pretrain.launcher import Gang
 from hatchery_jobs.pretrain.record.curve import CURVE, read_curve
@@ -75,7 +76,7 @@ def test_its_result_and_card_say_the_same_as_its_curve(alone):
     assert alone.result.tokens_per_second > 0
     card = (alone.folder / "README.md").read_text()
     assert card.startswith("---\nlicense: other\n")
-    assert f"{measured[-1]:.4f}" in card
+    assert significant(measured[-1]) in card
     assert f"{alone.result.parameters:,}" in card
 
 

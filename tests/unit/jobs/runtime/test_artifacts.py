@@ -56,7 +56,7 @@ def test_a_damaged_file_is_named(draft, damage):
         target.unlink()
     else:
         target.write_bytes(b"012345678X" if damage == "change" else b"01234")
-    with pytest.raises(DataError, match=r"x\.bin.*build the input again") as caught:
+    with pytest.raises(DataError, match=r"x\.bin.*rebuild the input") as caught:
         artifacts.open_input(artifact.uri, artifact.digest, draft.cache)
     assert caught.value.reason is Reason.ARTIFACT_CORRUPT
 

@@ -54,7 +54,7 @@ def test_no_secret_gets_into_the_file(file, monkeypatch):
 
 
 def test_the_file_is_bounded(file, monkeypatch):
-    monkeypatch.setattr(logs, "FILE_BYTES", 1000)
+    monkeypatch.setattr(logs, "MAX_FILE_BYTES", 1000)
     logs.to_file(file)
     for step in range(200):
         logs.debug("update", step=step)

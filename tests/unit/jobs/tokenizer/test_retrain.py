@@ -12,7 +12,7 @@ from hatchery_api.placement import Hub
 from hatchery_api.resources.tokenizer import BaseTokenizer, TokenizerBuildSpec
 from hatchery_jobs.hub.push import push_folder
 from hatchery_jobs.runtime.errors import RetryableError, SpecError
-from hatchery_jobs.tokenizer.retrain import find_base, load, retrained, special_roles
+from hatchery_jobs.tokenizer.retrain import load_base, resolve_base, retrained, special_roles
 
 NO_HUB = "http://127.0.0.1:1"
 pytestmark = pytest.mark.filterwarnings("ignore:Use .content=:DeprecationWarning")
@@ -58,7 +58,7 @@ def bert_like(folder: Path, texts: list[str]) -> Path:
 
 
 def test_special_ids_are_those_of_the_new_vocabulary(tmp_path: Path, programs: list[str]) -> None:
-    base = load(llama_like(tmp_path / "base", programs))
+    base = load_base(llama_like(tmp_path / "base", programs))
     old_begin = base.backend_tokenizer.token_to_id("<begin>")
     new = retrained(base, spec(), [programs])
     assert new.get_vocab_size() == 400 <= old_begin
@@ -68,15 +68,15 @@ def test_special_ids_are_those_of_the_new_vocabulary(tmp_path: Path, programs: l
 
 
 def test_other_models_are_retrained_too(tmp_path: Path, programs: list[str]) -> None:
-    base = load(bert_like(tmp_path / "base", programs))
+    base = load_base(bert_like(tmp_path / "base", programs))
     new = retrained(base, spec(500), [programs])
     assert new.get_vocab_size() == 500
     assert new.encode("DEF x").tokens == ["[CLS]", "def", "x", "[SEP]"]
 
 
 def test_a_base_that_adds_a_space_is_refused(tmp_path: Path, programs: list[str]) -> None:
-    with pytest.raises(SpecError, match=r"spec\.from\.base: text is not kept"):
-        load(llama_like(tmp_path / "base", programs, prefix_space=True))
+    with pytest.raises(SpecError, match=r"spec\.from\.base: the design is lossy"):
+        load_base(llama_like(tmp_path / "base", programs, prefix_space=True))
 
 
 def test_a_folder_is_found_by_claim_and_by_path_with_the_digest_of_its_files(
@@ -84,19 +84,19 @@ def test_a_folder_is_found_by_claim_and_by_path_with_the_digest_of_its_files(
 ) -> None:
     folder = llama_like(tmp_path / "store" / "base", programs)
     monkeypatch.setenv("HATCHERY_CLAIMS_PATH", str(tmp_path))
-    one = find_base(BaseTokenizer(base="claim://store/base"), NO_HUB)
-    assert one == find_base(BaseTokenizer(base=str(folder)), NO_HUB)
+    one = resolve_base(BaseTokenizer(base="claim://store/base"), NO_HUB)
+    assert one == resolve_base(BaseTokenizer(base=str(folder)), NO_HUB)
     (folder / "tokenizer_config.json").write_text("{}")
-    assert find_base(BaseTokenizer(base=str(folder)), NO_HUB).digest != one.digest
+    assert resolve_base(BaseTokenizer(base=str(folder)), NO_HUB).digest != one.digest
 
 
 def test_an_empty_folder_and_a_folder_of_something_else_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"spec\.from\.base: .* holds no tokenizer") as caught:
-        find_base(BaseTokenizer(base=str(tmp_path)), NO_HUB)
+        resolve_base(BaseTokenizer(base=str(tmp_path)), NO_HUB)
     assert caught.value.reason == Reason.SOURCE_NOT_FOUND
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(SpecError, match=r"spec\.from\.base: cannot be loaded"):
-        load(tmp_path)
+        load_base(tmp_path)
 
 
 def test_a_base_on_the_hub_is_its_commit(tmp_path: Path, programs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,11 +106,11 @@ def test_a_base_on_the_hub_is_its_commit(tmp_path: Path, programs: list[str], mo
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     with HubServer(tmp_path / "hub") as hub:
         pushed = push_folder(folder, Hub(repo="org/base"), "model", "first", endpoint=hub.url)
-        base = find_base(BaseTokenizer(base="org/base"), hub.url)
+        base = resolve_base(BaseTokenizer(base="org/base"), hub.url)
         assert base.digest == pushed.revision
-        tokenizer: Any = load(base.folder(tmp_path / "scratch"))
+        tokenizer: Any = load_base(base.folder(tmp_path / "scratch"))
         with pytest.raises(SpecError, match=r"spec\.from\.base: org/base at v9 on .*not found") as unknown:
-            find_base(BaseTokenizer(base="org/base", revision="v9"), hub.url)
+            resolve_base(BaseTokenizer(base="org/base", revision="v9"), hub.url)
     assert tokenizer.bos_token == "<begin>"
     assert not (tmp_path / "scratch" / "base" / "model.safetensors").exists()
     assert unknown.value.reason == Reason.HUB_NOT_FOUND
@@ -118,5 +118,5 @@ def test_a_base_on_the_hub_is_its_commit(tmp_path: Path, programs: list[str], mo
 
 def test_a_hub_that_is_away_is_tried_again() -> None:
     with pytest.raises(RetryableError, match=r"spec\.from\.base: org/base .*cannot be reached") as caught:
-        find_base(BaseTokenizer(base="org/base"), NO_HUB)
+        resolve_base(BaseTokenizer(base="org/base"), NO_HUB)
     assert caught.value.reason == Reason.HUB_UNAVAILABLE

@@ -8,10 +8,12 @@ import yaml
 from transformers import AutoTokenizer
 
 from hatchery_api.conditions import Reason
+from hatchery_api.format import significant
 from hatchery_api.resources.tokenizer import TokenizerResult
 from hatchery_jobs.pretrain.data.vocabulary import load_vocabulary
 from hatchery_jobs.runtime.errors import DataError, Interrupted
-from hatchery_jobs.tokenizer.probes import PROBES, PROGRAM
+from hatchery_jobs.tokenizer.blocks import PROBES
+from hatchery_jobs.tokenizer.card import PROGRAM
 from hatchery_jobs.tokenizer.stage import run
 
 SPEC: dict[str, Any] = {"build": {}, "vocabSize": 600, "card": {"license": "mit", "languages": ["en", "Python"]}}
@@ -56,7 +58,7 @@ def test_a_finished_artifact_is_taken_as_it_is(make: Callable[..., Any], program
 
 def test_too_large_a_vocabulary_says_what_was_reached(make: Callable[..., Any]) -> None:
     with pytest.raises(
-        DataError, match=r"asked for 600 tokens, reached 259 with 3 documents .*lower spec\.vocabSize"
+        DataError, match=r"600 tokens wanted, but training reached 259 with 3 documents .*lower spec\.vocabSize"
     ) as e:
         run(make(SPEC, [["abab", "abab ab", "ab"]], [["ab"]]))
     assert e.value.reason == Reason.VOCABULARY_TOO_LARGE
@@ -117,8 +119,8 @@ def test_the_card_shows_measures_tokens_and_a_program(make: Callable[..., Any], 
         "tags": ["hatchery", "tokenizer", "Python"],
         "language": ["en"],
     }
-    assert f"| fertility | {outcome.result.metrics.fertility:.3f} |" in card
-    shown = card.split("Each token ends with a dot.\n\n```text\n")[1].split("\n```")[0]
+    assert f"| fertility | {significant(outcome.result.metrics.fertility)} |" in card
+    shown = card.split("A dot ends each token.\n\n```text\n")[1].split("\n```")[0]
     assert shown.replace("·", "").strip() == PROGRAM.strip()
     assert "`nonlocal`" in card
     assert "Longest tokens" in card

@@ -4,8 +4,8 @@ from tests.support.operator.builders import NAMESPACE, NOW, later
 
 from hatchery_api.conditions import Reason
 from hatchery_operator.controller.child_backoff import ChildBackoff
-from hatchery_operator.domain import Diagnosis, Key
 from hatchery_operator.domain.backoff import REFUSED_CHILD
+from hatchery_operator.domain.objects import Diagnosis, Key
 
 KEY = Key("CorpusBuild", NAMESPACE, "corpus")
 

@@ -9,7 +9,7 @@ from tests.support.operator.fake_cluster import FakeCluster
 from hatchery_api.conditions import Reason
 from hatchery_api.status import StageStatus
 from hatchery_operator.controller.observe import observe, referenced_keys
-from hatchery_operator.domain import Manifest, Observed, Run, rfc3339
+from hatchery_operator.domain.objects import Manifest, Observed, Run, rfc3339
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster
 from hatchery_operator.kube.events import Events

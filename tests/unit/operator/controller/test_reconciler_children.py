@@ -6,7 +6,7 @@ import pytest
 from tests.support.operator.builders import NAMESPACE, later, manifest
 from tests.support.operator.world import PIPELINE, World, apply_pipeline, run_pipeline
 
-from hatchery_operator.domain import Manifest
+from hatchery_operator.domain.objects import Manifest
 
 
 def foreign_job(owner_uid: str | None) -> Manifest:

@@ -7,7 +7,7 @@ import logging
 from tests.support.operator.builders import NAMESPACE, manifest
 from tests.support.operator.world import World
 
-from hatchery_operator.domain import Manifest
+from hatchery_operator.domain.objects import Manifest
 from hatchery_operator.errors import GoneError, RefusedError
 from hatchery_operator.telemetry.logs import JsonFormatter
 

@@ -5,7 +5,7 @@ import asyncio
 from tests.support.operator.builders import NAMESPACE, later, manifest
 from tests.support.operator.world import World
 
-from hatchery_operator.domain import Key, Manifest
+from hatchery_operator.domain.objects import Key, Manifest
 from hatchery_operator.errors import ApiError, RefusedError
 from hatchery_operator.settings import NetworkPolicySettings, Settings
 

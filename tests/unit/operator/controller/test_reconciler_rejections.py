@@ -4,7 +4,7 @@ import pytest
 from tests.support.operator.builders import NAMESPACE, later, manifest
 from tests.support.operator.world import World
 
-from hatchery_operator.domain import Manifest
+from hatchery_operator.domain.objects import Manifest
 from hatchery_operator.errors import ApiError, RefusedError
 
 

@@ -10,7 +10,7 @@ from tests.support.operator.world import FIRST_JOBS, PIPELINE, World, apply_pipe
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode, Report
-from hatchery_operator.domain import Key
+from hatchery_operator.domain.objects import Key
 from hatchery_operator.errors import ConflictError
 
 

@@ -10,7 +10,7 @@ from tests.support.operator.builders import NAMESPACE, NOW, later, manifest
 from tests.support.operator.world import PIPELINE, World, apply_pipeline, undisturbed
 
 from hatchery_operator.controller.handlers import on_run_event
-from hatchery_operator.domain import Key, Manifest, rfc3339
+from hatchery_operator.domain.objects import Key, Manifest, rfc3339
 from hatchery_operator.errors import ConflictError, UnreachableError
 
 

@@ -8,7 +8,8 @@ from tests.support.operator.pod_situations import DATA, NAMES, situation
 from hatchery_api.conditions import Reason
 from hatchery_operator.diagnosis import needs_events, why_pending, why_rejected, why_replaced
 from hatchery_operator.diagnosis.pod_exit import first_failure
-from hatchery_operator.domain import Diagnosis, SpecPaths, event_time
+from hatchery_operator.domain.objects import Diagnosis, event_time
+from hatchery_operator.domain.spec_paths import SpecPaths
 
 SITUATIONS: dict[str, tuple[Reason, str]] = {
     "cpu": (

@@ -7,7 +7,8 @@ from tests.support.operator.pod_situations import NAMES
 from hatchery_api.conditions import Reason
 from hatchery_operator.diagnosis import why_replaced
 from hatchery_operator.diagnosis.pod_exit import error_line, first_failure
-from hatchery_operator.domain import Diagnosis, SpecPaths
+from hatchery_operator.domain.objects import Diagnosis
+from hatchery_operator.domain.spec_paths import SpecPaths
 
 
 def test_a_pod_that_was_preempted_is_not_the_reason_of_a_failure() -> None:

@@ -7,7 +7,7 @@ from tests.support.operator.builders import NOW, job, later, run
 
 from hatchery_api.conditions import Condition, ConditionType, find_condition
 from hatchery_api.status import ProgressStatus
-from hatchery_operator.domain import Observed, Run, rfc3339
+from hatchery_operator.domain.objects import Observed, Run, rfc3339
 from hatchery_operator.planning import Plan, plan
 from hatchery_operator.settings import Settings
 

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 from tests.support.operator.builders import NAMESPACE
 
-from hatchery_operator.domain import Manifest
+from hatchery_operator.domain.objects import Manifest
 from hatchery_operator.errors import RefusedError
 from hatchery_operator.kube.apply_once import ApplyOnce
 from hatchery_operator.kube.client import Cluster

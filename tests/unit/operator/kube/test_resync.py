@@ -9,7 +9,7 @@ from tests.support.operator.fake_cluster import FakeCluster
 from tests.support.operator.world import FIRST_JOBS, World, undisturbed
 
 from hatchery_operator.controller.handlers import on_job_event, on_run_event
-from hatchery_operator.domain import Key
+from hatchery_operator.domain.objects import Key
 from hatchery_operator.errors import RefusedError
 
 

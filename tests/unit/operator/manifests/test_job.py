@@ -12,8 +12,10 @@ from hatchery_api.kinds import KINDS
 from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_api.status import InputRecord
 from hatchery_operator.diagnosis.pod_exit import first_failure
-from hatchery_operator.domain import Manifest, Run, SpecPaths
-from hatchery_operator.manifests import Attempt, manifests
+from hatchery_operator.domain.attempt import Attempt
+from hatchery_operator.domain.objects import Manifest, Run
+from hatchery_operator.domain.spec_paths import SpecPaths
+from hatchery_operator.manifests import manifests
 from hatchery_operator.manifests.job import failure_rules
 from hatchery_operator.settings import Progress, Settings
 from hatchery_operator.stages import STAGES

@@ -8,8 +8,9 @@ from tests.support.kube.network_policies import Endpoint, allowed
 from tests.support.operator.builders import NAMESPACE, manifest
 
 from hatchery_api.contract import METRICS_PORT, RENDEZVOUS_PORT
-from hatchery_operator.domain import Manifest, parse_run
-from hatchery_operator.manifests import Attempt, manifests, runs_policy
+from hatchery_operator.domain.attempt import Attempt
+from hatchery_operator.domain.objects import Manifest, parse_run
+from hatchery_operator.manifests import manifests, runs_policy
 from hatchery_operator.manifests.network import RUNS_POLICY
 from hatchery_operator.settings import Progress, Settings
 from hatchery_operator.stages import STAGES

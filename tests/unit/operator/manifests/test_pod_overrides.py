@@ -9,13 +9,16 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.support.operator.builders import NOW, SPECS, by_key, finished, manifest
+from tests.support.operator.plans import created
 from tests.support.operator.pod_overrides import GOOD_OVERRIDES, GOOD_PLACEMENTS, JUNK, JUNK_PLACEMENTS
 
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.kinds import BY_KIND, KINDS
 from hatchery_api.pod_overrides import ALLOWED_ANNOTATIONS, RESERVED_PATHS, RESERVED_VARIABLES, PodOverrides
-from hatchery_operator.domain import INPUT_ANNOTATION, ISOLATED_LABEL, Manifest, Observed, parse_run
-from hatchery_operator.manifests import Attempt, manifests
+from hatchery_operator.domain.attempt import Attempt
+from hatchery_operator.domain.labels import INPUT_ANNOTATION, ISOLATED_LABEL
+from hatchery_operator.domain.objects import Manifest, Observed, parse_run
+from hatchery_operator.manifests import manifests
 from hatchery_operator.planning import plan
 from hatchery_operator.settings import Progress, Settings
 from hatchery_operator.stages import STAGES
@@ -126,7 +129,7 @@ def test_junk_is_refused_whole_or_harmless(which: tuple[str, str], placement: An
         refused = parse_run(manifest(which[0], placement=placement))
         decided = plan(refused, Observed(NOW, {}, REFERENCES), SETTINGS)
         said = find_condition(decided.status.conditions, ConditionType.SUCCEEDED)
-        assert decided.creates == ()
+        assert created(decided) == ()
         assert said
         assert (said.status, said.reason) == ("False", Reason.INVALID_SPEC)
         assert "spec.placement" in said.message

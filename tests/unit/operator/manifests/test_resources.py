@@ -5,14 +5,16 @@ from typing import Any
 
 import pytest
 from tests.support.operator.builders import NOW, by_key, finished, manifest, with_status
+from tests.support.operator.plans import created
 
 from hatchery_api.conditions import ConditionType, Reason, find_condition
 from hatchery_api.status import StageStatus
-from hatchery_operator.domain import Manifest, Observed, Run, parse_run
-from hatchery_operator.manifests import Attempt, manifests, misfit
+from hatchery_operator.domain.attempt import Attempt
+from hatchery_operator.domain.objects import Manifest, Observed, Run, parse_run
+from hatchery_operator.manifests import manifests
 from hatchery_operator.planning import plan
 from hatchery_operator.settings import Settings
-from hatchery_operator.stages import STAGES
+from hatchery_operator.stages import STAGES, misfit
 
 ENCODE, TRAIN = STAGES["PretrainRun"]
 
@@ -41,7 +43,7 @@ def told(run: Run, settings: Settings | None = None) -> dict[str, str]:
 
 def words(run: Run, settings: Settings | None = None) -> str:
     assert run.spec
-    return misfit("PretrainRun", run.spec, settings or Settings())
+    return misfit(STAGES["PretrainRun"], run.spec, settings or Settings())
 
 
 WORKS = [
@@ -101,7 +103,7 @@ def test_what_can_never_work_is_refused_before_anything_is_made(resources: Any, 
     inputs = by_key(finished("CorpusBuild", "corpus"), finished("TokenizerBuild", "tokenizer"))
     decided = plan(run, Observed(NOW, {}, inputs), Settings())
     condition = find_condition(decided.status.conditions, ConditionType.SUCCEEDED)
-    assert decided.creates == ()
+    assert created(decided) == ()
     assert condition
     assert (condition.status, condition.reason) == ("False", Reason.INVALID_SPEC)
     assert condition.message.startswith("spec.placement.resources of stage train: ")
@@ -125,7 +127,7 @@ def test_devices_of_the_operators_settings_count_as_well() -> None:
 def test_pods_without_torchrun_may_ask_for_any_number_of_devices(kind: str) -> None:
     run = parse_run(manifest(kind, placement={"resources": {"limits": {"nvidia.com/gpu": 2}}}))
     assert run.spec
-    assert misfit(kind, run.spec, Settings()) == ""
+    assert misfit(STAGES[kind], run.spec, Settings()) == ""
 
 
 def test_a_run_that_works_is_not_stopped_by_a_rule_that_came_later() -> None:

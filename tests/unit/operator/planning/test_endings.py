@@ -11,13 +11,13 @@ from tests.support.operator.builders import (
     report,
     run,
 )
-from tests.support.operator.plans import after, decide, message, pending, running, said, with_job
+from tests.support.operator.plans import after, created, decide, message, pending, running, said, with_job
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode
 from hatchery_api.placement import Retry
 from hatchery_api.status import HubRevision
-from hatchery_operator.domain import rfc3339
+from hatchery_operator.domain.objects import rfc3339
 
 
 def test_a_report_completes_the_run() -> None:
@@ -82,7 +82,7 @@ def test_a_failed_attempt_is_charged_once_however_often_it_is_looked_at() -> Non
     again = decide(after(subject, first), now=later(10), **seen)
     assert again.status == first.status
     assert again.requeue_after == 20
-    assert again.creates == ()
+    assert created(again) == ()
 
 
 def test_backoff_doubles_and_ends_at_ten_minutes() -> None:
@@ -113,7 +113,7 @@ def test_a_job_deleted_by_hand_is_a_failed_attempt() -> None:
         decided = decide(subject)
         assert said(decided) == ("Unknown", "Retrying")
         assert "was deleted" in message(decided)
-        assert (decided.status.failures, decided.creates) == (1, ())
+        assert (decided.status.failures, created(decided)) == (1, ())
 
 
 def test_a_budget_that_is_lowered_after_the_last_failure_ends_the_run() -> None:
@@ -124,7 +124,7 @@ def test_a_budget_that_is_lowered_after_the_last_failure_ends_the_run() -> None:
     decided = decide(subject, now=later(3600))
     assert said(decided) == ("False", "AttemptFailed")
     assert "boom" in message(decided)
-    assert (decided.status.attempts, decided.status.failures, decided.creates) == (1, 1, ())
+    assert (decided.status.attempts, decided.status.failures, created(decided)) == (1, 1, ())
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,24 @@ from tests.support.operator.builders import (
     report,
     run,
 )
-from tests.support.operator.plans import after, begun, decide, kinds, message, running, said, stage, suspended, with_job
+from tests.support.operator.plans import (
+    after,
+    begun,
+    created,
+    decide,
+    kinds,
+    message,
+    running,
+    said,
+    stage,
+    suspended,
+    with_job,
+)
 
 from hatchery_api.conditions import find_condition
 from hatchery_api.contract import ExitCode
 from hatchery_api.resources.pretrain.spec import Parallelism, PretrainRunSpec
-from hatchery_operator.domain import Run
+from hatchery_operator.domain.objects import Run
 from hatchery_operator.planning import Plan
 
 
@@ -69,7 +81,7 @@ def test_suspending_between_attempts_keeps_the_next_one_waiting() -> None:
     seen = {"pods": (ended(1, "boom"),), **with_job(subject, end="Failed")}
     subject = suspended(after(subject, decide(subject, **seen)), value=True)
     decided = decide(subject, now=later(3600), **seen)
-    assert (said(decided), stage(decided), decided.creates) == (("Unknown", "Suspended"), ("Retrying", 1), ())
+    assert (said(decided), stage(decided), created(decided)) == (("Unknown", "Suspended"), ("Retrying", 1), ())
     decided = decide(suspended(after(subject, decided), value=False), now=later(7200), **seen)
     assert stage(decided) == ("Waiting", 2)
 
@@ -120,7 +132,7 @@ def test_another_size_ends_the_pods_and_goes_on_with_the_same_attempt_uncharged(
     decided = decide(resizing)
     assert (decided.status.attempts, decided.status.failures, decided.status.disruptions) == (2, 0, 0)
     assert decided.status.stages[1].job == "model-train-a1"
-    job_made = next(child for child in decided.creates if child["kind"] == "Job")
+    job_made = next(child for child in created(decided) if child["kind"] == "Job")
     assert (job_made["spec"]["completions"], job_made["metadata"]["annotations"]) == (
         1,
         {"hatchery.dev/size": "1xauto"},
@@ -134,7 +146,7 @@ def test_a_size_taken_back_before_the_job_is_gone_goes_on_with_the_old_one() -> 
     assert said(decide(back, **with_job(back, deleting=True, size="2xauto"))) == ("Unknown", "Resizing")
     decided = decide(back, **with_job(back, active=2, ready=2, pods=2, size="2xauto"))
     assert (said(decided), decided.deletes) == (("Unknown", "Running"), ())
-    job_made = next(child for child in decide(back).creates if child["kind"] == "Job")
+    job_made = next(child for child in created(decide(back)) if child["kind"] == "Job")
     assert job_made["spec"]["completions"] == 2
 
 
@@ -149,7 +161,7 @@ def test_a_size_that_cannot_work_is_refused_and_the_job_left_alone() -> None:
     assert "model-train-a1 continues with 2xauto" in degraded.message
     failed = after(subject, decide(subject, pods=(ended(1, "boom"),), **with_job(subject, end="Failed", size="2xauto")))
     waits = decide(failed, now=later(3600))
-    assert (said(waits), waits.creates, waits.status.completion_time) == (("Unknown", "InvalidSpec"), (), None)
+    assert (said(waits), created(waits), waits.status.completion_time) == (("Unknown", "InvalidSpec"), (), None)
     assert stage(decide(sized(after(failed, waits), 4), now=later(3600)), "train") == ("Waiting", 2)
 
 

@@ -12,10 +12,10 @@ from tests.support.operator.builders import (
     run,
     with_status,
 )
-from tests.support.operator.plans import after, begun, decide, message, running, said, stage, told, with_job
+from tests.support.operator.plans import after, begun, created, decide, message, running, said, stage, told, with_job
 
 from hatchery_api.status import InputRecord
-from hatchery_operator.domain import Run
+from hatchery_operator.domain.objects import Run
 from hatchery_operator.planning import Plan
 
 
@@ -36,7 +36,7 @@ def test_a_dependent_waits_and_says_for_what() -> None:
     assert said(decided) == ("Unknown", "Waiting")
     assert "CorpusBuild corpus, which is not ready" in message(decided)
     assert "TokenizerBuild tokenizer, which does not exist" in message(decided)
-    assert (decided.creates, decided.status.start_time, decided.requeue_after) == ((), None, None)
+    assert (created(decided), decided.status.start_time, decided.requeue_after) == ((), None, None)
     assert said(decided, "Degraded") == ("False", "UpToDate")
 
 
@@ -99,7 +99,7 @@ def test_a_finished_run_turns_stale_but_does_not_run_again() -> None:
     assert said(fresh, "Stale") == ("False", "UpToDate")
     stale = decide(subject, references=by_key(finished("CorpusBuild", "corpus", "c2")))
     assert said(stale, "Stale") == ("True", "ReferenceChanged")
-    assert (stale.creates, said(stale)) == ((), ("True", "Completed"))
+    assert (created(stale), said(stale)) == ((), ("True", "Completed"))
     again = decide(after(subject, stale), now=later(60), references=by_key(finished("CorpusBuild", "corpus", "c2")))
     assert again.status == stale.status
 

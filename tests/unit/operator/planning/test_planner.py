@@ -20,6 +20,7 @@ from tests.support.operator.builders import (
 from tests.support.operator.plans import (
     after,
     begun,
+    created,
     decide,
     kinds,
     message,
@@ -31,7 +32,8 @@ from tests.support.operator.plans import (
 )
 
 from hatchery_api.conditions import ConditionType, Reason, find_condition
-from hatchery_operator.domain import INPUT_ANNOTATION, Diagnosis, Run, rfc3339
+from hatchery_operator.domain.labels import INPUT_ANNOTATION
+from hatchery_operator.domain.objects import Diagnosis, Run, parse_run, rfc3339
 from hatchery_operator.planning import Plan
 
 
@@ -56,7 +58,7 @@ def test_the_same_objects_are_created_again_when_the_operator_died_before_it_cou
 def test_a_job_that_was_seen_is_never_created_again() -> None:
     subject = begun()
     decided = decide(subject, now=later(10), **with_job(subject, active=1))
-    assert (stage(decided), decided.creates) == (("Pending", 1), ())
+    assert (stage(decided), created(decided)) == (("Pending", 1), ())
     assert said(decided) == ("Unknown", "Pending")
     assert said(decided, "Progressing") == ("True", "Pending")
 
@@ -65,7 +67,7 @@ def test_a_job_that_was_seen_is_never_created_again() -> None:
 def test_a_job_that_has_just_been_created_costs_no_second_status(pods: int) -> None:
     subject = begun()
     decided = decide(subject, now=later(9), **with_job(subject, active=pods))
-    assert (decided.status, decided.creates, decided.requeue_after) == (subject.status, (), 10)
+    assert (decided.status, created(decided), decided.requeue_after) == (subject.status, (), 10)
 
 
 def test_trouble_of_a_job_that_has_just_been_created_is_said_at_once() -> None:
@@ -108,7 +110,7 @@ def test_the_next_attempt_has_its_own_job_and_forgets_nothing() -> None:
     assert (decided.status.attempts, decided.status.failures) == (2, 1)
     assert decided.status.start_time == subject.status.start_time
     assert [note.reason for note in decided.user_events] == ["AttemptStarted"]
-    [job] = decided.creates
+    [job] = created(decided)
     told = json.loads(job["spec"]["template"]["metadata"]["annotations"][INPUT_ANNOTATION])
     assert (told["attempt"], told["earlierFailure"]) == (2, "AttemptFailed")
 
@@ -128,14 +130,14 @@ def test_an_input_that_no_pod_takes_ends_the_run_before_an_attempt_is_counted() 
     message = find_condition(decided.status.conditions, ConditionType.SUCCEEDED)
     assert message
     assert re.match(r"the spec and its inputs are 1\d{5} bytes of JSON, above the limit of 131072", message.message)
-    assert (decided.creates, decided.status.attempts, stage(decided)) == ((), 0, ("Failed", 0))
+    assert (created(decided), decided.status.attempts, stage(decided)) == ((), 0, ("Failed", 0))
 
 
 def test_pods_that_outlive_their_deleted_job_are_waited_for_before_anything_else_begins() -> None:
     for subject in (begun(), running()):
         decided = decide(subject, pods=(pod("code-build-a1-0-x"), ended(1, name="code-build-a1-1-y")))
         assert "waiting for its pods to terminate: code-build-a1-0-x" in message(decided)
-        assert (stage(decided), decided.status.failures, decided.creates) == (stage(Plan(subject.status)), 0, ())
+        assert (stage(decided), decided.status.failures, created(decided)) == (stage(Plan(subject.status)), 0, ())
         assert decided.requeue_after
     assert decide(running(), pods=(ended(143),)).status.failures == 1
 
@@ -144,7 +146,7 @@ def test_a_job_that_is_being_deleted_is_waited_for() -> None:
     subject = running()
     decided = decide(subject, **with_job(subject, active=1, ready=1, deleting=True))
     assert decided.status.failures == 0
-    assert decided.creates == ()
+    assert created(decided) == ()
 
 
 @pytest.mark.parametrize("end", ["Complete", "Failed"])
@@ -177,7 +179,7 @@ def test_a_suspended_run_does_not_begin() -> None:
     decided = decide(run(suspend=True))
     assert said(decided) == ("Unknown", "Suspended")
     assert said(decided, "Suspended")[0] == "True"
-    assert (decided.creates, decided.status.attempts, decided.status.start_time) == ((), 0, None)
+    assert (created(decided), decided.status.attempts, decided.status.start_time) == ((), 0, None)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,6 @@ def test_a_refused_child_is_said_and_tried_again() -> None:
 
 
 def test_a_spec_that_cannot_be_read_is_said_with_its_field_and_may_be_mended() -> None:
-    from hatchery_operator.domain.objects import parse_run
 
     decided = decide(parse_run(manifest(retry={"maxAttempts": 0})))
     assert said(decided) == ("False", "InvalidSpec")

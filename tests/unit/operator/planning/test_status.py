@@ -15,7 +15,7 @@ from tests.support.operator.plans import after, decide, message, pending, runnin
 
 from hatchery_api.contract import ExitCode
 from hatchery_api.status import ProgressStatus
-from hatchery_operator.domain import rfc3339
+from hatchery_operator.domain.objects import rfc3339
 
 
 def test_a_result_that_cannot_be_read_does_not_lose_the_artifact() -> None:

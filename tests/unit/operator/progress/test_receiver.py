@@ -12,7 +12,7 @@ import pytest
 
 from hatchery_api.contract import TrainerStatus
 from hatchery_api.status import ProgressMetric
-from hatchery_operator.domain import status_path
+from hatchery_operator.domain.progress_route import status_path
 from hatchery_operator.progress import receiver as progress
 from hatchery_operator.progress.receiver import Identity, ProgressReceiver, Received
 from hatchery_operator.progress.tls import make_certificate

@@ -14,7 +14,7 @@ from tests.support.operator.virtual_time import pass_time, run_virtually
 
 from hatchery_api.contract import TrainerStatus
 from hatchery_operator.controller.observe import referenced_keys
-from hatchery_operator.domain import Key, Manifest, key_of
+from hatchery_operator.domain.objects import Key, Manifest, key_of
 from hatchery_operator.errors import UnreachableError
 from hatchery_operator.kube.cache import Cache
 from hatchery_operator.kube.client import Cluster

@@ -8,7 +8,7 @@ from tests.support.operator.builders import NOW, condition, manifest, rfc3339, r
 from tests.support.operator.run_samples import REASONS, fleet
 
 from hatchery_api.status import ProgressStatus
-from hatchery_operator.domain import Run, parse_run
+from hatchery_operator.domain.objects import Run, parse_run
 from hatchery_operator.telemetry.metrics import PHASES, SERIES_PER_RUN, Metrics
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

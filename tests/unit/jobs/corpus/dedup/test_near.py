@@ -9,7 +9,7 @@ from tests.bench.corpus_reference import components
 
 from hatchery_api.resources.corpus import NearDedup
 from hatchery_jobs.corpus.dedup import near
-from hatchery_jobs.corpus.dedup.near import Clusters, keepers, near_clusters, remaining_pairs, sign, star_pairs
+from hatchery_jobs.corpus.dedup.near import UnionFind, keepers, near_clusters, remaining_pairs, sign, star_pairs
 from hatchery_jobs.corpus.spool import SpoolWriter
 from hatchery_jobs.readers.documents import Document
 
@@ -114,7 +114,7 @@ def test_no_documents_have_no_pairs():
 
 
 def test_clusters_are_named_by_their_smallest_member():
-    clusters = Clusters(7)
+    clusters = UnionFind(7)
     clusters.join(np.array([6, 5, 3, 4]), np.array([5, 2, 4, 3]))
     assert clusters.roots().tolist() == [0, 1, 2, 3, 3, 2, 2]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.support.jobs.objective_feeds import SPECIAL, ListFeed, objective_spec, small_vocabulary
+from tests.support.jobs.objective_sources import SPECIAL, ListSource, objective_spec, small_vocabulary
 
 from hatchery_jobs.pretrain.model import ModelConfig
 from hatchery_jobs.pretrain.objectives import IGNORED, build_objective
@@ -38,7 +38,7 @@ def causal(feed, tokens_per_byte=None):
 
 def test_each_token_is_the_label_of_the_one_before():
     tokens = rows(6)
-    batch = causal(ListFeed(tokens, tokens[:2])).training(2, 3)
+    batch = causal(ListSource(tokens, tokens[:2])).training(2, 3)
     assert torch.equal(batch.inputs["input_ids"], torch.from_numpy(tokens[2:5, :-1]))
     assert torch.equal(batch.labels, torch.from_numpy(tokens[2:5, 1:]))
     assert batch.targets == 3 * 32
@@ -47,7 +47,7 @@ def test_each_token_is_the_label_of_the_one_before():
 
 def test_what_is_not_learnt_has_no_label():
     tokens, learnt = rows(4), np.random.default_rng(2).random((4, 32)) < 0.7
-    batch = causal(ListFeed(tokens, tokens, is_target=learnt)).training(0, 4)
+    batch = causal(ListSource(tokens, tokens, is_target=learnt)).training(0, 4)
     assert torch.equal(batch.labels == IGNORED, torch.from_numpy(~learnt))
     assert torch.equal(batch.labels[learnt], torch.from_numpy(tokens[:, 1:][learnt]))
     assert batch.targets == learnt.sum()
@@ -55,7 +55,7 @@ def test_what_is_not_learnt_has_no_label():
 
 def test_the_loss_is_the_sum_of_the_surprise_of_each_label():
     tokens, learnt = rows(3), np.random.default_rng(2).random((3, 32)) < 0.5
-    objective = causal(ListFeed(tokens, tokens, is_target=learnt))
+    objective = causal(ListSource(tokens, tokens, is_target=learnt))
     model = build_model(SHAPE, SPECIAL, seed=1)
     batch = objective.training(0, 3)
     surprise = -torch.log_softmax(model(input_ids=torch.from_numpy(tokens[:, :-1])).logits, dim=-1)
@@ -74,23 +74,23 @@ def test_documents_of_a_row_do_not_see_each_other(family, masked):
     model = build_model(shape, SPECIAL, seed=1).eval()
     logits = []
     for given in (tokens, other):
-        batch = causal(ListFeed(given, given, positions=positions)).training(0, 2)
+        batch = causal(ListSource(given, given, positions=positions)).training(0, 2)
         logits.append(model(**batch.inputs, use_cache=False).logits[:, 16:])
     difference = (logits[0] - logits[1]).abs().max().item()
     assert difference <= 1e-6 if masked else difference > 0.1
 
 
 def test_bits_per_byte_are_the_losses_of_all_tokens_over_all_bytes():
-    objective = causal(ListFeed(rows(2), rows(2)), tokens_per_byte=0.25)
+    objective = causal(ListSource(rows(2), rows(2)), tokens_per_byte=0.25)
     assert objective.bits_per_byte(4 * math.log(2)) == pytest.approx(1.0)
-    assert causal(ListFeed(rows(2), rows(2))).bits_per_byte(1.0) is None
+    assert causal(ListSource(rows(2), rows(2))).bits_per_byte(1.0) is None
 
 
 def test_ragged_labels_of_two_workers_have_the_gradient_of_one_batch():
     tokens, learnt = rows(4), np.zeros((4, 32), dtype=bool)
     for row, count in enumerate((32, 3, 17, 1)):
         learnt[row, :count] = True
-    objective = causal(ListFeed(tokens, tokens, is_target=learnt))
+    objective = causal(ListSource(tokens, tokens, is_target=learnt))
 
     def gradient(*parts: tuple[int, int]) -> list[torch.Tensor]:
         model = build_model(SHAPE, SPECIAL, seed=1)
@@ -106,7 +106,7 @@ def test_ragged_labels_of_two_workers_have_the_gradient_of_one_batch():
 
 def test_a_few_rows_are_learnt_by_heart():
     tokens = rows(8)
-    objective = causal(ListFeed(tokens, tokens))
+    objective = causal(ListSource(tokens, tokens))
     model = build_model(replace(SHAPE, width=64, head_width=32, feed_forward=256), SPECIAL, seed=1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
     batch = objective.training(0, 8)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.support.jobs.objective_feeds import SPECIAL, ListFeed, library_rows, objective_spec, small_vocabulary
+from tests.support.jobs.objective_sources import SPECIAL, ListSource, library_rows, objective_spec, small_vocabulary
 
 from hatchery_api.resources.pretrain import PretrainRunSpec
 from hatchery_jobs.pretrain.model import resolve_config
@@ -31,7 +31,7 @@ def test_a_short_run_beats_the_frequencies_of_tokens(kind, settings, width, step
     spec = PretrainRunSpec.model_validate({**spec.wire(), "model": sizes})
     rows = library_rows(row_tokens(spec))
     train, held_out = np.delete(rows, np.s_[::8], axis=0), rows[::8]
-    objective = build_objective(spec, small_vocabulary(), ListFeed(train, held_out), torch.device("cpu"))
+    objective = build_objective(spec, small_vocabulary(), ListSource(train, held_out), torch.device("cpu"))
     model = build_model(resolve_config(spec, small_vocabulary()), SPECIAL, seed=1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.1, fused=True)
     for step in range(steps):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from tests.support.jobs.objective_feeds import SPECIAL, ListFeed, library_rows, objective_spec, small_vocabulary
+from tests.support.jobs.objective_sources import SPECIAL, ListSource, library_rows, objective_spec, small_vocabulary
 from tokenizers import Tokenizer, decoders, models
 
 from hatchery_jobs.pretrain.data import SpecialIds, Vocabulary
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 def masked(settings=None, sequence=64, rows=None, vocabulary=None):
     spec = objective_spec("masked", sequence, settings)
     rows = library_rows(row_tokens(spec)) if rows is None else rows
-    return build_objective(spec, vocabulary or small_vocabulary(), ListFeed(rows[20:], rows[:20]), CPU), rows
+    return build_objective(spec, vocabulary or small_vocabulary(), ListSource(rows[20:], rows[:20]), CPU), rows
 
 
 def original(batch) -> np.ndarray:

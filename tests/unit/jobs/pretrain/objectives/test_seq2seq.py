@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.jobs.objective_feeds import (
+from tests.support.jobs.objective_sources import (
     SPECIAL,
-    ListFeed,
-    ListPairs,
+    ListPairSource,
+    ListSource,
     library_rows,
     objective_spec,
     small_vocabulary,
@@ -100,7 +100,7 @@ def test_spans_are_everywhere_and_of_the_mean_length():
 def corruption(sequence=64, **data):
     spec = objective_spec("seq2seq", sequence, **data)
     rows = library_rows(row_tokens(spec))
-    return build_objective(spec, small_vocabulary(), ListFeed(rows[20:], rows[:20]), CPU), rows
+    return build_objective(spec, small_vocabulary(), ListSource(rows[20:], rows[:20]), CPU), rows
 
 
 def test_a_batch_restores_its_rows_and_decodes_to_their_text():
@@ -167,7 +167,7 @@ PAIRS = [(np.arange(30, 30 + a), np.arange(100, 100 + b)) for a, b in [(3, 10), 
 def pairs(task="commentToCode", sequence=32, **data):
     spec = objective_spec("seq2seq", sequence, {"task": task}, **data)
     assert objective_info(spec).reads_pairs(spec)
-    return build_objective(spec, small_vocabulary(), ListPairs(PAIRS), CPU)
+    return build_objective(spec, small_vocabulary(), ListPairSource(PAIRS), CPU)
 
 
 @pytest.mark.parametrize("task", ["commentToCode", "codeToComment"])
@@ -246,4 +246,6 @@ def test_workers_with_different_numbers_of_labels_have_the_gradient_of_one_batch
 def test_padding_of_its_own_is_needed():
     vocabulary = replace(small_vocabulary(), special=replace(SPECIAL, pad=SPECIAL.eos))
     with pytest.raises(DataError, match=r"pad_token, id 0, is another special token"):
-        build_objective(objective_spec("seq2seq", 32, {"task": "commentToCode"}), vocabulary, ListPairs(PAIRS), CPU)
+        build_objective(
+            objective_spec("seq2seq", 32, {"task": "commentToCode"}), vocabulary, ListPairSource(PAIRS), CPU
+        )

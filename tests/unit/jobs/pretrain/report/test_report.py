@@ -238,9 +238,9 @@ def test_the_card_shows_curve_data_texts_limits_and_licence(folder):
     assert "![Loss by update](loss.svg)" in text
     assert "| code | 75.0% | 1,000 | `cdcdcdcdcdcd` |" in text
     assert "| 40 | 2.000 | 2.000 | 1.000 |" in text
-    assert "def <b>( # after 40 ` ` `" in text  # its backticks do not end the block
+    assert "\n````text\ndef <b>( # after 40 ```\n````" in text  # its backticks do not end the block
     assert "after 30" not in text
-    assert text.count("```") % 2 == 0
+    assert len(re.findall("^```", text, re.MULTILINE)) == 2 + 2  # the block of code to load it, and the sample's
     assert "guard" not in text
 
 

@@ -46,7 +46,7 @@ def small_vocabulary(size: int = 320) -> Vocabulary:
 
 
 @dataclass
-class ListFeed:
+class ListSource:
     """Rows of given arrays; the run goes through the training rows over and over."""
 
     train: Tokens
@@ -74,7 +74,7 @@ class ListFeed:
 
 
 @dataclass
-class ListPairs:
+class ListPairSource:
     """Given pairs, over and over."""
 
     all: list[tuple[Tokens, Tokens]]

@@ -1,13 +1,14 @@
 """The resources of a stage's pods, and the processes that share their devices."""
 
 import re
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from hatchery_api.base import parse_quantity
 from hatchery_api.placement import Resources, RunSpec
-from hatchery_operator.domain import MIG_PREFIX, device_count, is_device, is_device_slice
+from hatchery_operator.domain.devices import MIG_PREFIX, device_count, is_device, is_device_slice
+from hatchery_operator.domain.stage import PodShape, Stage
 from hatchery_operator.settings import Settings
-from hatchery_operator.stages import STAGES, PodShape
 
 Wanted = int | Literal["auto"] | None
 """Processes in a pod as in the spec; None for a pod without torchrun."""
@@ -15,9 +16,9 @@ Wanted = int | Literal["auto"] | None
 _MIG: Final = re.compile(r"nvidia\.com/mig-(\d+c\.)?\d+g\.\d+gb(\.[a-z0-9.]+)?")
 
 
-def pod_resources(kind: str, stage: str, spec: RunSpec, shape: PodShape, settings: Settings) -> Resources:
+def pod_resources(stage: str, spec: RunSpec, shape: PodShape, settings: Settings) -> Resources:
     """The spec's resources, else the operator's defaults; a limit in the spec replaces the default request."""
-    own, default = spec.placement.resources, settings.stage_resources.of(kind, stage)
+    own, default = spec.placement.resources, settings.stage_resources.of(stage)
     limits = own.limits if own.limits is not None else default.limits
     requests = own.requests
     if requests is None:
@@ -36,11 +37,11 @@ def processes(wanted: Wanted, resources: Resources) -> int | None:
     return max(1, device_count(resources)) if wanted == "auto" else wanted
 
 
-def misfit(kind: str, spec: RunSpec, settings: Settings) -> str:
+def misfit(stages: Sequence[Stage], spec: RunSpec, settings: Settings) -> str:
     """Why the pods of a stage can never work with the devices they request, and the remedy; empty if they can."""
-    for stage in STAGES[kind]:
+    for stage in stages:
         shape = stage.shape(spec)
-        resources = pod_resources(kind, stage.name, spec, shape, settings)
+        resources = pod_resources(stage.name, spec, shape, settings)
         if message := _device_problem(resources, shape.processes):
             return f"spec.placement.resources of stage {stage.name}: {message}"
         if message := _too_many_workers(shape, resources):
