@@ -1,4 +1,4 @@
-"""Dashboard Operator: whether the operator keeps up, for those who run it."""
+"""Dashboard Operator: queue, reconciles, API requests and watches, for cluster administrators."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from manifests.monitoring.panels import Query, graph, number, page
@@ -6,20 +6,22 @@ from manifests.monitoring.panels import Query, graph, number, page
 BY_REPLICA = "{{instance}}"
 
 
-def _pass_seconds(share: float) -> Query:
+def _reconcile_seconds(share: float) -> Query:
     buckets = "sum by (le, kind) (rate(hatchery_reconcile_duration_seconds_bucket[$__rate_interval]))"
     return Query(f"histogram_quantile({share}, {buckets})", f"{{{{kind}}}} p{share * 100:.0f}")
 
 
 def control() -> Dashboard:
-    """The dashboard."""
+    """Builds the dashboard."""
     now = [
-        number("Leaders", "Exactly one replica acts.", "short", Query("sum(hatchery_leader)"), bad_below=1, bad_from=2),
-        number("Version", "Of the operator.", "short", Query("hatchery_build_info", "{{version}}"), names=True),
-        number("Resources", "Known to the operator.", "short", Query("sum(hatchery_resource_phase)")),
+        number(
+            "Leaders", "Exactly one replica leads.", "short", Query("sum(hatchery_leader)"), bad_below=1, bad_from=2
+        ),
+        number("Version", "Operator version.", "short", Query("hatchery_build_info", "{{version}}"), names=True),
+        number("Resources", "Resources in the operator's cache.", "short", Query("sum(hatchery_resource_phase)")),
         number(
             "Longest wait",
-            "Of a resource for a worker.",
+            "Time a resource has waited for a worker.",
             "s",
             Query("max(hatchery_workqueue_oldest_seconds)"),
             bad_from=60,
@@ -33,7 +35,7 @@ def control() -> Dashboard:
         ),
         number(
             "Outdated definitions",
-            "CustomResourceDefinitions that are older than the operator.",
+            "CustomResourceDefinitions that lack fields of this operator version.",
             "short",
             Query("sum(max by (kind) (hatchery_crd_outdated))"),
             bad_from=1,
@@ -41,16 +43,16 @@ def control() -> Dashboard:
     ]
     work = [
         graph(
-            "Passes",
-            "Looks at a resource, by how they ended.",
+            "Reconciles",
+            "Reconciles by outcome.",
             "ops",
             Query("sum by (result) (rate(hatchery_reconcile_total[$__rate_interval]))", "{{result}}"),
             stacked=True,
         ),
-        graph("Time of a pass", "95 % of the passes take at most this long.", "s", _pass_seconds(0.95), quiet=True),
+        graph("Reconcile duration", "95th percentile.", "s", _reconcile_seconds(0.95), quiet=True),
         graph(
-            "Share of failed passes",
-            "By kind; the log names object and cause.",
+            "Failed reconciles",
+            "Share by kind; the log names object and cause.",
             "percentunit",
             Query(
                 'sum by (kind) (rate(hatchery_reconcile_total{result="error"}[$__rate_interval])) '
@@ -59,13 +61,16 @@ def control() -> Dashboard:
             ),
             quiet=True,
         ),
-        graph("Queue", "Resources that wait for a worker.", "short", Query("hatchery_workqueue_depth", BY_REPLICA)),
+        graph("Queue", "Resources waiting for a worker.", "short", Query("hatchery_workqueue_depth", BY_REPLICA)),
         graph(
-            "Longest wait", "Of a resource for a worker.", "s", Query("hatchery_workqueue_oldest_seconds", BY_REPLICA)
+            "Longest wait",
+            "Time a resource has waited for a worker.",
+            "s",
+            Query("hatchery_workqueue_oldest_seconds", BY_REPLICA),
         ),
         graph(
-            "Lag of the event loop",
-            "How late the operator does what it wants to do now; it should stay below 0.1 s.",
+            "Event loop lag",
+            "Delay of scheduled work; should stay below 0.1 s.",
             "s",
             Query("hatchery_event_loop_lag_seconds", BY_REPLICA),
         ),
@@ -73,19 +78,19 @@ def control() -> Dashboard:
     server = [
         graph(
             "Requests",
-            "To the API server, by verb and answer; code 0 is no answer.",
+            "API server requests by verb and status code; code 0 is no response.",
             "reqps",
             Query("sum by (verb, code) (rate(hatchery_api_requests_total[$__rate_interval]))", "{{verb}} {{code}}"),
         ),
         graph(
-            "Age of the watches",
-            "Time since each watch told of a change, or a listing proved that there was none to tell.",
+            "Watch age",
+            "Time since a watch delivered a change or a resync proved that it missed none.",
             "s",
             Query("max by (kind) (hatchery_watch_age_seconds)", "{{kind}}"),
         ),
         graph(
-            "Changes that watches missed",
-            "Found by a listing instead.",
+            "Changes missed by watches",
+            "Found by a resync instead.",
             "short",
             Query("sum(increase(hatchery_watch_missed_total[$__rate_interval]))", "missed"),
         ),
@@ -93,14 +98,14 @@ def control() -> Dashboard:
     process = [
         graph(
             "Memory",
-            "Resident memory of the operator.",
+            "Resident memory of each replica.",
             "bytes",
             Query("process_resident_memory_bytes and on (instance) hatchery_build_info", BY_REPLICA),
             width=12,
         ),
         graph(
-            "Processor",
-            "Used on average, in processors.",
+            "CPU",
+            "Average CPU usage in cores.",
             "short",
             Query(
                 "rate(process_cpu_seconds_total[$__rate_interval]) and on (instance) hatchery_build_info", BY_REPLICA
@@ -111,7 +116,7 @@ def control() -> Dashboard:
     return page(
         "hatchery-operator",
         "Hatchery / Operator",
-        "Whether the operator keeps up: queue, passes, requests, watches.",
+        "Queue, reconciles, API requests and watches of the operator.",
         [],
         {"Now": now, "Work": work, "API server": server, "Process": process},
     )

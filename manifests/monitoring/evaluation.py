@@ -8,22 +8,24 @@ RESULTS = f'hatchery_eval_metric{{{OF},task=~"$task",metric=~"$metric"}}'
 
 
 def evaluation() -> Dashboard:
-    """The dashboard."""
+    """Builds the dashboard."""
     phase = f'hatchery_resource_phase{{kind="EvalRun",{OF}}}'
     now = [
-        number("Running", "EvalRuns whose pods work.", "short", Query(f'sum({phase[:-1]},phase="Running"}})'), width=8),
+        number(
+            "Running", "EvalRuns with running pods.", "short", Query(f'sum({phase[:-1]},phase="Running"}})'), width=8
+        ),
         number("Done", "EvalRuns with results.", "short", Query(f'sum({phase[:-1]},phase="Succeeded"}})'), width=8),
         number(
             "Failed",
-            "EvalRuns that will not be tried again.",
+            "EvalRuns that will not be retried.",
             "short",
             Query(f'sum({phase[:-1]},phase="Failed"}})'),
             bad_from=1,
             width=8,
         ),
         rows(
-            "At work",
-            "EvalRuns in progress, and how far they are.",
+            "In progress",
+            "Running EvalRuns and their progress.",
             "percentunit",
             Query(
                 f'hatchery_run_progress_ratio{{kind="EvalRun",{OF}}} and on (namespace, name) '
@@ -37,27 +39,27 @@ def evaluation() -> Dashboard:
     results = [
         bars(
             "Results",
-            "One bar for each task and metric of each EvalRun.",
+            "One bar per EvalRun, task and metric.",
             "short",
             Query(RESULTS, "{{name}}: {{task}} {{metric}}"),
         ),
         rows(
             "Results as a table",
-            "The same as numbers.",
+            "The same values as numbers.",
             "short",
             Query(RESULTS),
             {"namespace": "Namespace", "name": "Name", "task": "Task", "metric": "Metric", "Value": "Value"},
         ),
         graph(
             "Perplexity of models",
-            "Of finished PretrainRuns on their validation split; lower is better.",
+            "Validation perplexity of finished PretrainRuns; lower is better.",
             "short",
             Query('hatchery_run_perplexity{kind="PretrainRun",namespace=~"$namespace"}', "{{name}}"),
             width=12,
         ),
         graph(
             "Results over time",
-            "A step is a new EvalRun of the same name.",
+            "A step marks a new EvalRun of the same name.",
             "short",
             Query(RESULTS, "{{name}}: {{task}} {{metric}}"),
             width=12,

@@ -1,4 +1,4 @@
-"""Dashboard Fleet: what all resources do, for those who run the platform."""
+"""Dashboard Fleet: phases, failures and accelerators of all resources, for platform engineers."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from manifests.monitoring.panels import Query, graph, label_variable, number, page, rows
@@ -14,27 +14,27 @@ def _in_phase(phases: str) -> Query:
 
 
 def fleet() -> Dashboard:
-    """The dashboard."""
+    """Builds the dashboard."""
     now = [
-        number("Running", "Resources whose pods work.", "short", _in_phase("Running")),
-        number("Waiting", "Resources that wait for another one.", "short", _in_phase("Waiting")),
-        number("Pending", "Resources whose pods do not run yet.", "short", _in_phase("Pending|Retrying|Resizing")),
-        number("Suspended", "Resources that a user holds.", "short", _in_phase("Suspended")),
-        number("Succeeded", "Resources whose artifact is ready.", "short", _in_phase("Succeeded")),
-        number("Failed", "Resources that will not be tried again.", "short", _in_phase("Failed"), bad_from=1),
+        number("Running", "Resources with running pods.", "short", _in_phase("Running")),
+        number("Waiting", "Resources waiting for another resource.", "short", _in_phase("Waiting")),
+        number("Pending", "Resources whose pods are not running yet.", "short", _in_phase("Pending|Retrying|Resizing")),
+        number("Suspended", "Resources suspended by a user.", "short", _in_phase("Suspended")),
+        number("Succeeded", "Resources with a finished artifact.", "short", _in_phase("Succeeded")),
+        number("Failed", "Resources that will not be retried.", "short", _in_phase("Failed"), bad_from=1),
     ]
     history = [
         graph(
             "Resources by phase",
-            "What the resources did.",
+            "Number of resources in each phase.",
             "short",
             Query(f"sum by (phase) (hatchery_resource_phase{{{OF}}})", "{{phase}}"),
             stacked=True,
             width=12,
         ),
         graph(
-            "Why resources do not run",
-            "Resources that have not ended and do not run, by the reason they give.",
+            "Reasons for not running",
+            "Unfinished resources that are not running, by reason.",
             "short",
             Query(
                 f"sum by (reason) (hatchery_resource_condition{{{OF},{WAITING}}})",
@@ -46,7 +46,7 @@ def fleet() -> Dashboard:
         ),
         graph(
             "Failures by reason",
-            "Resources that have failed and still exist; the reference of conditions explains each reason.",
+            "Failed resources that still exist; the conditions reference explains each reason.",
             "short",
             Query(f"sum by (reason) (hatchery_resource_condition{{{OF},{FAILED}}})", "{{reason}}"),
             stacked=True,
@@ -55,7 +55,7 @@ def fleet() -> Dashboard:
         ),
         graph(
             "Failed attempts and lost pods",
-            "Attempts that failed, which count against the retries, and pods lost to eviction, preemption or drain.",
+            "Failed attempts, which count against the retries, and pods lost to eviction, preemption or drain.",
             "short",
             Query(f"sum(hatchery_run_failures{{{OF}}})", "failed attempts"),
             Query(f"sum(hatchery_run_disruptions{{{OF}}})", "lost pods"),
@@ -64,19 +64,17 @@ def fleet() -> Dashboard:
     ]
     devices = f"hatchery_run_devices{{{OF}}}"
     use = [
-        number(
-            "Accelerators in use", "Held by training stages that run.", "short", Query(f"sum({devices})"), tall=True
-        ),
+        number("Accelerators in use", "Held by running training stages.", "short", Query(f"sum({devices})"), tall=True),
         number(
             "Accelerator hours",
-            "Held by training stages over the time shown.",
+            "Held by training stages over the selected time range.",
             "h",
             Query(f"sum(avg_over_time(sum by (namespace) ({devices})[$__range:])) * $__range_s / 3600"),
             tall=True,
         ),
         graph(
             "Accelerators by namespace",
-            "Held by training stages that run.",
+            "Held by running training stages.",
             "short",
             Query(f"sum by (namespace) ({devices})", "{{namespace}}"),
             stacked=True,
@@ -85,8 +83,8 @@ def fleet() -> Dashboard:
     ]
     lists = [
         rows(
-            "At work",
-            "Resources with a stage in progress, and how far it is.",
+            "In progress",
+            "Resources with a running stage, and its progress.",
             "percentunit",
             Query(f"hatchery_run_progress_ratio{{{OF}}} * {SAME} group_left (stage) hatchery_run_current_stage"),
             {"namespace": "Namespace", "kind": "Kind", "name": "Name", "stage": "Stage", "Value": "Progress"},
@@ -94,7 +92,7 @@ def fleet() -> Dashboard:
         ),
         rows(
             "Failed resources",
-            "They will not be tried again; the reference of conditions explains each reason.",
+            "They will not be retried; the conditions reference explains each reason.",
             "dateTimeAsIso",
             Query(
                 f"1000 * hatchery_run_completion_timestamp_seconds{{{OF}}} * {SAME} group_left (reason) "
@@ -107,7 +105,7 @@ def fleet() -> Dashboard:
     return page(
         "hatchery-fleet",
         "Hatchery / Fleet",
-        "What all resources do: phases, failures, accelerators.",
+        "Phases, failures and accelerators of all resources.",
         [
             label_variable("namespace", "Namespace", "hatchery_resource_phase, namespace", several=True),
             label_variable("kind", "Kind", "hatchery_resource_phase, kind", several=True),

@@ -1,4 +1,4 @@
-"""Writes dashboards and PrometheusRule, or checks them: `python -m manifests.monitoring.generate [--check]`."""
+"""Writes or checks dashboards and PrometheusRule: `python -m manifests.monitoring.generate [--check]`."""
 
 import json
 import sys
@@ -12,17 +12,17 @@ from manifests.monitoring.evaluation import evaluation
 from manifests.monitoring.fleet import fleet
 from manifests.monitoring.run import run
 
-from hatchery_api.schema import BANNER, dump_yaml, generate
+from hatchery_api.schema import BANNER, dump_yaml, run_generator
 
 ALERTS: Final = Path(__file__).resolve().parents[2] / "charts/hatchery/alerts.yaml"
-"""The rules, as `promtool` reads them."""
+"""Alerting rules in the format of Prometheus."""
 
 DASHBOARDS: Final = {"fleet": fleet, "run": run, "evaluation": evaluation, "operator": control}
-"""Dashboards by the name of their file."""
+"""Dashboards by file name."""
 
 
 def generated_files() -> dict[str, str]:
-    """Content of every generated file, by path from the repository's root."""
+    """Content of every generated file, by path from the repository root."""
     rule = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
@@ -37,4 +37,4 @@ def generated_files() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(generate(generated_files()))
+    sys.exit(run_generator(generated_files()))

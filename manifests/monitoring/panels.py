@@ -1,4 +1,4 @@
-"""The few kinds of panel that the dashboards are made of, so that they look alike."""
+"""The panel types of all dashboards, so that they look alike."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,33 +32,33 @@ from grafana_foundation_sdk.models.dashboard import (
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
-"""The Prometheus that is chosen at the top of each dashboard."""
+"""The Prometheus data source selected at the top of each dashboard."""
 
 COLUMNS: Final = 24
 """Width of Grafana's grid."""
 
 NOTHING: Final = "none"
-"""Shown by a panel without data. Only panels for which that is normal have it: tests know them by it."""
+"""Text of a panel without data; only panels that are normally empty have it, and tests recognise them by it."""
 
 _GRAPH_HEIGHT, _STAT_HEIGHT, _TABLE_HEIGHT = 8, 4, 9
 
 PanelT = TypeVar("PanelT", timeseries.Panel, stat.Panel, table.Panel, bargauge.Panel)
 AnyPanel = Builder[Panel]
-"""A panel of any kind, not laid out yet."""
+"""A panel of any type, before layout."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """One PromQL expression, and what its series are called."""
+    """A PromQL expression and the legend of its series."""
 
     expr: str
-    """The expression."""
+    """PromQL expression."""
     legend: str = ""
-    """Name of a series, with labels in double braces."""
+    """Legend of a series, with labels in double braces."""
 
 
 def _described(panel: PanelT, title: str, text: str, unit: str, *, width: int, height: int, quiet: bool) -> PanelT:
-    """What all panels have; `quiet` marks one that is normally empty."""
+    """Sets the properties of all panels; `quiet` marks a panel that is normally empty."""
     panel = panel.title(title).description(text).unit(unit).datasource(SOURCE).span(width).height(height)
     return panel.no_value(NOTHING) if quiet else panel
 
@@ -70,7 +70,7 @@ def _target(query: Query, letter: str) -> prometheus.Dataquery:
 def graph(
     title: str, text: str, unit: str, *queries: Query, width: int = 8, stacked: bool = False, quiet: bool = False
 ) -> AnyPanel:
-    """Lines over time; stacked ones are counts of disjoint things."""
+    """Lines over time; stacked lines are disjoint counts."""
     legend = common.VizLegendOptions().show_legend(True).display_mode(LegendDisplayMode.LIST)
     panel = timeseries.Panel().draw_style(GraphDrawStyle.LINE).line_width(1).fill_opacity(10)
     panel = panel.legend(legend.placement(LegendPlacement.BOTTOM).calcs([])).span_nulls(True)
@@ -94,7 +94,7 @@ def number(
     tall: bool = False,
     quiet: bool = False,
 ) -> AnyPanel:
-    """One number as it is now, red outside its limits; or, with `names`, the names of the series instead."""
+    """The current value, red outside its limits; with `names`, the names of the series instead."""
     panel = stat.Panel().graph_mode(BigValueGraphMode.NONE).color_mode(BigValueColorMode.VALUE)
     panel = panel.text_mode(BigValueTextMode.NAME if names else BigValueTextMode.VALUE)
     is_judged = bad_below is not None or bad_from is not None
@@ -110,7 +110,7 @@ def number(
 
 
 def bars(title: str, text: str, unit: str, query: Query, *, width: int = 12) -> AnyPanel:
-    """Horizontal bars, one for each series, as they are now."""
+    """Horizontal bars with the current value of each series."""
     panel = bargauge.Panel().orientation(VizOrientation.HORIZONTAL).with_target(_target(query, "A").instant())
     return _described(panel, title, text, unit, width=width, height=_TABLE_HEIGHT, quiet=False)
 
@@ -118,7 +118,7 @@ def bars(title: str, text: str, unit: str, query: Query, *, width: int = 12) -> 
 def rows(
     title: str, text: str, unit: str, query: Query, columns: dict[str, str], *, width: int = 12, quiet: bool = False
 ) -> AnyPanel:
-    """A table with a line for each series; `columns` are labels, or `Value`, with their headings in order."""
+    """A table with a row per series; `columns` maps labels, or `Value`, to headings, in order."""
     keep = DataTransformerConfig(id_val="filterFieldsByName", options={"include": {"names": list(columns)}})
     order = {name: place for place, name in enumerate(columns)}
     name = DataTransformerConfig(id_val="organize", options={"indexByName": order, "renameByName": columns})
@@ -131,7 +131,7 @@ def rows(
 
 
 def label_variable(name: str, heading: str, query: str, *, several: bool) -> dashboard.QueryVariable:
-    """A choice among the values of a label; with `several`, of all of them."""
+    """A variable over the values of a label; `several` allows more than one and all."""
     variable = dashboard.QueryVariable(name).label(heading).datasource(SOURCE).query(f"label_values({query})")
     variable = variable.refresh(VariableRefresh.ON_TIME_RANGE_CHANGED).sort(VariableSort.ALPHABETICAL_ASC)
     return variable.include_all(True).all_value(".+").multi(True) if several else variable
@@ -144,7 +144,7 @@ def page(
     variables: list[dashboard.QueryVariable],
     sections: Mapping[str, Sequence[AnyPanel]],
 ) -> Dashboard:
-    """A dashboard of rows of panels, with links to the others."""
+    """A dashboard of rows of panels, with links to the other dashboards."""
     links = dashboard.DashboardLink("Hatchery").type(DashboardLinkType.DASHBOARDS).tags(["hatchery"])
     made = dashboard.Dashboard(title).uid(uid).description(text).tags(["hatchery"]).editable()
     made = made.time("now-6h", "now").refresh("30s").timezone("browser").tooltip(DashboardCursorSync.CROSSHAIR)
