@@ -1,4 +1,4 @@
-"""The operator as a process, before there is an API server."""
+"""The operator from its entry point: start, signal and metrics page."""
 
 import os
 import signal
