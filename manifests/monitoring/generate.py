@@ -12,7 +12,7 @@ from manifests.monitoring.evaluation import evaluation
 from manifests.monitoring.fleet import fleet
 from manifests.monitoring.run import run
 
-from hatchery_api.schema import BANNER, dump_yaml, generate
+from hatchery_api.schema import BANNER, dump_yaml, run_generator
 
 ALERTS: Final = Path(__file__).resolve().parents[2] / "charts/hatchery/alerts.yaml"
 """Alerting rules in the format of Prometheus."""
@@ -37,4 +37,4 @@ def generated_files() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(generate(generated_files()))
+    sys.exit(run_generator(generated_files()))

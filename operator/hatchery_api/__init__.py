@@ -7,7 +7,7 @@ Operator, CLI and jobs share this package; it imports none of them, nor kopf, to
 - `kinds`: the kinds as data; everything that treats all kinds alike loops over `KINDS`.
 - `placement` and `pod_overrides`: what all specs share; `status` and `conditions`: what all statuses share.
 - `contract`: the pod's input, progress, report and exit code.
-- `base`: the base models, scalar types and CEL rules as data.
+- `base`: the base models, scalar types and CEL rules as data; `format`: numbers and texts as people read them.
 
 The modules of this level are imported as they stand.
 """

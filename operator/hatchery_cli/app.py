@@ -176,16 +176,16 @@ def apply(
     resources = [(path, resource) for path in files for resource in _read(path)]
     cluster = connect(context, kubeconfig)
     where = namespace or cluster.namespace
-    refusals = []
+    errors = []
     for path, resource in resources:
         try:
             done = cluster.apply(resource, where, dry_run=dry_run)
         except CommandError as error:
-            refusals.append(f"{path}: {error}")
+            errors.append(f"{path}: {error}")
             continue
         typer.echo(f"{done['kind'].lower()}/{done['metadata']['name']} {'would be ' if dry_run else ''}applied")
-    if refusals:
-        raise CommandError("\n".join(refusals), Exit.FAILED)
+    if errors:
+        raise CommandError("\n".join(errors), Exit.FAILED)
     if not dry_run:
         typer.echo(f"watch them: hatchery watch --all -n {where}")
 

@@ -80,7 +80,7 @@ class RunView:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing changes any more without the user."""
+        """Whether it has succeeded, failed or is blocked, so that watching it can end."""
         return self.succeeded or self.failed or self.is_blocked
 
     @property

@@ -230,7 +230,7 @@ def load_settings(path: Path) -> Settings:
 
 
 def _sentence(path: Path, problem: Mapping[str, Any]) -> str:
-    """One problem as `file: field: what is wrong`."""
+    """One problem as `file: field: message`."""
     field = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{path}: {field}: unknown setting; check the spelling or remove it"

@@ -79,7 +79,7 @@ def live_picture() -> str:
         completed("TokenizerBuild", "stdlib"),
         running(
             name="stdlib",
-            conditions=[condition("Succeeded", "Unknown", "Running", "2 of 2 pods of Job stdlib-train-a1 run")],
+            conditions=[condition("Succeeded", "Unknown", "Running", "2 of 2 pods of Job stdlib-train-a1 are running")],
             progress={
                 "text": f"{done}/{STEPS} steps ({done * 100 // STEPS}%)",
                 "eta": "28s",
@@ -90,7 +90,7 @@ def live_picture() -> str:
             "EvalRun",
             "stdlib",
             conditions=[
-                condition("Succeeded", "Unknown", "Waiting", "waits for PretrainRun stdlib, which is not ready")
+                condition("Succeeded", "Unknown", "Waiting", "waiting for PretrainRun stdlib, which is not ready")
             ],
         ),
     ]

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from hatchery_api.format import counted
 from hatchery_api.resources.corpus import CorpusBuildSpec, CorpusResult, NearDedup
 from hatchery_jobs.corpus.filters import drop_reasons
 from hatchery_jobs.corpus.funnel import Funnel
@@ -79,7 +80,8 @@ def _funnel(result: CorpusResult) -> list[list[str]]:
 def _quarantine(result: CorpusResult) -> str:
     if not result.quarantined:
         return ""
-    return f"{result.quarantined:,} unreadable rows or files were skipped; `quarantine.jsonl` lists them."
+    skipped = counted(result.quarantined, "unreadable row or file", "unreadable rows or files")
+    return f"Skipped {skipped}; see `quarantine.jsonl`."
 
 
 def _reasons(funnel: Funnel) -> list[list[str]]:
@@ -95,8 +97,10 @@ def _duplicates(near: NearDedup | None, result: CorpusResult) -> str:
     found = result.duplicates
     if found is None:
         return "Not searched."
-    text = f"{found.exact:,} identical and {found.near:,} nearly identical documents were removed; {found.clusters:,} "
-    text += f"documents had copies; the most frequent one occurred {found.largest:,} times."
+    text = f"Removed {counted(found.exact, 'exact duplicate')} and {counted(found.near, 'near-duplicate')}."
+    if found.clusters:
+        copied = counted(found.clusters, "document")
+        text += f" {copied} had copies; the most frequent one occurred {found.largest:,} times."
     if near is not None:
         text += (
             f" Near-duplicates share at least {near.threshold:.0%} of their {near.ngram}-word shingles. MinHash with"

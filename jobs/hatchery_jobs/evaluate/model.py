@@ -116,7 +116,7 @@ def _check_vocabulary(name: str, tokens: int, embeddings: int, tokenizer: Any) -
         )
 
 
-def check_positions(field: str, length: int, positions: int | None) -> None:
+def check_context_length(field: str, length: int, positions: int | None) -> None:
     """Checks a sequence length against the context length of the model.
 
     Raises:

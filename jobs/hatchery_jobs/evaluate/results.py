@@ -82,7 +82,7 @@ def short_result(results: Results) -> EvalResult:
     return EvalResult(results=ranked[:MAX_MEASURES], samples=samples[:MAX_SAMPLES])
 
 
-def card(name: str, source: ModelSource, loaded: LoadedModel, results: Results) -> str:
+def evaluation_card(name: str, source: ModelSource, loaded: LoadedModel, results: Results) -> str:
     """README.md with the metadata the Hub reads."""
     has_samples = any(found.samples for found in results.values())
     metadata = {

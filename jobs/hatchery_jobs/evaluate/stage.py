@@ -7,7 +7,7 @@ from typing import Final
 
 from hatchery_api.resources.evaluate import EvalResult, EvalRunSpec, EvalTask
 from hatchery_jobs.evaluate.model import LoadedModel, load_model, resolve_model
-from hatchery_jobs.evaluate.results import card, results_json, samples_jsonl, short_result
+from hatchery_jobs.evaluate.results import evaluation_card, results_json, samples_jsonl, short_result
 from hatchery_jobs.evaluate.tasks import TaskContext, TaskResult, run_task, task_type
 from hatchery_jobs.readers import CorpusSplit, open_split
 from hatchery_jobs.runtime import Context, Interrupted, Outcome, write_atomically
@@ -35,7 +35,7 @@ def run(context: Context[EvalRunSpec]) -> Outcome:
     files = {
         "results.json": results_json(spec, source, loaded, results),
         "samples.jsonl": samples_jsonl(results),
-        "README.md": card(context.job.name, source, loaded, results),
+        "README.md": evaluation_card(context.job.name, source, loaded, results),
         RESULT: json.dumps(result.wire(), indent=1, sort_keys=True) + "\n",
     }
     for name, content in files.items():

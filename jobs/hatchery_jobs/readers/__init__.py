@@ -5,7 +5,7 @@ Every stage may import it. It imports no stage, and `datasets` only inside its f
 
 from hatchery_jobs.readers.corpus_artifact import (
     CorpusSplit,
-    batched,
+    batch_by_chars,
     count_documents,
     open_split,
     read_batches,
@@ -24,7 +24,7 @@ __all__ = [
     "Fault",
     "FileSource",
     "SourceFile",
-    "batched",
+    "batch_by_chars",
     "count_documents",
     "hex_id",
     "is_single_document",

@@ -73,7 +73,7 @@ class CorpusSplit:
 
     def batches(self) -> Iterator[list[str]]:
         """The documents in batches of about `BATCH_CHARS`."""
-        return batched((text for _, _, text in self.texts()), len)
+        return batch_by_chars((text for _, _, text in self.texts()), len)
 
 
 def open_split(corpus: Path, split: str) -> CorpusSplit:
@@ -89,7 +89,7 @@ def open_split(corpus: Path, split: str) -> CorpusSplit:
     return CorpusSplit(files)
 
 
-def batched(items: Iterable[_Item], chars: Callable[[_Item], int]) -> Iterator[list[_Item]]:
+def batch_by_chars(items: Iterable[_Item], chars: Callable[[_Item], int]) -> Iterator[list[_Item]]:
     """Batches that end with the item that reaches `BATCH_CHARS`."""
     batch: list[_Item] = []
     size = 0

@@ -10,7 +10,7 @@ from hatchery_api.conditions import Reason
 from hatchery_api.resources.corpus import Files
 from hatchery_jobs.readers.documents import Document, Fault
 from hatchery_jobs.readers.formats import OpenFile, Row, find_format
-from hatchery_jobs.readers.listing import SourceFile, fingerprint, is_transient
+from hatchery_jobs.readers.listing import SourceFile, fingerprint_files, is_transient
 from hatchery_jobs.runtime import RetryableError
 
 
@@ -27,7 +27,7 @@ class FileSource:
     @property
     def fingerprint(self) -> str:
         """sha256 over URL and version of every file."""
-        return fingerprint(self.found)
+        return fingerprint_files(self.found)
 
     @property
     def files(self) -> int:

@@ -78,7 +78,7 @@ def list_files(field: str, files: Files) -> list[SourceFile]:
     return [found[url] for url in sorted(found)]
 
 
-def fingerprint(files: Iterable[SourceFile]) -> str:
+def fingerprint_files(files: Iterable[SourceFile]) -> str:
     """sha256 over path and version of every file."""
     listing = [[file.url, file.version] for file in files]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()

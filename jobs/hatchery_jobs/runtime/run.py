@@ -51,7 +51,7 @@ def load_job(path: Path) -> JobInput[Any]:
         raise SpecError(Reason.INVALID_SPEC, f"{where}: {first['msg']}; change it in the {kind.kind}") from error
 
 
-def run(job: JobInput[Any], stop: threading.Event, scratch: Path, push: Push) -> Report:
+def run_stage(job: JobInput[Any], stop: threading.Event, scratch: Path, push: Push) -> Report:
     """Runs the stage, pushes its artifact and returns the report.
 
     Raises:
@@ -119,7 +119,7 @@ def main(input_path: Path, push: Push) -> int:
         if not BY_KIND[job.kind].job(job.stage).serves_metrics:
             serve_metrics(int(os.environ.get("HATCHERY_METRICS_PORT", METRICS_PORT)))
         with tempfile.TemporaryDirectory(prefix="hatchery-") as scratch:
-            report, code = run(job, stop, Path(scratch), push), ExitCode.DONE
+            report, code = run_stage(job, stop, Path(scratch), push), ExitCode.DONE
     except Exception as error:  # noqa: BLE001 - every error becomes a report and an exit code
         report, code = failure(error)
         if not isinstance(error, JobError):

@@ -45,7 +45,7 @@ def special_tokens(tokens: SpecialTokens) -> list[str]:
     return list(dict.fromkeys([*special_roles(tokens).values(), *extra_tokens(tokens)]))
 
 
-def check_size(spec: TokenizerBuildSpec) -> None:
+def check_vocab_size(spec: TokenizerBuildSpec) -> None:
     """Checks that the vocabulary can hold the bytes and the special tokens.
 
     Raises:

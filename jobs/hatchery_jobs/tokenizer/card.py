@@ -28,7 +28,9 @@ PROGRAM: Final = '''class Shelf:
 """The program that the card shows token by token."""
 
 
-def card(name: str, spec: TokenizerBuildSpec, tokenizer: Tokenizer, result: TokenizerResult, counts: Counts) -> str:
+def tokenizer_card(
+    name: str, spec: TokenizerBuildSpec, tokenizer: Tokenizer, result: TokenizerResult, counts: Counts
+) -> str:
     """README.md with the metadata the Hub reads.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from hatchery_api.conditions import Reason
-from hatchery_jobs.readers import CorpusSplit, batched
+from hatchery_jobs.readers import CorpusSplit, batch_by_chars
 from hatchery_jobs.runtime import DataError
 
 MAX_CHARS: Final = 2**31 - 1
@@ -44,7 +44,7 @@ class DocumentSample:
             for file, row, text in self.split.texts()
             if (file, row) in self.rows
         )
-        return batched(documents, lambda document: len(document.text))
+        return batch_by_chars(documents, lambda document: len(document.text))
 
 
 def sample_split(split: CorpusSplit, documents: int, seed: int, document_chars: int = MAX_CHARS) -> DocumentSample:

@@ -14,8 +14,8 @@ from hatchery_api.resources.tokenizer import TokenizerBlocks, TokenizerBuildSpec
 from hatchery_jobs.readers import open_split
 from hatchery_jobs.runtime import Context, DataError, Interrupted, Outcome, write_atomically
 from hatchery_jobs.tokenizer import blocks, retrain
-from hatchery_jobs.tokenizer.card import card
-from hatchery_jobs.tokenizer.measures import count_ids, measure, missing_keywords
+from hatchery_jobs.tokenizer.card import tokenizer_card
+from hatchery_jobs.tokenizer.measures import count_ids, measure_tokenizer, missing_keywords
 from hatchery_jobs.tokenizer.sample import DocumentSample, SampledDocument, sample_split
 
 CODE_VERSION: Final = "1"
@@ -53,11 +53,11 @@ def run(context: Context[TokenizerBuildSpec]) -> Outcome:
     )
     held_out = sample_split(open_split(corpus, "validation"), spec.evaluate.documents, spec.sample.seed)
     trained = _train(context, base, sample)
-    check_size(trained.tokenizer, spec, sample)
+    check_trained_size(trained.tokenizer, spec, sample)
     counts = count_ids(trained.tokenizer, _texts(context, sample, "documents counted"))
     result = TokenizerResult(
         vocab_size=trained.tokenizer.get_vocab_size(),
-        metrics=measure(trained.tokenizer, _with_progress(context, held_out, "documents measured"), counts),
+        metrics=measure_tokenizer(trained.tokenizer, _with_progress(context, held_out, "documents measured"), counts),
         missing_keywords=None
         if spec.evaluate.keywords == "none"
         else missing_keywords(trained.tokenizer, spec.evaluate.keywords),
@@ -65,7 +65,7 @@ def run(context: Context[TokenizerBuildSpec]) -> Outcome:
     )
     save(trained.tokenizer, trained.roles, trained.settings, draft.folder)
     write_atomically(
-        draft.folder / "README.md", card(context.job.name, spec, trained.tokenizer, result, counts).encode()
+        draft.folder / "README.md", tokenizer_card(context.job.name, spec, trained.tokenizer, result, counts).encode()
     )
     write_atomically(draft.folder / RESULT, (json.dumps(result.wire(), indent=1, sort_keys=True) + "\n").encode())
     artifact, folder = draft.commit()
@@ -78,7 +78,7 @@ def _train(context: Context[TokenizerBuildSpec], base: retrain.BaseSource | None
         old = retrain.load_base(base.folder(context.scratch))
         texts = _texts(context, sample, "documents read")
         return _Trained(retrain.retrained(old, spec, texts), retrain.special_roles(old), retrain.settings(old))
-    blocks.check_size(spec)
+    blocks.check_vocab_size(spec)
     design = blocks.untrained(spec.build or TokenizerBlocks(), spec.special_tokens.unk)
     texts = _texts(context, sample, "documents read")
     extra = blocks.extra_tokens(spec.special_tokens)
@@ -86,7 +86,7 @@ def _train(context: Context[TokenizerBuildSpec], base: retrain.BaseSource | None
     return _Trained(blocks.trained(design, spec, texts), blocks.special_roles(spec.special_tokens), settings)
 
 
-def check_size(tokenizer: Tokenizer, spec: TokenizerBuildSpec, sample: DocumentSample) -> None:
+def check_trained_size(tokenizer: Tokenizer, spec: TokenizerBuildSpec, sample: DocumentSample) -> None:
     """Checks that the vocabulary has exactly `spec.vocabSize` tokens.
 
     Raises:

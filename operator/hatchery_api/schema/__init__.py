@@ -6,7 +6,7 @@ manifests/, and tests; pods never need it.
 
 from hatchery_api.schema.crd import NAME_LIMIT, custom_resource_definition, structural
 from hatchery_api.schema.docs import member_docs
-from hatchery_api.schema.files import BANNER, crd_files, dump_yaml, generate
+from hatchery_api.schema.files import BANNER, crd_files, dump_yaml, run_generator
 
 __all__ = [
     "BANNER",
@@ -14,7 +14,7 @@ __all__ = [
     "crd_files",
     "custom_resource_definition",
     "dump_yaml",
-    "generate",
     "member_docs",
+    "run_generator",
     "structural",
 ]

@@ -56,7 +56,7 @@ def write_or_check(files: dict[str, str], *, check: bool) -> list[str]:
     return stale
 
 
-def generate(files: dict[str, str]) -> int:
+def run_generator(files: dict[str, str]) -> int:
     """The command line of every generator: writes the files, or with `--check` exits 1 when one is stale."""
     check = "--check" in sys.argv[1:]
     stale = write_or_check(files, check=check)

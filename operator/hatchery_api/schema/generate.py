@@ -2,7 +2,7 @@
 
 import sys
 
-from hatchery_api.schema.files import crd_files, generate
+from hatchery_api.schema.files import crd_files, run_generator
 
 if __name__ == "__main__":
-    sys.exit(generate(crd_files()))
+    sys.exit(run_generator(crd_files()))

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from hatchery_api.schema import BANNER, crd_files, dump_yaml, generate
+from hatchery_api.schema import BANNER, crd_files, dump_yaml, run_generator
 from hatchery_operator.codegen import rbac
 from hatchery_operator.codegen.chart import chart_files
 from hatchery_operator.codegen.reference import reference_files
@@ -30,4 +30,4 @@ def _documents(*manifests: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(generate(generated_files()))
+    sys.exit(run_generator(generated_files()))

@@ -1,4 +1,4 @@
-"""What is wrong with a run: from the words of Kubernetes to a reason, and a message that names the field to change.
+"""What is wrong with a run: from what Kubernetes reports to a reason, and a message that names the field to change.
 
 Pure: no I/O, no clock. `planning` and `controller` may import it; it imports `hatchery_api` and `domain`.
 """

@@ -1,4 +1,4 @@
-"""Why pods do not start, by what the scheduler and the kubelet report; and when to look at them again.
+"""Why pods do not start, by what the scheduler and the kubelet report; and how often to poll them.
 
 The operator reads no nodes: their free capacity would take the right to read every pod of the cluster. The scheduler
 has counted already, and says whether even an empty node is too small.
@@ -84,7 +84,7 @@ def is_young(job: JobSummary, observed: Observed) -> bool:
 
 
 def recheck_seconds(job: JobSummary, observed: Observed, *, explained: bool) -> float:
-    """Seconds until the next look at pods that do not run, by the time since the Job or a pod last changed."""
+    """Polling interval for pods that do not run, by the time since the Job or a pod last changed."""
     age = max(0.0, job.age_seconds(observed.now))
     changes = [pod["metadata"].get("creationTimestamp") for pod in observed.pods]
     for pod in observed.pods:

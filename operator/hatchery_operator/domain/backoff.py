@@ -1,18 +1,18 @@
-"""When to retry and when to look again: the arithmetic of every wait that grows.
+"""Back-off: the arithmetic of every retry and polling interval.
 
-All waits follow one policy: they grow by a factor from a first to a longest wait. A caller that counts failures asks
-`after_failures`. A caller that only knows the time elapsed since the first try asks `after_seconds`, which yields the
-same series: the waits of a geometric series are a constant share of the time elapsed.
+All waits follow one policy: they grow by a factor from a first to a longest wait. `after_failures` serves callers that
+count failures. `after_seconds` serves callers that only know the time since the first try, and yields the same series:
+in a geometric series each wait is a constant share of the time elapsed.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
 SETTLE_SECONDS: Final = 5.0
-"""Age of a Job below which the operator does not ask why its pods do not run."""
+"""Age of a Job below which the operator does not examine why its pods do not run."""
 
 TERMINATION_POLL_SECONDS: Final = 10.0
-"""Time between two looks at pods that outlive their Job: no watch reports when they are gone."""
+"""Polling interval for pods that outlive their Job: no watch reports when they are gone."""
 
 LONGEST_ATTEMPT_SECONDS: Final = 600.0
 """Longest wait between two attempts."""
@@ -40,20 +40,20 @@ class Backoff:
 
 
 RECONCILE: Final = Backoff(1.0, 20.0, jitter=0.25)
-"""After a failed pass over a key; short, so that all keys recover soon after the API server does."""
+"""After a failed reconcile; short, so that all keys recover soon after the API server does."""
 
 REFUSED_CHILD: Final = Backoff(1.0, 10.0, factor=3.0)
-"""After the API server has refused a child. The first wait covers the remains of a deleted run of the same name, the
+"""After the API server has rejected a child. The first wait covers the remains of a deleted run of the same name; the
 longest is short because no watch reports that a quota was raised."""
 
 CREATE_CHILD: Final = Backoff(10.0, 300.0, factor=1.25)
-"""Until a pass that creates a child again, by the time since the child was first refused."""
+"""Reconciles that create a child again, by the time since its first rejection."""
 
 UNEXPLAINED_PODS: Final = Backoff(10.0, 30.0, factor=1.25)
-"""Until the next look at pods that do not run for an unknown reason; few pods have a node and do not start."""
+"""Polling of pods that do not run for an unknown reason; such pods are few, since they have a node."""
 
 EXPLAINED_PODS: Final = Backoff(20.0, 300.0, factor=1.25)
-"""Until the next look at pods that do not run for a known reason: a thousand waiting Jobs must cost next to nothing."""
+"""Polling of pods that do not run for a known reason: a thousand waiting Jobs must cost next to nothing."""
 
 
 def between_attempts(first_seconds: float) -> Backoff:
@@ -62,7 +62,7 @@ def between_attempts(first_seconds: float) -> Backoff:
 
 
 def pod_poll_seconds(age: float, *, explained: bool) -> float:
-    """Seconds until the next look at pods that do not run; `age` is the time in seconds since they last changed."""
+    """Polling interval for pods that do not run; `age` is the time in seconds since they last changed."""
     if age < SETTLE_SECONDS:
         return SETTLE_SECONDS - max(0.0, age)
     return (EXPLAINED_PODS if explained else UNEXPLAINED_PODS).after_seconds(age)

@@ -1,4 +1,4 @@
-"""What the decision about a stage is made from, and the decision itself."""
+"""The input of the decision about a stage, and the decision."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,4 +86,4 @@ class Decision:
     preempted: int = 0
     """Pods that a queue has just preempted."""
     requeue_after: float | None = None
-    """Seconds until the next look, unless an event arrives earlier."""
+    """Seconds until the next reconcile, unless an event arrives earlier."""

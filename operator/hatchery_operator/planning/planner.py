@@ -1,4 +1,4 @@
-"""What to do about one resource: a pure function of the resource, the observed cluster and the settings.
+"""What to do about one resource, from the resource, the observed cluster and the settings.
 
 The status is written before anything is created: an attempt is counted and its Job named before the Job exists, and an
 end is recorded before the Job can be deleted. So no event on Jobs restarts a finished run, and no attempt starts twice.
@@ -44,10 +44,11 @@ from hatchery_operator.settings import Settings
 from hatchery_operator.stages import STAGES, misfit
 
 _NAMED_PODS: Final = 4
+"""Pods that a message lists."""
 
 
 def plan(run: Run, observed: Observed, settings: Settings) -> Plan:
-    """What to do now."""
+    """The next status of a resource, and the children to create, suspend or delete."""
     if run.deleting:
         return Plan(run.status)
     if run.status.completion_time:

@@ -39,7 +39,7 @@ class Plan:
     user_events: tuple[UserEvent, ...] = ()
     """Events, posted only after the status was written."""
     requeue_after: float | None = None
-    """Seconds until the next look, unless an event arrives earlier."""
+    """Seconds until the next reconcile, unless an event arrives earlier."""
 
 
 def conclude(
@@ -101,7 +101,7 @@ def _with_stage(
 
 
 def _newly_disrupted(disrupted: Sequence[str], old: StageStatus, new: StageStatus) -> list[str]:
-    """Pods lost since the last look; those that the operator itself ended do not count."""
+    """Pods lost since the last reconcile; those that the operator itself ended do not count."""
     if old.job != new.job or HELD & {old.state, new.state}:
         return []
     return [name for name in disrupted if name not in new.disrupted_pods]

@@ -29,12 +29,12 @@ def test_quantities_have_the_values_kubernetes_gives_them(text, value) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "lots", "4GiB", "4 Gi", "-1", "1e3", "Gi", "4Gi\n"])
-def test_what_is_no_quantity_is_an_error_with_an_example(text) -> None:
+def test_an_invalid_quantity_is_an_error_with_an_example(text) -> None:
     with pytest.raises(ValueError, match="use for example 500m, 2 or 4Gi"):
         parse_quantity(text)
 
 
-def test_a_field_refuses_what_is_no_quantity() -> None:
+def test_a_field_rejects_an_invalid_quantity() -> None:
     with pytest.raises(ValidationError, match="is not a quantity"):
         TypeAdapter(Quantity).validate_python("lots")
     assert TypeAdapter(Quantity).validate_python("4Gi") == "4Gi"
@@ -58,7 +58,7 @@ def test_durations_with_one_unit(text, seconds) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "90", "1 h", "1d", "-5s", "h", "5s\n"])
-def test_what_is_no_duration_is_an_error_with_an_example(text) -> None:
+def test_an_invalid_duration_is_an_error_with_an_example(text) -> None:
     with pytest.raises(ValueError, match="use for example 90s or 1h30m"):
         parse_duration(text)
     with pytest.raises(ValidationError):
@@ -71,6 +71,6 @@ def test_names_of_objects(name) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Run", "run_1", "-run", "run-", "a" * 64, "run.1"])
-def test_what_is_no_name_of_an_object(name) -> None:
+def test_invalid_names_of_objects(name) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(ResourceName).validate_python(name)

@@ -1,4 +1,4 @@
-"""What operator and pod tell each other: the report's limit and the artifact's key."""
+"""The contract between operator and pods: size of the report, and key of the artifact."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ def test_a_termination_message_fits_and_is_still_a_report(message, result) -> No
     assert read.result.items() <= result.items()
 
 
-def test_a_report_that_fits_is_told_whole() -> None:
+def test_a_report_that_fits_is_complete() -> None:
     report = Report(
         reason=Reason.COMPLETED, message="done", artifact=ARTIFACT, result={"funnel": [1, 2]}, seconds=1.5, cached=True
     )
@@ -61,7 +61,7 @@ def key(stage, code_version, whole, inputs) -> str:
 
 
 @pytest.mark.parametrize("field", sorted(OPERATIONAL_FIELDS - {"parallelism", "encode", "tracking"}))
-def test_operational_fields_are_no_part_of_the_key(field) -> None:
+def test_operational_fields_are_not_part_of_the_key(field) -> None:
     values = {
         "suspend": True,
         "ttlSecondsAfterFinished": 1,
@@ -74,7 +74,7 @@ def test_operational_fields_are_no_part_of_the_key(field) -> None:
     assert key("train", "1", spec(**{field: values[field]}), {}) == key("train", "1", spec(), {})
 
 
-def test_the_number_of_workers_and_what_they_log_are_no_part_of_the_key() -> None:
+def test_the_number_of_workers_and_their_logging_are_not_part_of_the_key() -> None:
     wanted = {"corpora": [{"corpusRef": {"name": "c"}}], "tokenizerRef": {"name": "t"}, "schedule": {"steps": 9}}
     sizes = (
         {},

@@ -57,17 +57,17 @@ def test_status_of_all_namespaces_names_them(hatchery):
 
 
 @pytest.mark.parametrize(("form", "load"), [("json", json.loads), ("yaml", yaml.safe_load)])
-def test_status_for_programs_is_what_the_api_gave(hatchery, form, load):
+def test_machine_readable_status_is_what_the_api_returned(hatchery, form, load):
     _, out, _ = hatchery(FakeCluster([pipeline()]), "status", "-o", form)
     assert load(out)["items"] == pipeline()
 
 
-def test_status_of_an_empty_namespace_says_how_to_begin(hatchery):
+def test_status_of_an_empty_namespace_names_the_next_command(hatchery):
     code, out, _ = hatchery(FakeCluster([[]]), "status")
     assert (code, "hatchery apply" in out) == (Exit.OK, True)
 
 
-def test_summary_tells_every_result(hatchery):
+def test_summary_shows_every_result(hatchery):
     code, out, _ = hatchery(FakeCluster([pipeline()]), "summary")
     assert code == Exit.OK
     for fact in (
@@ -131,7 +131,7 @@ def test_results_are_grouped_by_task_and_rounded(hatchery):
     ]
 
 
-def test_results_for_programs_are_exact(hatchery):
+def test_machine_readable_results_are_exact(hatchery):
     ranked = [measure("ppl", "perplexity", "90.20550417490631")]
     _, out, _ = hatchery(FakeCluster([[evaluated(results=ranked)]]), "summary", "-o", "json")
     assert json.loads(out)[0]["status"]["results"] == ranked
@@ -184,13 +184,13 @@ def test_summary_draws_the_curve_that_was_pushed(hatchery, monkeypatch):
     assert "8.500" in out
 
 
-def test_summary_without_the_hub_says_why_there_is_no_curve(hatchery):
+def test_summary_without_the_hub_explains_the_missing_curve(hatchery):
     code, out, _ = hatchery(FakeCluster([pipeline()]), "summary", "--hub-endpoint", "http://127.0.0.1:1")
     assert code == Exit.OK
     assert "loss curve: cannot be read from the Hub" in out
 
 
-def test_summary_for_programs(hatchery, monkeypatch):
+def test_machine_readable_summary(hatchery, monkeypatch):
     monkeypatch.setattr(commands, "read_from_hub", lambda *_: [(1.0, 8.5)])
     _, out, _ = hatchery(FakeCluster([pipeline()]), "summary", "pt/tiny", "-o", "json")
     [fact] = json.loads(out)
@@ -205,11 +205,11 @@ def test_summary_of_a_failed_run_shows_its_card(hatchery):
 
 
 @pytest.mark.parametrize(("state", "code"), [(pipeline(), Exit.OK), ([failed()], Exit.FAILED)])
-def test_the_exit_code_of_watch_says_how_the_runs_ended(hatchery, state, code):
+def test_watch_exits_with_the_outcome_of_the_runs(hatchery, state, code):
     assert hatchery(FakeCluster([state]), "watch", "--all")[0] == code
 
 
-def test_an_interrupted_watch_says_how_to_go_on(hatchery, monkeypatch):
+def test_an_interrupted_watch_shows_how_to_reattach(hatchery, monkeypatch):
     monkeypatch.setattr(commands.Watch, "run", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
     code, out, _ = hatchery(FakeCluster([[running()]]), "watch", "tiny")
     assert code == Exit.DETACHED
@@ -229,7 +229,7 @@ def test_an_interrupted_watch_says_how_to_go_on(hatchery, monkeypatch):
         (["apply", "-f", "/nonexistent.yaml"], "/nonexistent.yaml"),
     ],
 )
-def test_wrong_use_is_exit_code_2_with_the_reason(hatchery, arguments, words):
+def test_invalid_usage_exits_with_2_and_the_reason(hatchery, arguments, words):
     code, _, err = hatchery(FakeCluster([[running()]]), *arguments)
     assert code == Exit.USAGE
     assert words in err
@@ -265,7 +265,7 @@ def test_a_dry_run_changes_nothing(hatchery, manifest):
     assert "evalrun/x would be applied" in out
 
 
-def test_every_refusal_is_quoted_with_its_file(hatchery, manifest):
+def test_every_rejected_file_is_reported(hatchery, manifest):
     cluster = FakeCluster([[]], refuse=CommandError("apply EvalRun x: spec.tasks: Required value", Exit.FAILED))
     code, _, err = hatchery(cluster, "apply", "-f", str(manifest))
     assert code == Exit.FAILED
@@ -281,7 +281,7 @@ def test_every_refusal_is_quoted_with_its_file(hatchery, manifest):
         ("---\napiVersion: v1\nkind: Secret\nmetadata: {}", "Secret needs metadata.name"),
     ],
 )
-def test_a_file_that_is_no_manifest_is_refused_before_anything_is_sent(hatchery, manifest, text, words):
+def test_a_file_that_is_not_a_manifest_is_rejected_before_anything_is_sent(hatchery, manifest, text, words):
     broken = manifest.with_name("broken.yaml")
     broken.write_text(text)
     cluster = FakeCluster([[]])
@@ -290,7 +290,7 @@ def test_a_file_that_is_no_manifest_is_refused_before_anything_is_sent(hatchery,
     assert words in err
 
 
-def test_a_refusal_of_the_api_server_becomes_a_line_for_each_field():
+def test_an_error_of_the_api_server_becomes_a_line_per_field():
     causes = [
         {"field": "spec.schedule", "message": "warmupSteps must be below steps"},
         {"field": "spec.model", "message": "no"},
@@ -308,18 +308,18 @@ def test_a_refusal_of_the_api_server_becomes_a_line_for_each_field():
         (500, None, "HTTP status 500"),
     ],
 )
-def test_other_refusals_say_what_to_do(code, body, words):
+def test_other_errors_name_a_remedy(code, body, words):
     assert words in api_message(code, body)
 
 
-def test_the_version_is_told_without_loading_the_cluster_client():
+def test_the_version_is_printed_without_loading_the_kubernetes_client():
     script = "import sys; sys.argv = ['hatchery', '--version']\nfrom hatchery_cli.app import run\n"
     script += "try:\n    run()\nexcept SystemExit as end:\n    print(end.code, 'kubernetes' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["hatchery", __version__, "0", "False"]
 
 
-def test_status_says_why_runs_do_not_go_on(hatchery):
+def test_status_explains_runs_without_progress(hatchery):
     stalled = running()
     stalled["status"]["conditions"].append(condition("Stalled", "True", "NoProgress", "no progress since ten"))
     runs = [stalled, failed("CorpusBuild", "other"), completed("EvalRun")]

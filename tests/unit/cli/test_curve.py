@@ -39,13 +39,13 @@ def test_any_curve_fits_its_frame(values, rows, columns):
     assert drawn.split("\n")[-1].endswith(str(len(values) - 1))
 
 
-def test_the_extremes_are_written_beside_it():
+def test_the_extremes_label_the_plot():
     first, *_, last, _ = plot([(1, 8.5), (2, 3.25), (3, 4.0)], rows=4).split("\n")
     assert first.strip().startswith("8.500")
     assert last.strip().startswith("3.250")
 
 
-def test_points_that_are_no_numbers_are_left_out():
+def test_nan_and_infinite_points_are_skipped():
     assert plot([(1, math.inf), (2, math.nan)]) == "no points"
     assert "5.000" in plot([(1, math.inf), (2, 5.0), (3, 4.0)])
 
@@ -83,11 +83,11 @@ def test_the_curve_is_read_from_the_commit_that_was_pushed(hub, inside):
     assert _Hub.asked == [("/org/m/resolve/abc/metrics.jsonl", "Bearer secret")]
 
 
-def test_a_refusal_is_an_error(hub):
+def test_an_error_of_the_hub_is_raised(hub):
     with pytest.raises(OSError, match="401"):
         read_from_hub(HubRevision(repo="org/m", revision="abc", url=f"{hub}/org/m"), None, None)
 
 
-def test_an_address_that_is_no_http_is_not_opened():
+def test_a_url_other_than_http_is_rejected():
     with pytest.raises(ValueError, match=r"not an http"):
         read_from_hub(HubRevision(repo="org/m", revision="abc", url="file:///etc/org/m"), None, None)

@@ -21,7 +21,7 @@ GOING = {"succeeded": False, "failed": False, "is_blocked": False, "is_settled":
     ],
     ids=["completed", "failed", "blocked", "running", "not seen yet"],
 )
-def test_what_a_run_is(made, expected):
+def test_the_state_of_a_run(made, expected):
     run = RunView.of(made)
     assert {name: getattr(run, name) for name in expected} == expected
 
@@ -43,7 +43,7 @@ def test_the_numbers_of_a_finished_run_are_those_of_its_result():
 
 
 @pytest.mark.parametrize("value", ["nan?", ""])
-def test_a_number_that_is_none_is_not_shown(value):
+def test_a_metric_that_is_not_a_number_is_not_shown(value):
     made = running()
     made["status"]["progress"]["metrics"] = [{"name": "loss", "value": value}]
     assert RunView.of(made).loss is None
@@ -55,7 +55,7 @@ def test_fields_of_a_newer_operator_are_no_error():
     assert RunView.of(made).state == "Running"
 
 
-def test_runs_stand_in_the_order_of_the_pipeline():
+def test_runs_are_in_pipeline_order():
     kinds = [run.kind.kind for run in chosen(map(RunView.of, pipeline()), ())]
     assert kinds == ["CorpusBuild", "TokenizerBuild", "PretrainRun", "EvalRun"]
 
@@ -84,7 +84,7 @@ def test_names_choose_runs(names, expected):
         ("pod/tiny", "unknown kind pod"),
     ],
 )
-def test_a_name_that_matches_nothing_says_what_there_is(name, message):
+def test_an_unknown_name_lists_the_existing_runs(name, message):
     with pytest.raises(CommandError, match=message) as caught:
         chosen([RunView.of(running())], [name])
     assert caught.value.code == 2
@@ -119,5 +119,5 @@ def stalled():
         (completed("EvalRun"), ""),
     ],
 )
-def test_why_a_run_does_not_go_on_is_a_line(made, why):
+def test_the_explanation_of_a_run_without_progress_is_one_line(made, why):
     assert RunView.of(made).why == why

@@ -43,7 +43,7 @@ def test_a_line_for_each_change_and_none_between():
     assert len(text.splitlines()) == 2
 
 
-def test_a_working_run_is_told_of_every_thirty_seconds():
+def test_progress_is_printed_every_thirty_seconds():
     states = [[at(step, 8 - step / 100)] for step in range(0, 200, 10)]
     _, text, _ = watch(*states, [completed("PretrainRun")], seconds=10.0)
     lines = [line for line in text.splitlines() if "steps" in line]
@@ -51,7 +51,7 @@ def test_a_working_run_is_told_of_every_thirty_seconds():
     assert "loss 8.000" in lines[0]
 
 
-def test_a_line_holds_progress_loss_speed_and_time_left():
+def test_a_line_has_progress_loss_speed_and_time_left():
     _, text, _ = watch([running()], [completed("PretrainRun")])
     first = text.splitlines()[0]
     for fact in (
@@ -66,7 +66,7 @@ def test_a_line_holds_progress_loss_speed_and_time_left():
         assert fact in first
 
 
-def test_a_failure_ends_it_with_a_card_that_says_what_where_and_what_to_do():
+def test_a_failed_run_ends_it_with_a_card():
     code, text, _ = watch([running()], [failed()])
     assert code == Exit.FAILED
     flat = " ".join(text.replace("│", " ").split())
@@ -78,7 +78,7 @@ def test_a_failure_ends_it_with_a_card_that_says_what_where_and_what_to_do():
     assert "kubectl -n team logs job/tiny-train-a3" in flat
 
 
-def test_a_run_that_waits_for_a_failed_one_does_not_keep_it_waiting():
+def test_a_run_blocked_by_a_failed_one_ends_it():
     code, text, _ = watch([failed(), blocked()])
     assert code == Exit.FAILED
     assert "evalrun/tiny is blocked: waiting for PretrainRun tiny, which has failed" in text
@@ -97,7 +97,7 @@ def test_only_the_named_runs_are_waited_for():
     assert "pretrainrun" not in text
 
 
-def test_it_gives_up_after_the_timeout_and_says_what_still_goes_on():
+def test_the_timeout_ends_it_and_names_the_running_runs():
     code, text, _ = watch([running()], timeout=90, seconds=20)
     assert code == Exit.TIMEOUT
     assert "timed out after 1m30s; still running: pretrainrun/tiny" in text
@@ -110,7 +110,7 @@ def test_an_api_server_that_restarts_does_not_end_it():
     assert watch([running()], AWAY, AWAY, [completed("PretrainRun")])[0] == Exit.OK
 
 
-def test_a_cluster_that_stays_away_ends_it():
+def test_an_api_server_that_stays_unreachable_ends_it():
     with pytest.raises(CommandError, match="does not answer"):
         watch([running()], AWAY, seconds=10)
 
@@ -121,7 +121,7 @@ def test_a_run_that_is_deleted_meanwhile_ends_it():
 
 
 @pytest.mark.parametrize("left", [[], [completed("CorpusBuild", "a")]], ids=["all of them", "one of two"])
-def test_runs_that_are_deleted_while_all_are_watched_are_no_success(left):
+def test_runs_deleted_while_all_are_watched_are_a_failure(left):
     with pytest.raises(CommandError, match=r"deleted while being watched: .*pretrainrun/tiny") as caught:
         watch([running(), completed("CorpusBuild", "a")], left)
     assert caught.value.code == Exit.FAILED
@@ -132,7 +132,7 @@ def test_an_empty_namespace_is_an_error():
         watch([])
 
 
-def test_a_terminal_gets_a_table_and_the_curve_as_far_as_it_was_seen():
+def test_a_terminal_gets_a_table_and_the_observed_curve():
     states = [[at(step, 8 - step / 50)] for step in (10, 10, 60, 110)]
     code, text, _ = watch(*states, [completed("PretrainRun")], tty=True)
     assert code == Exit.OK
@@ -144,7 +144,7 @@ def test_a_terminal_gets_a_table_and_the_curve_as_far_as_it_was_seen():
     assert "█" in text
 
 
-def test_words_of_a_pod_cannot_steer_the_terminal():
+def test_messages_of_a_pod_cannot_control_the_terminal():
     evil = failed()
     evil["status"]["conditions"][0]["message"] = "\x1b]0;owned\x07 [red]text"
     _, text, _ = watch([evil])

@@ -38,7 +38,7 @@ _BYTE_VALUES: Final = np.where(
 )
 
 
-def mix(values: U64) -> U64:
+def mix64(values: U64) -> U64:
     """Spreads every bit of the input over every bit of the output (the finalizer of SplitMix64)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -68,7 +68,7 @@ def word_hashes(texts: Sequence[bytes]) -> tuple[U64, I64]:
     starts, ends = edges[0::2], edges[1::2]
     prefix = np.zeros(len(buffer) + 1, np.uint64)
     np.cumsum(_BYTE_VALUES[buffer] * _POWERS[: len(buffer)], out=prefix[1:])
-    hashes = mix((prefix[ends] - prefix[starts]) * _INVERSES[starts])
+    hashes = mix64((prefix[ends] - prefix[starts]) * _INVERSES[starts])
     text_ends = np.cumsum([len(text) + 1 for text in texts])
     return hashes, np.diff(np.searchsorted(starts, text_ends), prepend=0)
 
@@ -85,7 +85,7 @@ def shingle_hashes(texts: Sequence[bytes], ngram: int) -> tuple[U64, I64, I64]:
         hashes *= _STEP
         hashes += words[offset : offset + size]
     last = np.repeat(np.cumsum(counts) - ngram, counts)[:size]
-    return mix(hashes[np.arange(size) <= last]), shingle_counts, counts
+    return mix64(hashes[np.arange(size) <= last]), shingle_counts, counts
 
 
 def shingle_sets(texts: Sequence[bytes], ngram: int) -> list[U64]:
@@ -135,5 +135,5 @@ class Signer:
         grouped = signatures.reshape(len(signatures), self.bands, len(self.multipliers) // self.bands)
         keys = np.zeros(grouped.shape[:2], np.uint64)
         for row in range(grouped.shape[2]):
-            keys = mix(keys + grouped[:, :, row] + _STEP)
+            keys = mix64(keys + grouped[:, :, row] + _STEP)
         return keys.T

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import CompletionTask
-from hatchery_jobs.evaluate.model import LoadedModel, check_positions
+from hatchery_jobs.evaluate.model import LoadedModel, check_context_length
 from hatchery_jobs.evaluate.tasks.base import Completion, Measure, TaskContext, TaskResult
 from hatchery_jobs.runtime import SpecError
 
@@ -48,7 +48,7 @@ def run(task: CompletionTask, context: TaskContext) -> TaskResult:
         SpecError: there is no prompt, a prompt leaves no room, or `maxLength` exceeds the model's context length.
     """
     loaded, field = context.loaded, context.field
-    check_positions(f"{field}.maxLength", task.max_length, loaded.positions)
+    check_context_length(f"{field}.maxLength", task.max_length, loaded.positions)
     prompts = encoded_prompts(task, field, loaded.tokenizer)
     if not prompts:
         raise SpecError(Reason.INVALID_SPEC, f"{field}.prompts: empty; preset none needs at least one prompt")

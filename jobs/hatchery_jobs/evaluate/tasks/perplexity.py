@@ -10,7 +10,7 @@ import numpy as np
 
 from hatchery_api.conditions import Reason
 from hatchery_api.resources.evaluate import PerplexityTask
-from hatchery_jobs.evaluate.model import check_positions
+from hatchery_jobs.evaluate.model import check_context_length
 from hatchery_jobs.evaluate.tasks.base import Measure, TaskContext, TaskResult
 from hatchery_jobs.evaluate.tasks.token_blocks import Block, blocks
 from hatchery_jobs.runtime import DataError, SpecError
@@ -76,7 +76,7 @@ def run(task: PerplexityTask, context: TaskContext) -> TaskResult:
     sequences = blocks(loaded.tokenizer, split.batches(), length, loaded.end_id)
     sums = Sums()
     limit = None if task.max_batches < 0 else task.max_batches
-    for batch in islice(batched(sequences, task.batch_sequences), limit):
+    for batch in islice(equal_length_batches(sequences, task.batch_sequences), limit):
         _add(sums, loaded.model, batch)
         context.progress(batch[-1].documents, documents, "documents")
     _check(sums, context.field)
@@ -92,14 +92,14 @@ def sequence_length(task: PerplexityTask, field: str, positions: int | None) -> 
     """
     field = f"{field}.sequenceLength"
     if task.sequence_length is not None:
-        check_positions(field, task.sequence_length, positions)
+        check_context_length(field, task.sequence_length, positions)
         return task.sequence_length
     if positions is None:
         raise SpecError(Reason.INVALID_SPEC, f"{field}: the model has no context length; set the tokens in a sequence")
     return positions
 
 
-def batched(sequences: Iterable[Block], size: int) -> Iterator[list[Block]]:
+def equal_length_batches(sequences: Iterable[Block], size: int) -> Iterator[list[Block]]:
     """Batches of blocks of equal length, which need no padding; a shorter block makes its own batch."""
     batch: list[Block] = []
     for block in sequences:

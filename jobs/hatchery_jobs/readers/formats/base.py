@@ -58,7 +58,7 @@ class OpenFile:
 
 
 @dataclass(frozen=True)
-class Format:
+class FileFormat:
     """A file format."""
 
     read: Callable[[OpenFile], Iterator[Row]]

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator
 from typing import Final
 
-from hatchery_jobs.readers.formats.base import Format, OpenFile, Row
+from hatchery_jobs.readers.formats.base import FileFormat, OpenFile, Row
 
 _MAX_FIELD_CHARS: Final = 2**31 - 1
 """Limit of a field; the library's default, 131,072, is below the size of many source files."""
@@ -42,5 +42,5 @@ def _row(file: OpenFile, number: int, row: list[str], column: int, line: int) ->
     return file.checked(number, row[column])
 
 
-CSV: Final = Format(_read, (".csv", ".tsv"))
+CSV: Final = FileFormat(_read, (".csv", ".tsv"))
 """Rows are numbered by record, from 1, without the header."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from hatchery_jobs.readers.formats.base import Format, OpenFile, Row, listed
+from hatchery_jobs.readers.formats.base import FileFormat, OpenFile, Row, listed
 
 
 def _read(file: OpenFile) -> Iterator[Row]:
@@ -33,5 +33,5 @@ def _row(file: OpenFile, number: int, line: bytes, offset: int) -> Row:
     return file.checked(number, row[field], offset)
 
 
-JSONL: Final = Format(_read, (".jsonl", ".ndjson", ".json"))
+JSONL: Final = FileFormat(_read, (".jsonl", ".ndjson", ".json"))
 """Rows are numbered by line, from 1."""

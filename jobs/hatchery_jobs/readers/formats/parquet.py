@@ -6,7 +6,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hatchery_jobs.readers.formats.base import Format, OpenFile, Row
+from hatchery_jobs.readers.formats.base import FileFormat, OpenFile, Row
 
 _BATCH_ROWS: Final = 512
 """Rows decoded at a time."""
@@ -29,5 +29,5 @@ def _read(file: OpenFile) -> Iterator[Row]:
         yield file.fault(None, problem, "copy or write the file again")
 
 
-PARQUET: Final = Format(_read, (".parquet",))
+PARQUET: Final = FileFormat(_read, (".parquet",))
 """Rows are numbered from 1."""

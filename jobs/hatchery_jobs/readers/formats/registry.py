@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 from typing import Final
 
-from hatchery_jobs.readers.formats.base import Format
+from hatchery_jobs.readers.formats.base import FileFormat
 from hatchery_jobs.readers.formats.csv import CSV
 from hatchery_jobs.readers.formats.jsonl import JSONL
 from hatchery_jobs.readers.formats.parquet import PARQUET
@@ -21,7 +21,7 @@ def format_name(url: str, requested: str) -> str:
     return next((name for name, entry in FORMATS.items() if suffix in entry.suffixes), "code")
 
 
-def find_format(url: str, requested: str) -> Format:
+def find_format(url: str, requested: str) -> FileFormat:
     """The format that reads a file."""
     return FORMATS[format_name(url, requested)]
 

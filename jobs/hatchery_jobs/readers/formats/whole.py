@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from hatchery_jobs.readers.formats.base import Format, OpenFile, Row
+from hatchery_jobs.readers.formats.base import FileFormat, OpenFile, Row
 
 
 def _read(file: OpenFile) -> Iterator[Row]:
@@ -14,8 +14,8 @@ def _read(file: OpenFile) -> Iterator[Row]:
         yield file.bad_bytes(1, error, 0)
 
 
-CODE: Final = Format(_read, single_document=True)
+CODE: Final = FileFormat(_read, single_document=True)
 """Source code; also every file whose extension no format owns."""
 
-TEXT: Final = Format(_read, (".txt", ".md"), single_document=True)
+TEXT: Final = FileFormat(_read, (".txt", ".md"), single_document=True)
 """Plain text."""

@@ -91,7 +91,7 @@ class Tally:
         return max(1, int(self.ids.sum()))
 
 
-class Measure(NamedTuple):
+class TokenizerMeasure(NamedTuple):
     """One field of TokenizerMetrics."""
 
     meaning: str
@@ -101,33 +101,35 @@ class Measure(NamedTuple):
 
 
 MEASURES: Final = {
-    "fertility": Measure(
+    "fertility": TokenizerMeasure(
         "tokens per word; a word is a run of non-whitespace", lambda tally: tally.tokens / max(1, tally.words)
     ),
-    "continued_words": Measure(
+    "continued_words": TokenizerMeasure(
         "share of words split into two or more tokens", lambda tally: tally.continued / max(1, tally.words)
     ),
-    "unknown": Measure(
+    "unknown": TokenizerMeasure(
         "share of tokens that are the unknown token",
         lambda tally: 0.0 if tally.unknown_id is None else tally.share(tally.unknown_id),
     ),
-    "rare": Measure(
+    "rare": TokenizerMeasure(
         f"share of tokens seen fewer than {RARE_OCCURRENCES} times in training",
         lambda tally: tally.share(tally.trained < RARE_OCCURRENCES),
     ),
-    "unused_vocabulary": Measure(
+    "unused_vocabulary": TokenizerMeasure(
         "share of the vocabulary that never occurs here", lambda tally: int((tally.ids == 0).sum()) / len(tally.ids)
     ),
-    "chars_per_token": Measure("characters per token", lambda tally: tally.chars / tally.tokens),
-    "bytes_per_token": Measure("bytes of UTF-8 per token", lambda tally: tally.text_bytes / tally.tokens),
-    "round_trip": Measure(
+    "chars_per_token": TokenizerMeasure("characters per token", lambda tally: tally.chars / tally.tokens),
+    "bytes_per_token": TokenizerMeasure("bytes of UTF-8 per token", lambda tally: tally.text_bytes / tally.tokens),
+    "round_trip": TokenizerMeasure(
         "share of documents that decoding restores exactly", lambda tally: tally.unchanged / max(1, tally.documents)
     ),
 }
 """Every field of TokenizerMetrics, in the order of the card."""
 
 
-def measure(tokenizer: Tokenizer, batches: Iterable[list[SampledDocument]], trained: Counts) -> TokenizerMetrics:
+def measure_tokenizer(
+    tokenizer: Tokenizer, batches: Iterable[list[SampledDocument]], trained: Counts
+) -> TokenizerMetrics:
     """Measures a tokenizer on held-out documents.
 
     Args:

@@ -15,9 +15,9 @@ from hatchery_api.conditions import Reason
 from hatchery_api.resources.corpus import Files
 from hatchery_jobs.readers.documents import Fault
 from hatchery_jobs.readers.files import read_file
-from hatchery_jobs.readers.formats.base import Format
+from hatchery_jobs.readers.formats.base import FileFormat
 from hatchery_jobs.readers.formats.registry import FORMATS, format_name
-from hatchery_jobs.readers.listing import fingerprint, list_files
+from hatchery_jobs.readers.listing import fingerprint_files, list_files
 from hatchery_jobs.readers.sources import open_source, unreadable
 from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError
 
@@ -156,7 +156,7 @@ def test_a_sick_disk_is_tried_again(folder, monkeypatch):
     def break_down(_file):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setitem(FORMATS, "code", Format(break_down))
+    monkeypatch.setitem(FORMATS, "code", FileFormat(break_down))
     origin = open_source("spec.sources[a]", "a", files(f"{folder}/*"), None, "")
     with pytest.raises(RetryableError, match=r"spec.sources\[a\]: .*a.py: .*Input/output error"):
         list(origin.items())
@@ -230,9 +230,9 @@ def test_remote_stores_are_read_through_fsspec():
     found = list_files("spec.sources[a]", spec)
     assert [file.url for file in found] == ["memory:///in/a/c.txt", "memory:///in/b.txt"]
     assert [item for file in found for item in read_file(file, spec)] == [(1, "c"), (1, "b")]
-    before = fingerprint(found)
+    before = fingerprint_files(found)
     store.pipe({"/in/b.txt": b"longer"})
-    assert fingerprint(list_files("spec.sources[a]", spec)) != before
+    assert fingerprint_files(list_files("spec.sources[a]", spec)) != before
     store.rm("/in", recursive=True)
 
 
@@ -263,11 +263,11 @@ def test_an_unknown_encoding_is_a_spec_error(folder):
 
 def test_the_fingerprint_follows_content_and_name_but_not_time(folder):
     (folder / "a.py").write_text("x")
-    prints = [fingerprint(list_files("spec.sources[a]", files(f"{folder}/*")))]
+    prints = [fingerprint_files(list_files("spec.sources[a]", files(f"{folder}/*")))]
     os.utime(folder / "a.py", (1, 1))
-    assert fingerprint(list_files("spec.sources[a]", files(f"{folder}/*"))) == prints[0]
+    assert fingerprint_files(list_files("spec.sources[a]", files(f"{folder}/*"))) == prints[0]
     (folder / "a.py").write_text("y")
-    prints.append(fingerprint(list_files("spec.sources[a]", files(f"{folder}/*"))))
+    prints.append(fingerprint_files(list_files("spec.sources[a]", files(f"{folder}/*"))))
     (folder / "a.py").rename(folder / "b.py")
-    prints.append(fingerprint(list_files("spec.sources[a]", files(f"{folder}/*"))))
+    prints.append(fingerprint_files(list_files("spec.sources[a]", files(f"{folder}/*"))))
     assert len(set(prints)) == 3

@@ -9,6 +9,7 @@ import pytest
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import REPORT_LIMIT_BYTES, ExitCode, Report
 from hatchery_api.resources.corpus import CorpusResult, SplitSize
+from hatchery_api.status import HubRevision
 from hatchery_jobs.runtime import run
 from hatchery_jobs.runtime.context import Outcome
 from hatchery_jobs.runtime.errors import DataError, Interrupted, RetryableError, SpecError
@@ -22,7 +23,7 @@ def job(tmp_path, monkeypatch):
     monkeypatch.setenv("HATCHERY_REPORT_PATH", str(tmp_path / "report"))
     monkeypatch.setattr(run, "serve_metrics", lambda _port: None)
 
-    def start(stage, **changes):
+    def start(stage, push=pytest.fail, **changes):
         module = types.ModuleType("hatchery_jobs.corpus.pipeline")
         module.run = stage
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -40,7 +41,7 @@ def job(tmp_path, monkeypatch):
         } | changes
         path = tmp_path / "job.json"
         path.write_text(json.dumps(data))
-        code = run.main(path, pytest.fail)
+        code = run.main(path, push)
         return code, Report.model_validate_json((tmp_path / "report").read_text())
 
     return start
@@ -69,6 +70,21 @@ def test_equal_work_is_not_done_twice(job):
     second = job(build)[1]
     assert (first.cached, second.cached) == (False, True)
     assert first.artifact == second.artifact
+
+
+def test_an_artifact_is_pushed_where_the_spec_says(job, monkeypatch):
+    pushed = []
+
+    def push(folder, hub, **how):
+        pushed.append((folder.name, hub.repo, how))
+        return HubRevision(repo=hub.repo, revision="c0ffee", url="https://hub/c0ffee")
+
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    report = job(build, push, spec={**SPEC, "hub": {"repo": "lab/texts"}})[1]
+    key = report.artifact.key
+    how = {"endpoint": "http://127.0.0.1:1", "repo_type": "dataset", "message": f"CorpusBuild n/c {key}"}
+    assert pushed == [(key, "lab/texts", {**how, "token": "secret"})]
+    assert report.hub.revision == "c0ffee"
 
 
 def test_a_changed_spec_gives_another_key(job):

@@ -6,7 +6,7 @@ from hatchery_jobs.runtime.errors import SpecError
 from hatchery_jobs.tokenizer.blocks import (
     ALPHABET,
     PROBES,
-    check_size,
+    check_vocab_size,
     special_roles,
     special_tokens,
     trained,
@@ -63,9 +63,9 @@ def test_a_bad_pattern_is_named() -> None:
 
 
 def test_vocabulary_holds_bytes_and_special_tokens_at_least() -> None:
-    check_size(spec(vocabSize=260, specialTokens={"extra": ["a", "b", "c"]}))
+    check_vocab_size(spec(vocabSize=260, specialTokens={"extra": ["a", "b", "c"]}))
     with pytest.raises(SpecError, match=r"spec\.vocabSize: 260 cannot hold .* set 261"):
-        check_size(spec(vocabSize=260, specialTokens={"extra": ["a", "b", "c", "d"]}))
+        check_vocab_size(spec(vocabSize=260, specialTokens={"extra": ["a", "b", "c", "d"]}))
 
 
 def test_roles_default_to_the_end_token() -> None:

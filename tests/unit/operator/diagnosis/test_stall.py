@@ -1,4 +1,4 @@
-"""A run that reports nothing new while its pods run: said once, with since when, and taken back when it moves."""
+"""A run whose pods run without reporting progress: Stalled, with the time and the place, until progress arrives."""
 
 from dataclasses import replace
 from typing import Any

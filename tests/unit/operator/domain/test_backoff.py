@@ -1,4 +1,4 @@
-"""How often is asked why pods do not run: soon enough for people, rarely enough for a thousand Jobs."""
+"""Polling of pods that do not run: soon enough for people, rare enough for a thousand Jobs."""
 
 import itertools
 

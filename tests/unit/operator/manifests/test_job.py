@@ -1,4 +1,4 @@
-"""The objects of an attempt, by what must hold of them."""
+"""The objects of an attempt."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Who may connect to the pods of a run and where they may connect to, judged by what the policies mean."""
+"""NetworkPolicies of the runs: ingress and egress of the pods, evaluated by the semantics of the policies."""
 
 from typing import Any
 

@@ -11,7 +11,7 @@ from tests.support.operator.builders import (
     report,
     run,
 )
-from tests.support.operator.plans import after, created, decide, message, pending, running, said, with_job
+from tests.support.operator.plans import after, condition, created, decide, message, pending, running, with_job
 
 from hatchery_api.conditions import Reason
 from hatchery_api.contract import ExitCode
@@ -26,7 +26,7 @@ def test_a_report_completes_the_run() -> None:
     text = report(hub=hub, result={"quarantined": 3, "from_the_future": 1})
     decided = decide(subject, now=later(60), pods=(ended(0, text),), **with_job(subject, end="Complete"))
     status = decided.status
-    assert said(decided) == ("True", "Completed")
+    assert condition(decided) == ("True", "Completed")
     assert (status.artifact, status.hub) == (artifact(), hub)
     assert getattr(status, "quarantined", None) == 3
     assert status.completion_time == rfc3339(later(60))
@@ -40,14 +40,14 @@ def test_a_report_completes_the_run() -> None:
 def test_a_job_that_completes_without_a_report_is_tried_again(pods: tuple[Any, ...]) -> None:
     subject = running()
     decided = decide(subject, pods=pods, **with_job(subject, end="Complete"))
-    assert said(decided) == ("Unknown", "Retrying")
+    assert condition(decided) == ("Unknown", "Retrying")
     assert decided.status.failures == 1
 
 
 def test_only_the_report_of_index_0_counts() -> None:
     subject = running()
     pods = (ended(0, report(), name="other", index=1),)
-    assert said(decide(subject, pods=pods, **with_job(subject, end="Complete"))) == ("Unknown", "Retrying")
+    assert condition(decide(subject, pods=pods, **with_job(subject, end="Complete"))) == ("Unknown", "Retrying")
 
 
 @pytest.mark.parametrize("code", [ExitCode.SPEC_ERROR, ExitCode.DATA_ERROR])
@@ -55,10 +55,10 @@ def test_an_error_no_attempt_can_mend_ends_the_run_at_once(code: ExitCode) -> No
     subject = running()
     text = report(reason=Reason.EMPTY_CORPUS, message="no document is left", artifact=None)
     decided = decide(subject, pods=(ended(code, text),), **with_job(subject, end="Failed", reason="PodFailurePolicy"))
-    assert said(decided) == ("False", "EmptyCorpus")
+    assert condition(decided) == ("False", "EmptyCorpus")
     assert message(decided) == "no document is left"
     assert decided.status.completion_time
-    assert said(decided, "Degraded") == ("True", "EmptyCorpus")
+    assert condition(decided, "Degraded") == ("True", "EmptyCorpus")
     assert [(note.type, note.reason) for note in decided.user_events] == [("Warning", "EmptyCorpus")]
 
 
@@ -66,8 +66,8 @@ def test_a_failure_that_may_pass_is_tried_again_after_the_backoff() -> None:
     subject = running()
     text = report(reason=Reason.HUB_UNAVAILABLE, message="the Hub is down", artifact=None)
     decided = decide(subject, pods=(ended(ExitCode.RETRY, text),), **with_job(subject, end="Failed"))
-    assert said(decided) == ("Unknown", "Retrying")
-    assert said(decided, "Degraded") == ("True", "HubUnavailable")
+    assert condition(decided) == ("Unknown", "Retrying")
+    assert condition(decided, "Degraded") == ("True", "HubUnavailable")
     assert "the Hub is down" in message(decided)
     assert decided.requeue_after == 30
     assert decided.status.stages[0].retry_at == rfc3339(later(30))
@@ -77,9 +77,9 @@ def test_a_failure_that_may_pass_is_tried_again_after_the_backoff() -> None:
 
 def test_a_failed_attempt_is_charged_once_however_often_it_is_looked_at() -> None:
     subject = running()
-    seen = {"pods": (ended(1, "boom"),), **with_job(subject, end="Failed")}
-    first = decide(subject, **seen)
-    again = decide(after(subject, first), now=later(10), **seen)
+    observed = {"pods": (ended(1, "boom"),), **with_job(subject, end="Failed")}
+    first = decide(subject, **observed)
+    again = decide(after(subject, first), now=later(10), **observed)
     assert again.status == first.status
     assert again.requeue_after == 20
     assert created(again) == ()
@@ -102,7 +102,7 @@ def test_the_budget_of_attempts_ends_the_run_with_the_last_reason() -> None:
         subject = after(subject, decide(subject, now=later(now)))
         decided = decide(subject, now=later(now), pods=(ended(1, "boom"),), **with_job(subject, end="Failed"))
         subject, now = after(subject, decided), now + 60
-    assert said(decided) == ("False", "AttemptFailed")
+    assert condition(decided) == ("False", "AttemptFailed")
     assert "boom" in message(decided)
     assert "attempt 2 of 2" in message(decided)
     assert (decided.status.attempts, decided.status.failures) == (2, 2)
@@ -111,7 +111,7 @@ def test_the_budget_of_attempts_ends_the_run_with_the_last_reason() -> None:
 def test_a_job_deleted_by_hand_is_a_failed_attempt() -> None:
     for subject in (pending(), running()):
         decided = decide(subject)
-        assert said(decided) == ("Unknown", "Retrying")
+        assert condition(decided) == ("Unknown", "Retrying")
         assert "was deleted" in message(decided)
         assert (decided.status.failures, created(decided)) == (1, ())
 
@@ -122,7 +122,7 @@ def test_a_budget_that_is_lowered_after_the_last_failure_ends_the_run() -> None:
     assert subject.spec
     subject = replace(subject, spec=subject.spec.model_copy(update={"retry": Retry(max_attempts=1)}))
     decided = decide(subject, now=later(3600))
-    assert said(decided) == ("False", "AttemptFailed")
+    assert condition(decided) == ("False", "AttemptFailed")
     assert "boom" in message(decided)
     assert (decided.status.attempts, decided.status.failures, created(decided)) == (1, 1, ())
 
@@ -148,16 +148,16 @@ def test_a_budget_that_is_lowered_after_the_last_failure_ends_the_run() -> None:
 )
 def test_a_failed_attempt_says_why(pods: tuple[Any, ...], reason: str, words: str) -> None:
     subject = running()
-    seen = with_job(subject, end="Failed", reason="BackoffLimitExceeded", message="it is over")
-    decided = decide(subject, pods=pods, **seen)
-    assert said(decided, "Degraded") == ("True", reason)
+    observed = with_job(subject, end="Failed", reason="BackoffLimitExceeded", message="it is over")
+    decided = decide(subject, pods=pods, **observed)
+    assert condition(decided, "Degraded") == ("True", reason)
     assert words in message(decided)
 
 
 def test_a_permanent_error_is_permanent_even_when_no_pod_is_left_to_say_so() -> None:
     subject = running()
     decided = decide(subject, **with_job(subject, end="Failed", reason="PodFailurePolicy", message="exit code 64"))
-    assert said(decided) == ("False", "AttemptFailed")
+    assert condition(decided) == ("False", "AttemptFailed")
     assert "exit code 64" in message(decided)
 
 
@@ -171,6 +171,8 @@ def test_the_attempt_is_counted_in_the_sentence_not_below_the_lines_of_the_log()
 
 def test_a_job_ended_at_a_deadline_does_not_blame_the_pods_that_were_killed_for_it() -> None:
     subject = running(run(retry={"maxAttempts": 1}))
-    seen = with_job(subject, end="Failed", reason="DeadlineExceeded", message="Job was active longer than specified")
-    decided = decide(subject, pods=(ended(137),), **seen)
-    assert said(decided) == ("False", "DeadlineExceeded")
+    observed = with_job(
+        subject, end="Failed", reason="DeadlineExceeded", message="Job was active longer than specified"
+    )
+    decided = decide(subject, pods=(ended(137),), **observed)
+    assert condition(decided) == ("False", "DeadlineExceeded")

@@ -13,12 +13,12 @@ from tests.support.operator.builders import (
 from tests.support.operator.plans import (
     after,
     begun,
+    condition,
     created,
     decide,
     kinds,
     message,
     running,
-    said,
     stage,
     suspended,
     with_job,
@@ -51,13 +51,13 @@ def test_suspending_holds_the_job_and_resuming_goes_on_with_the_same_attempt() -
     subject = suspended(running(), value=True)
     decided = decide(subject, **with_job(subject, active=1, ready=1))
     assert [(child.name, value) for child, value in decided.suspends] == [("code-build-a1", True)]
-    assert (said(decided), stage(decided)) == (("Unknown", "Suspending"), ("Suspended", 1))
-    assert said(decided, "Suspended")[0] == "False"
+    assert (condition(decided), stage(decided)) == (("Unknown", "Suspending"), ("Suspended", 1))
+    assert condition(decided, "Suspended")[0] == "False"
 
     ending = after(subject, decided)
     assert decide(ending, **with_job(ending, suspended=True, terminating=1)) == Plan(ending.status)
     decided = decide(ending, **with_job(ending, suspended=True))
-    assert (said(decided), said(decided, "Suspended")[0]) == (("Unknown", "Suspended"), "True")
+    assert (condition(decided), condition(decided, "Suspended")[0]) == (("Unknown", "Suspended"), "True")
     assert [note.reason for note in decided.user_events] == ["Suspended"]
     held = after(subject, decided)
     assert decide(held, **with_job(held, suspended=True)) == Plan(held.status)
@@ -78,31 +78,31 @@ def test_a_job_deleted_while_suspended_is_not_charged() -> None:
 
 def test_suspending_between_attempts_keeps_the_next_one_waiting() -> None:
     subject = running()
-    seen = {"pods": (ended(1, "boom"),), **with_job(subject, end="Failed")}
-    subject = suspended(after(subject, decide(subject, **seen)), value=True)
-    decided = decide(subject, now=later(3600), **seen)
-    assert (said(decided), stage(decided), created(decided)) == (("Unknown", "Suspended"), ("Retrying", 1), ())
-    decided = decide(suspended(after(subject, decided), value=False), now=later(7200), **seen)
+    observed = {"pods": (ended(1, "boom"),), **with_job(subject, end="Failed")}
+    subject = suspended(after(subject, decide(subject, **observed)), value=True)
+    decided = decide(subject, now=later(3600), **observed)
+    assert (condition(decided), stage(decided), created(decided)) == (("Unknown", "Suspended"), ("Retrying", 1), ())
+    decided = decide(suspended(after(subject, decided), value=False), now=later(7200), **observed)
     assert stage(decided) == ("Waiting", 2)
 
 
 def test_a_queue_owns_the_suspension_of_its_jobs() -> None:
     subject = begun(run(placement={"queueName": "gpus"}))
     decided = decide(subject, **with_job(subject, suspended=True))
-    assert said(decided) == ("Unknown", "Queued")
+    assert condition(decided) == ("Unknown", "Queued")
     assert decided.suspends == ()
 
 
 def test_a_queue_that_takes_an_admission_back_is_said_and_charges_nothing() -> None:
     subject = running(run(placement={"queueName": "gpus"}))
     decided = decide(subject, **with_job(subject, suspended=True, pods=2))
-    assert (said(decided), decided.suspends, decided.deletes) == (("Unknown", "Preempted"), (), ())
+    assert (condition(decided), decided.suspends, decided.deletes) == (("Unknown", "Preempted"), (), ())
     assert "queue gpus preempted" in message(decided)
     assert (decided.status.disruptions, decided.status.failures, decided.status.attempts) == (2, 0, 1)
     waiting = after(subject, decided)
     assert decide(waiting, **with_job(waiting, suspended=True, pods=2)) == Plan(waiting.status)
     decided = decide(waiting, **with_job(waiting, active=2, ready=2, pods=2))
-    assert (said(decided), decided.status.disruptions) == (("Unknown", "Running"), 2)
+    assert (condition(decided), decided.status.disruptions) == (("Unknown", "Running"), 2)
 
 
 def test_suspending_a_run_in_a_queue_removes_its_job_and_resuming_makes_it_again() -> None:
@@ -110,7 +110,7 @@ def test_suspending_a_run_in_a_queue_removes_its_job_and_resuming_makes_it_again
     decided = decide(subject, **with_job(subject, active=1, ready=1))
     assert decided.suspends == ()
     assert [(child.name, child.foreground) for child in decided.deletes] == [("code-build-a1", True)]
-    assert said(decided) == ("Unknown", "Suspending")
+    assert condition(decided) == ("Unknown", "Suspending")
     subject = after(subject, decided)
     for end in (None, "Failed", "Complete"):
         assert decide(subject, **with_job(subject, deleting=True, end=end)) == Plan(subject.status)
@@ -123,12 +123,12 @@ def test_another_size_ends_the_pods_and_goes_on_with_the_same_attempt_uncharged(
     subject = sized(training(), 1)
     decided = decide(subject, **with_job(subject, active=2, ready=2, pods=2, size="2xauto"))
     assert [(child.name, child.foreground) for child in decided.deletes] == [("model-train-a1", True)]
-    assert said(decided) == ("Unknown", "Resizing")
+    assert condition(decided) == ("Unknown", "Resizing")
     assert "1xauto" in message(decided)
     resizing = after(subject, decided)
     for end in (None, "Failed", "Complete"):
-        seen = with_job(resizing, deleting=True, end=end, size="2xauto")
-        assert decide(resizing, pods=(ended(ExitCode.INTERRUPTED),), **seen) == Plan(resizing.status)
+        observed = with_job(resizing, deleting=True, end=end, size="2xauto")
+        assert decide(resizing, pods=(ended(ExitCode.INTERRUPTED),), **observed) == Plan(resizing.status)
     decided = decide(resizing)
     assert (decided.status.attempts, decided.status.failures, decided.status.disruptions) == (2, 0, 0)
     assert decided.status.stages[1].job == "model-train-a1"
@@ -143,9 +143,9 @@ def test_a_size_taken_back_before_the_job_is_gone_goes_on_with_the_old_one() -> 
     subject = sized(training(), 1)
     subject = after(subject, decide(subject, **with_job(subject, active=2, ready=2, pods=2, size="2xauto")))
     back = sized(subject, 2)
-    assert said(decide(back, **with_job(back, deleting=True, size="2xauto"))) == ("Unknown", "Resizing")
+    assert condition(decide(back, **with_job(back, deleting=True, size="2xauto"))) == ("Unknown", "Resizing")
     decided = decide(back, **with_job(back, active=2, ready=2, pods=2, size="2xauto"))
-    assert (said(decided), decided.deletes) == (("Unknown", "Running"), ())
+    assert (condition(decided), decided.deletes) == (("Unknown", "Running"), ())
     job_made = next(child for child in created(decide(back)) if child["kind"] == "Job")
     assert job_made["spec"]["completions"] == 2
 
@@ -153,15 +153,19 @@ def test_a_size_taken_back_before_the_job_is_gone_goes_on_with_the_old_one() -> 
 def test_a_size_that_cannot_work_is_refused_and_the_job_left_alone() -> None:
     subject = sized(training(), 5)
     decided = decide(subject, **with_job(subject, active=2, ready=2, pods=2, size="2xauto"))
-    assert (decided.deletes, said(decided), stage(decided, "train")) == ((), ("Unknown", "Running"), ("Running", 1))
-    assert said(decided, "Degraded") == ("True", "InvalidSpec")
+    assert (decided.deletes, condition(decided), stage(decided, "train")) == (
+        (),
+        ("Unknown", "Running"),
+        ("Running", 1),
+    )
+    assert condition(decided, "Degraded") == ("True", "InvalidSpec")
     degraded = find_condition(decided.status.conditions, "Degraded")
     assert degraded
     assert "spec.parallelism: 5 nodes" in degraded.message
     assert "model-train-a1 continues with 2xauto" in degraded.message
     failed = after(subject, decide(subject, pods=(ended(1, "boom"),), **with_job(subject, end="Failed", size="2xauto")))
     waits = decide(failed, now=later(3600))
-    assert (said(waits), created(waits), waits.status.completion_time) == (("Unknown", "InvalidSpec"), (), None)
+    assert (condition(waits), created(waits), waits.status.completion_time) == (("Unknown", "InvalidSpec"), (), None)
     assert stage(decide(sized(after(failed, waits), 4), now=later(3600)), "train") == ("Waiting", 2)
 
 

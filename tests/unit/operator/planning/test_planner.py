@@ -20,13 +20,13 @@ from tests.support.operator.builders import (
 from tests.support.operator.plans import (
     after,
     begun,
+    condition,
     created,
     decide,
     kinds,
     message,
     pending,
     running,
-    said,
     stage,
     with_job,
 )
@@ -44,7 +44,7 @@ def test_a_new_run_counts_its_attempt_and_names_its_job_before_anything_exists()
     assert decided.status.attempts == 1
     assert decided.status.start_time == rfc3339(NOW)
     assert kinds(decided) == ["Job"]
-    assert said(decided) == ("Unknown", "Pending")
+    assert condition(decided) == ("Unknown", "Pending")
 
 
 def test_the_same_objects_are_created_again_when_the_operator_died_before_it_could() -> None:
@@ -59,8 +59,8 @@ def test_a_job_that_was_seen_is_never_created_again() -> None:
     subject = begun()
     decided = decide(subject, now=later(10), **with_job(subject, active=1))
     assert (stage(decided), created(decided)) == (("Pending", 1), ())
-    assert said(decided) == ("Unknown", "Pending")
-    assert said(decided, "Progressing") == ("True", "Pending")
+    assert condition(decided) == ("Unknown", "Pending")
+    assert condition(decided, "Progressing") == ("True", "Pending")
 
 
 @pytest.mark.parametrize("pods", [0, 1])
@@ -73,13 +73,13 @@ def test_a_job_that_has_just_been_created_costs_no_second_status(pods: int) -> N
 def test_trouble_of_a_job_that_has_just_been_created_is_said_at_once() -> None:
     subject = begun()
     decided = decide(subject, pods=(waiting("ErrImagePull"),), **with_job(subject, active=1))
-    assert (said(decided), stage(decided)) == (("Unknown", "ImagePullError"), ("Pending", 1))
+    assert (condition(decided), stage(decided)) == (("Unknown", "ImagePullError"), ("Pending", 1))
 
 
 def test_pods_that_run_make_a_run_running() -> None:
     subject = begun()
     decided = decide(subject, **with_job(subject, active=2, ready=2, pods=2))
-    assert said(decided) == ("Unknown", "Running")
+    assert condition(decided) == ("Unknown", "Running")
     assert "2 of 2 pods" in message(decided)
     assert decided.requeue_after is None
 
@@ -87,10 +87,10 @@ def test_pods_that_run_make_a_run_running() -> None:
 def test_a_run_whose_pods_have_ended_does_not_look_as_if_they_had_not_started() -> None:
     subject = running()
     ending = decide(subject, pods=(ended(0, report()),), **with_job(subject, active=1))
-    assert (said(ending), stage(ending)) == (("Unknown", "Running"), ("Running", 1))
+    assert (condition(ending), stage(ending)) == (("Unknown", "Running"), ("Running", 1))
     assert "are terminating" in message(ending)
     replaced = decide(subject, pods=(ended(1), pod(phase="Pending")), **with_job(subject, active=1))
-    assert said(replaced) == ("Unknown", "PodFailed")
+    assert condition(replaced) == ("Unknown", "PodFailed")
 
 
 def test_nothing_is_written_when_nothing_changes() -> None:
@@ -101,9 +101,9 @@ def test_nothing_is_written_when_nothing_changes() -> None:
 
 def test_the_next_attempt_has_its_own_job_and_forgets_nothing() -> None:
     subject = running()
-    seen = {"pods": (ended(1, "boom"),), **with_job(subject, end="Failed")}
-    subject = after(subject, decide(subject, **seen))
-    decided = decide(subject, now=later(30), **seen)
+    observed = {"pods": (ended(1, "boom"),), **with_job(subject, end="Failed")}
+    subject = after(subject, decide(subject, **observed))
+    decided = decide(subject, now=later(30), **observed)
     assert stage(decided) == ("Waiting", 2)
     assert decided.status.stages[0].job == "code-build-a2"
     assert decided.status.stages[0].retry_at is None
@@ -126,7 +126,7 @@ def test_an_input_that_no_pod_takes_ends_the_run_before_an_attempt_is_counted() 
 
     assert kinds(decide(of(400))) == ["Job"]
     decided = decide(of(600))
-    assert said(decided) == ("False", "InvalidSpec")
+    assert condition(decided) == ("False", "InvalidSpec")
     message = find_condition(decided.status.conditions, ConditionType.SUCCEEDED)
     assert message
     assert re.match(r"the spec and its inputs are 1\d{5} bytes of JSON, above the limit of 131072", message.message)
@@ -177,8 +177,8 @@ def test_a_finished_run_loses_its_children_after_its_time_and_stays() -> None:
 
 def test_a_suspended_run_does_not_begin() -> None:
     decided = decide(run(suspend=True))
-    assert said(decided) == ("Unknown", "Suspended")
-    assert said(decided, "Suspended")[0] == "True"
+    assert condition(decided) == ("Unknown", "Suspended")
+    assert condition(decided, "Suspended")[0] == "True"
     assert (created(decided), decided.status.attempts, decided.status.start_time) == ((), 0, None)
 
 
@@ -214,20 +214,20 @@ def test_a_suspended_run_does_not_begin() -> None:
 def test_pods_that_do_not_start_say_why(pods: tuple[Any, ...], reason: str, words: str) -> None:
     subject = pending()
     decided = decide(subject, pods=pods, **with_job(subject, active=1))
-    assert said(decided) == ("Unknown", reason)
-    assert said(decided, "Degraded") == ("True", reason)
+    assert condition(decided) == ("Unknown", reason)
+    assert condition(decided, "Degraded") == ("True", reason)
     assert words in message(decided)
     assert decided.requeue_after == 5
     assert [note.reason for note in decided.user_events] == [reason]
     healed = decide(after(subject, decided), **with_job(subject, active=1, ready=1))
-    assert (said(healed), said(healed, "Degraded")) == (("Unknown", "Running"), ("False", "UpToDate"))
+    assert (condition(healed), condition(healed, "Degraded")) == (("Unknown", "Running"), ("False", "UpToDate"))
 
 
 def test_a_refused_child_is_said_and_tried_again() -> None:
     subject = begun()
     refusal = Diagnosis(Reason.POD_REFUSED, "exceeded quota")
     decided = decide(subject, refusal=refusal)
-    assert said(decided) == ("Unknown", "PodRefused")
+    assert condition(decided) == ("Unknown", "PodRefused")
     assert message(decided) == "exceeded quota"
     assert kinds(decided) == ["Job"]
     assert decided.requeue_after == 10
@@ -236,7 +236,7 @@ def test_a_refused_child_is_said_and_tried_again() -> None:
 def test_a_spec_that_cannot_be_read_is_said_with_its_field_and_may_be_mended() -> None:
 
     decided = decide(parse_run(manifest(retry={"maxAttempts": 0})))
-    assert said(decided) == ("False", "InvalidSpec")
+    assert condition(decided) == ("False", "InvalidSpec")
     assert "spec.retry.maxAttempts" in message(decided)
     assert decided.status.completion_time is None
     mended = replace(run(), status=decided.status, generation=2)
@@ -258,9 +258,9 @@ def test_a_gang_that_is_not_complete_says_what_the_others_wait_for() -> None:
     }
     others = pod(phase="Pending", index=1, conditions=[unschedulable])
     decided = decide(subject, pods=(pod(), others), **with_job(subject, active=2, ready=1, pods=2))
-    assert said(decided) == ("Unknown", "Unschedulable")
+    assert condition(decided) == ("Unknown", "Unschedulable")
     assert "1 of 2 pods are running; pod code-build-a1-0-x requests" in message(decided)
     assert "Insufficient cpu" in message(decided)
     assert decided.requeue_after
     complete = decide(subject, pods=(), **with_job(subject, active=2, ready=2, pods=2))
-    assert (said(complete), complete.requeue_after) == (("Unknown", "Running"), None)
+    assert (condition(complete), complete.requeue_after) == (("Unknown", "Running"), None)

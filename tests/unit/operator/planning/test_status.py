@@ -11,7 +11,18 @@ from tests.support.operator.builders import (
     waiting,
     with_status,
 )
-from tests.support.operator.plans import after, decide, message, pending, running, said, suspended, with_job
+from tests.support.operator.plans import (
+    REFERENCES,
+    after,
+    condition,
+    decide,
+    message,
+    pending,
+    running,
+    suspended,
+    trained,
+    with_job,
+)
 
 from hatchery_api.contract import ExitCode
 from hatchery_api.status import ProgressStatus
@@ -22,8 +33,18 @@ def test_a_result_that_cannot_be_read_does_not_lose_the_artifact() -> None:
     subject = running()
     text = report(result={"quarantined": "many"})
     decided = decide(subject, pods=(ended(0, text),), **with_job(subject, end="Complete"))
-    assert said(decided) == ("True", "Completed")
+    assert condition(decided) == ("True", "Completed")
     assert decided.status.artifact == artifact()
+
+
+def test_columns_show_rounded_numbers_and_the_status_keeps_exact_ones() -> None:
+    subject, _ = trained(REFERENCES)
+    subject = after(subject, decide(subject, references=REFERENCES))
+    subject = after(subject, decide(subject, references=REFERENCES, **with_job(subject, ready=1)))
+    text = report(result={"perplexity": 90.20550417490631})
+    decided = decide(subject, references=REFERENCES, pods=(ended(0, text),), **with_job(subject, end="Complete"))
+    assert decided.status.display == {"perplexity": "90.21"}
+    assert getattr(decided.status, "perplexity", None) == 90.20550417490631
 
 
 def test_lost_pods_are_counted_as_disruptions_once_the_attempt_is_over() -> None:

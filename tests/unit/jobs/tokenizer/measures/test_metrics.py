@@ -10,7 +10,7 @@ from hatchery_api.resources.tokenizer import TokenizerBlocks, TokenizerBuildSpec
 from hatchery_jobs.runtime.errors import DataError
 from hatchery_jobs.tokenizer.blocks import trained, untrained
 from hatchery_jobs.tokenizer.measures.keywords import missing_keywords
-from hatchery_jobs.tokenizer.measures.metrics import count_ids, measure, tokens_per_word
+from hatchery_jobs.tokenizer.measures.metrics import count_ids, measure_tokenizer, tokens_per_word
 from hatchery_jobs.tokenizer.sample import SampledDocument
 
 HELD_OUT = [
@@ -62,7 +62,9 @@ def documents(texts: list[str]) -> list[list[SampledDocument]]:
 def test_measures_equal_the_slow_ones(tokenizer: Tokenizer, programs: list[str]) -> None:
     held_out = [*HELD_OUT, *programs[::7]]
     seen = count_ids(tokenizer, [programs[:10], programs[10:20]])
-    fast = measure(tokenizer, [[SampledDocument("", t) for t in held_out[:4]], *documents(held_out[4:])], seen)
+    fast = measure_tokenizer(
+        tokenizer, [[SampledDocument("", t) for t in held_out[:4]], *documents(held_out[4:])], seen
+    )
     slow = slow_measures(tokenizer, programs[:20], held_out)
     assert fast.model_dump() == pytest.approx(slow.model_dump(), rel=1e-12)
     assert 0 < fast.rare < 1
@@ -98,7 +100,7 @@ def test_unknown_tokens_are_counted_and_are_no_keyword() -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.train_from_iterator(["def f"], trainers.WordLevelTrainer(special_tokens=["[UNK]"], show_progress=False))
     seen = count_ids(tokenizer, [["def f"]])
-    found = measure(tokenizer, documents(["def def other f"]), seen)
+    found = measure_tokenizer(tokenizer, documents(["def def other f"]), seen)
     assert found.unknown == 0.25
     assert len(missing_keywords(tokenizer, "python")) == 34
 
@@ -108,7 +110,7 @@ def test_a_token_that_takes_spaces_breaks_the_round_trip_and_the_row_is_named(to
     greedy.add_special_tokens([AddedToken("<mask>", lstrip=True)])
     seen = np.zeros(greedy.get_vocab_size(), np.int64)
     with pytest.raises(DataError, match=r"row 1: decoding does not restore the text from character 1 on") as caught:
-        measure(greedy, documents(["fine", "a <mask>"]), seen)
+        measure_tokenizer(greedy, documents(["fine", "a <mask>"]), seen)
     assert caught.value.reason == Reason.UNREADABLE_INPUT
 
 
@@ -116,4 +118,4 @@ def test_a_normalizer_lowers_the_round_trip_but_is_no_error(programs: list[str])
     spec = TokenizerBuildSpec.model_validate({"corpusRef": {"name": "c"}, "build": {}, "vocabSize": 300})
     lower = trained(untrained(TokenizerBlocks(normalizers=["Lowercase"]), None), spec, [programs])
     seen = np.zeros(lower.get_vocab_size(), np.int64)
-    assert measure(lower, documents(["ABC", "abc"]), seen).round_trip == 0.5
+    assert measure_tokenizer(lower, documents(["ABC", "abc"]), seen).round_trip == 0.5

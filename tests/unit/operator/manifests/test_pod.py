@@ -128,11 +128,11 @@ def test_junk_is_refused_whole_or_harmless(which: tuple[str, str], placement: An
     except ValidationError:
         refused = parse_run(manifest(which[0], placement=placement))
         decided = plan(refused, Observed(NOW, {}, REFERENCES), SETTINGS)
-        said = find_condition(decided.status.conditions, ConditionType.SUCCEEDED)
+        condition = find_condition(decided.status.conditions, ConditionType.SUCCEEDED)
         assert created(decided) == ()
-        assert said
-        assert (said.status, said.reason) == ("False", Reason.INVALID_SPEC)
-        assert "spec.placement" in said.message
+        assert condition
+        assert (condition.status, condition.reason) == ("False", Reason.INVALID_SPEC)
+        assert "spec.placement" in condition.message
     else:
         assert unsafe(job) == []
 

@@ -37,7 +37,7 @@ def container(run: Run, settings: Settings | None = None) -> Manifest:
     return made
 
 
-def told(run: Run, settings: Settings | None = None) -> dict[str, str]:
+def environment(run: Run, settings: Settings | None = None) -> dict[str, str]:
     return {entry["name"]: entry.get("value", "") for entry in container(run, settings)["env"]}
 
 
@@ -72,13 +72,13 @@ WORKS = [
 def test_a_process_for_each_device_or_one_with_all_processors(limits: Any, wanted: Any, processes: str) -> None:
     run = pretrain(wanted, limits=limits)
     assert words(run) == ""
-    assert told(run)["HATCHERY_PROCESSES_PER_NODE"] == processes
+    assert environment(run)["HATCHERY_PROCESSES_PER_NODE"] == processes
 
 
 @pytest.mark.parametrize(("limits", "wanted", "processes"), WORKS)
 def test_which_devices_a_pod_sees_is_left_to_the_device_plugin(limits: Any, wanted: Any, processes: str) -> None:
     run = pretrain(wanted, limits=limits)
-    assert not [name for name in told(run) if name.endswith("_VISIBLE_DEVICES")]
+    assert not [name for name in environment(run) if name.endswith("_VISIBLE_DEVICES")]
     assert container(run)["resources"].get("limits", {}) == {name: str(amount) for name, amount in limits.items()}
 
 
@@ -97,8 +97,8 @@ NEVER = [
 ]
 
 
-@pytest.mark.parametrize(("resources", "wanted", "said"), NEVER)
-def test_what_can_never_work_is_refused_before_anything_is_made(resources: Any, wanted: Any, said: str) -> None:
+@pytest.mark.parametrize(("resources", "wanted", "expected"), NEVER)
+def test_what_can_never_work_is_refused_before_anything_is_made(resources: Any, wanted: Any, expected: str) -> None:
     run = pretrain(wanted, **resources)
     inputs = by_key(finished("CorpusBuild", "corpus"), finished("TokenizerBuild", "tokenizer"))
     decided = plan(run, Observed(NOW, {}, inputs), Settings())
@@ -107,7 +107,7 @@ def test_what_can_never_work_is_refused_before_anything_is_made(resources: Any, 
     assert condition
     assert (condition.status, condition.reason) == ("False", Reason.INVALID_SPEC)
     assert condition.message.startswith("spec.placement.resources of stage train: ")
-    assert said in condition.message
+    assert expected in condition.message
 
 
 def test_a_request_equal_to_the_limit_is_no_overcommitment() -> None:
@@ -118,7 +118,7 @@ def test_a_request_equal_to_the_limit_is_no_overcommitment() -> None:
 def test_devices_of_the_operators_settings_count_as_well() -> None:
     settings = Settings.model_validate({"stageResources": {"pretrain": {"limits": {"nvidia.com/gpu": 4}}}})
     run = parse_run(manifest("PretrainRun"))
-    assert told(run, settings)["HATCHERY_PROCESSES_PER_NODE"] == "4"
+    assert environment(run, settings)["HATCHERY_PROCESSES_PER_NODE"] == "4"
     several = parse_run(manifest("PretrainRun", parallelism={"processesPerNode": 8}))
     assert "8 processes need one device each" in words(several, settings)
 
@@ -147,4 +147,6 @@ def test_every_pod_of_a_gang_has_the_same_devices_and_processes() -> None:
     runs = [pretrain(nodes=nodes, limits={"nvidia.com/gpu": 2}) for nodes in (1, 2, 16)]
     for one, other in itertools.pairwise(runs):
         assert container(one)["resources"] == container(other)["resources"]
-        assert told(one)["HATCHERY_PROCESSES_PER_NODE"] == told(other)["HATCHERY_PROCESSES_PER_NODE"] == "2"
+        assert (
+            environment(one)["HATCHERY_PROCESSES_PER_NODE"] == environment(other)["HATCHERY_PROCESSES_PER_NODE"] == "2"
+        )
