@@ -27,7 +27,7 @@ _FORBIDDEN: Final = 403
 Sleep = Callable[[float], Awaitable[None]]
 """Sleeps for some seconds."""
 
-Report = Callable[[list[str]], None]
+ReportMissed = Callable[[list[str]], None]
 """Receives, after every resync, the kind of each change that the listing showed and no watch had delivered."""
 
 
@@ -57,7 +57,7 @@ class Resync:
         *,
         namespaces: list[str],
         check_crds: Callable[[], Awaitable[None]],
-        report: Report,
+        report: ReportMissed,
         wake: Callable[[Key], None],
     ) -> None:
         self._cluster = cluster
