@@ -23,7 +23,7 @@ MOST_MODULES = 18
 
 @pytest.fixture(scope="module")
 def graph() -> grimp.ImportGraph:
-    return grimp.build_graph(*PACKAGES)
+    return grimp.build_graph(*PACKAGES, cache_dir=None)
 
 
 def seam_of(module: str, importer: str, packages: set[str]) -> str | None:
