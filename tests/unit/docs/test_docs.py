@@ -78,7 +78,7 @@ def test_lines_are_short_outside_tables_and_code(page: Path) -> None:
 def test_the_pipeline_of_the_readme_is_four_valid_resources() -> None:
     [block] = re.findall(r"^```yaml\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
     resources = list(yaml.safe_load_all(block))
-    assert [resource["kind"] for resource in resources] == list(BY_KIND)
+    assert [resource["kind"] for resource in resources] == ["CorpusBuild", "TokenizerBuild", "PretrainRun", "EvalRun"]
     for resource in resources:
         BY_KIND[resource["kind"]].spec.model_validate(resource["spec"])
 

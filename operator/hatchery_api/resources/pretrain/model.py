@@ -72,8 +72,7 @@ class PretrainModel(Model):
     architecture: Annotated[Architecture, Field(description=f"Model family: {FAMILY_CHOICES}.")] = "gpt2"
 
     size: Literal["tiny", "small", "medium", "large", "xl"] = "small"
-    """Preset of the family: tiny for tests on CPUs, small to xl from 60M to 3.2B parameters; docs/training.md lists the
-    parameters of each."""
+    """Preset of the family: tiny is for tests on CPUs; docs/training.md lists the parameters of each."""
 
     overrides: ModelOverrides = ModelOverrides()
     """Sizes that override the preset."""
