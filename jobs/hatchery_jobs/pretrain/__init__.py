@@ -1,5 +1,6 @@
-"""Pretraining: `encode` makes token shards from corpora, `train` makes a model from them under torchrun.
+"""The stages of a PretrainRun: `encode` turns corpora into tokens, `train` trains the model.
 
-Only the runtime imports these two modules, by name. The packages `data`, `launcher`, `model`, `record` and `report`
-never import torch, nor do `encode` and `preflight`.
+`runtime.run` imports the two stages by name; nothing else outside may import from here. `data`, `objectives`, `model`,
+`launcher`, `record` and `report` work without torch; `distributed`, `training`, `checkpoint` and `telemetry` need it.
+`state` holds what checkpoint, record and telemetry share.
 """

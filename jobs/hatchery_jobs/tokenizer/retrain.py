@@ -103,7 +103,7 @@ def retrained(base: Any, spec: TokenizerBuildSpec, batches: Iterable[Sequence[st
     frequency = {} if pipeline["model"]["type"] == "Unigram" else {"min_frequency": spec.min_frequency}
     new = base.train_new_from_iterator(iter(batches), spec.vocab_size, show_progress=False, **frequency)
     tokenizer = _with_own_ids(new.backend_tokenizer)
-    for role, token in special_roles(base).items():
+    for role, token in base_roles(base).items():
         if tokenizer.token_to_id(token) is None:
             raise SpecError(
                 Reason.INVALID_SPEC,
@@ -112,7 +112,7 @@ def retrained(base: Any, spec: TokenizerBuildSpec, batches: Iterable[Sequence[st
     return tokenizer
 
 
-def special_roles(tokenizer: Any) -> dict[str, str]:
+def base_roles(tokenizer: Any) -> dict[str, str]:
     """Special tokens by the role names of transformers."""
     return {role: str(token) for role, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
 

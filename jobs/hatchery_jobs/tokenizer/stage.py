@@ -77,7 +77,7 @@ def _train(context: Context[TokenizerBuildSpec], base: retrain.BaseSource | None
     if base is not None:
         old = retrain.load_base(base.folder(context.scratch))
         texts = _texts(context, sample, "documents read")
-        return _Trained(retrain.retrained(old, spec, texts), retrain.special_roles(old), retrain.settings(old))
+        return _Trained(retrain.retrained(old, spec, texts), retrain.base_roles(old), retrain.settings(old))
     blocks.check_vocab_size(spec)
     design = blocks.untrained(spec.build or TokenizerBlocks(), spec.special_tokens.unk)
     texts = _texts(context, sample, "documents read")

@@ -8,13 +8,13 @@ from hatchery_operator.domain.objects import Diagnosis, Key
 
 
 @dataclass(frozen=True)
-class Refusal:
+class Rejection:
     """The rejection of a child."""
 
     since: datetime
-    problem: Diagnosis
+    diagnosis: Diagnosis
     count: int
-    """Refusals so far."""
+    """Consecutive rejections."""
     wait_seconds: float
     until: datetime
     """Time before which the child is not created again, whatever happens to its resource."""
@@ -24,29 +24,29 @@ class Refusal:
 class ChildBackoff:
     """Rejections of children, by resource."""
 
-    known: dict[Key, Refusal] = field(default_factory=dict)
+    known: dict[Key, Rejection] = field(default_factory=dict)
 
     def of(self, key: Key) -> tuple[datetime | None, Diagnosis | None]:
         """Since when children of a resource have been rejected, and why."""
-        refusal = self.known.get(key)
-        return (refusal.since, refusal.problem) if refusal else (None, None)
+        rejection = self.known.get(key)
+        return (rejection.since, rejection.diagnosis) if rejection else (None, None)
 
     def wait_seconds(self, key: Key, now: datetime) -> float:
         """Seconds until the children of a resource may be created again."""
-        refusal = self.known.get(key)
+        rejection = self.known.get(key)
         # never longer than the full delay, even if the clock was set back
-        return max(0.0, min(refusal.wait_seconds, (refusal.until - now).total_seconds())) if refusal else 0.0
+        return max(0.0, min(rejection.wait_seconds, (rejection.until - now).total_seconds())) if rejection else 0.0
 
-    def record(self, key: Key, problem: Diagnosis | None, now: datetime) -> bool:
+    def record(self, key: Key, diagnosis: Diagnosis | None, now: datetime) -> bool:
         """Records an attempt's outcome; returns whether its reason is new. Messages may change: they hold numbers."""
         before = self.known.pop(key, None)
-        if problem is None:
+        if diagnosis is None:
             return False
         count = before.count + 1 if before else 1
         wait = backoff.REFUSED_CHILD.after_failures(count)
         since = before.since if before else now
-        self.known[key] = Refusal(since, problem, count, wait, now + timedelta(seconds=wait))
-        return before is None or before.problem.reason != problem.reason
+        self.known[key] = Rejection(since, diagnosis, count, wait, now + timedelta(seconds=wait))
+        return before is None or before.diagnosis.reason != diagnosis.reason
 
     def forget(self, key: Key) -> None:
         """Forgets a deleted resource."""

@@ -31,7 +31,7 @@ CONNECT_TIMEOUT_SECONDS: Final = 30.0
 RECONNECT_SECONDS: Final = 2.0
 """Delay before a broken watch reconnects."""
 
-REQUEST_SECONDS: Final = 60.0
+LIST_SECONDS: Final = 60.0
 """Timeout of a list request."""
 
 RETRY_SECONDS: Final = (1.0, 2.0, 4.0, *[8.0] * 450)
@@ -44,7 +44,7 @@ EXIT_SECONDS: Final = 30.0
 """Time kopf has to exit after a fatal watch error before it kills the process: several seconds on an idle node, more
 than ten on a busy one."""
 
-PAGE_OBJECTS: Final = 100
+LIST_PAGE_OBJECTS: Final = 100
 """Objects per page of kopf's list requests."""
 
 
@@ -95,10 +95,10 @@ async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.watching.inactivity_timeout = INACTIVITY_SECONDS
     settings.watching.connect_timeout = CONNECT_TIMEOUT_SECONDS
     settings.watching.reconnect_backoff = RECONNECT_SECONDS
-    settings.watching.chunk_size = PAGE_OBJECTS
+    settings.watching.chunk_size = LIST_PAGE_OBJECTS
     # unlike a handler's filter, this one runs on the API server: foreign Jobs cost nothing
     settings.watching.label_selectors["batch", "v1", "jobs"] = UID_LABEL
-    settings.networking.request_timeout = REQUEST_SECONDS
+    settings.networking.request_timeout = LIST_SECONDS
     settings.networking.error_backoffs = RETRY_SECONDS
     settings.networking.connect_timeout = CONNECT_TIMEOUT_SECONDS
     settings.persistence.finalizer = f"{GROUP}/finalizer"

@@ -50,7 +50,7 @@ EVENT_CHARACTERS: Final = 1024
 _INVALID: Final = 422
 
 
-class NamespaceBundle(Protocol):
+class NamespacedBundle(Protocol):
     """The CA bundle with which pods verify the progress endpoint."""
 
     async def ensure(self, namespace: str) -> None:
@@ -73,7 +73,7 @@ class Reconciler:
         crd_check: CrdCheck,
         now: Callable[[], datetime],
         wake: Callable[[Key], None],
-        ca_bundle: NamespaceBundle | None = None,
+        ca_bundle: NamespacedBundle | None = None,
     ) -> None:
         """Creates a reconciler for one term of the leader.
 
@@ -148,10 +148,10 @@ class Reconciler:
 
     async def _observe(self, run: Run) -> Observed:
         observed = await observe(run, self._cache, self._cluster, self._events, self._now())
-        since, refusal = self._backoff.of(run.key)
+        since, rejection = self._backoff.of(run.key)
         return replace(
             observed,
-            refusal=observed.refusal or refusal,
+            refusal=observed.refusal or rejection,
             refused_since=since,
             outdated=self._crd_check.problem(run.kind.kind),
             listening_since=self._started,
@@ -170,11 +170,11 @@ class Reconciler:
     async def _apply(self, run: Run, decision: Plan) -> float | None:
         """Carries out everything of a plan except its status; returns the seconds until the next reconcile."""
         wait_seconds = self._backoff.wait_seconds(run.key, self._now()) if decision.attempt else 0.0
-        refusal = await self._change_children(run, replace(decision, attempt=None) if wait_seconds else decision)
+        rejection = await self._change_children(run, replace(decision, attempt=None) if wait_seconds else decision)
         if wait_seconds:
             return wait_seconds
-        if self._backoff.record(run.key, refusal, self._now()) and refusal:
-            LOG.warning("child rejected", extra={"reason": refusal.reason, "details": refusal.message})
+        if self._backoff.record(run.key, rejection, self._now()) and rejection:
+            LOG.warning("child rejected", extra={"reason": rejection.reason, "details": rejection.message})
             # reconcile again so that the conditions name the reason; creating the child backs off
             return 0.0
         return decision.requeue_after

@@ -97,7 +97,7 @@ class Credentials:
 Observer = Callable[[str, int], None]
 """Receives verb and status code of every response; code 0 stands for no response."""
 
-Guard = Callable[[], float]
+WriteGuard = Callable[[], float]
 """Timeout for a write that starts now; raises `NotLeaderError` when none may start."""
 
 
@@ -124,7 +124,7 @@ class Cluster:
         self._transport: Any = None
         self._retired: Any = None
         self._login_lock = asyncio.Lock()
-        self.guard: Guard = lambda: REQUEST_SECONDS
+        self.guard: WriteGuard = lambda: REQUEST_SECONDS
         self.last_success = clock()
 
     async def credentials(self) -> Credentials:

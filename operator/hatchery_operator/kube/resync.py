@@ -27,7 +27,7 @@ _FORBIDDEN: Final = 403
 Sleep = Callable[[float], Awaitable[None]]
 """Sleeps for some seconds."""
 
-Report = Callable[[list[str]], None]
+ReportMissed = Callable[[list[str]], None]
 """Receives, after every resync, the kind of each change that the listing showed and no watch had delivered."""
 
 
@@ -36,10 +36,13 @@ class _Listing:
     """The difference between a listing and the cache as it was before the listing."""
 
     known: frozenset[Key]
+    """Resources in the cache."""
     newer: list[Manifest]
+    """Listed resources that are newer than in the cache or missing from it."""
     gone: dict[Key, int]
+    """Cached versions of resources that were not listed."""
     known_jobs: frozenset[str]
-    """UIDs."""
+    """UIDs of Jobs in the cache."""
     newer_jobs: list[JobSummary]
     gone_jobs: list[JobSummary]
 
@@ -54,7 +57,7 @@ class Resync:
         *,
         namespaces: list[str],
         check_crds: Callable[[], Awaitable[None]],
-        report: Report,
+        report: ReportMissed,
         wake: Callable[[Key], None],
     ) -> None:
         self._cluster = cluster
@@ -84,12 +87,12 @@ class Resync:
             del known[key]
         newer_jobs = [job async for job in self._all_jobs() if _is_news(job, jobs.pop(job.uid, None))]
         return _Listing(
-            were_known,
-            runs,
-            known,
-            jobs_were_known,
-            newer_jobs,
-            [j for j in jobs.values() if j.namespace not in self.forbidden],
+            known=were_known,
+            newer=runs,
+            gone=known,
+            known_jobs=jobs_were_known,
+            newer_jobs=newer_jobs,
+            gone_jobs=[job for job in jobs.values() if job.namespace not in self.forbidden],
         )
 
     def _merge(self, listing: "_Listing") -> list[tuple[str, Key]]:

@@ -98,7 +98,7 @@ class Schedule(Generic[KeyT]):
             self.add_at(key, now + requeue_after)
 
     def failed(self, key: KeyT, now: float, at_least: float | None = None) -> float:
-        """The work on a key failed; returns the seconds until it is tried again, `at_least` so many."""
+        """Records that a key failed; returns the seconds until its retry, never less than `at_least`."""
         count = self._failures[key] = self._failures.get(key, 0) + 1
         wait = max(backoff.RECONCILE.after_failures(count, self._jitter()), at_least or 0.0)
         self._again.pop(key, None)

@@ -159,7 +159,7 @@ class ReplicaCertificates:
     """The certificates of all replicas, in a ConfigMap of the operator's namespace."""
 
     def __init__(self, cluster: Cluster, namespace: str, name: str, replica: str, own: str) -> None:
-        """Takes its parts.
+        """Creates one replica's view of the certificates.
 
         Args:
             cluster: the API server.

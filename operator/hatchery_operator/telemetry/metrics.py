@@ -145,7 +145,7 @@ class Metrics:
         return generate_latest(self.registry) + (self._page.text().encode() if self._page else b"")
 
 
-Sample = tuple[dict[str, str], float]
+MetricSample = tuple[dict[str, str], float]
 """Labels beyond those that name the resource, and a value."""
 
 
@@ -155,7 +155,7 @@ class _Family:
 
     name: str
     about: str
-    samples: Callable[[Run], Iterable[Sample]]
+    samples: Callable[[Run], Iterable[MetricSample]]
     labels: tuple[str, ...] = ()
     """Labels beyond those that name the resource."""
     by_kind: bool = True
@@ -185,47 +185,47 @@ def phase_of(status: RunStatus) -> str:
     return stage.state if stage else "Waiting"
 
 
-def _value(number: float | None) -> list[Sample]:
+def _value(number: float | None) -> list[MetricSample]:
     return [] if number is None else [({}, number)]
 
 
-def _time(text: str | None) -> list[Sample]:
+def _time(text: str | None) -> list[MetricSample]:
     return _value(parse_time(text).timestamp() if text else None)
 
 
-def _phases(run: Run) -> Iterable[Sample]:
+def _phases(run: Run) -> Iterable[MetricSample]:
     current = phase_of(run.status)
     return [({"phase": phase}, phase == current) for phase in PHASES]
 
 
-def _conditions(run: Run) -> Iterable[Sample]:
+def _conditions(run: Run) -> Iterable[MetricSample]:
     return [({"type": c.type, "status": c.status, "reason": c.reason}, 1) for c in run.status.conditions]
 
 
-def _current_stage(run: Run) -> Iterable[Sample]:
+def _current_stage(run: Run) -> Iterable[MetricSample]:
     status = run.status
     return [({"stage": status.current_stage}, 1)] if status.current_stage and not status.completion_time else []
 
 
-def _progress(run: Run) -> Iterable[Sample]:
+def _progress(run: Run) -> Iterable[MetricSample]:
     percentage = run.status.progress.percentage if run.status.progress else None
     return _value(None if percentage is None else percentage / 100)
 
 
-def _held_devices(run: Run) -> Iterable[Sample]:
+def _held_devices(run: Run) -> Iterable[MetricSample]:
     if not isinstance(run.spec, PretrainRunSpec):
         return []
     is_training = phase_of(run.status) == "Running" and run.status.current_stage == run.kind.stages[-1]
     return _value(run.spec.parallelism.nodes * device_count(run.spec.placement.resources) if is_training else 0)
 
 
-def _losses(run: Run) -> Iterable[Sample]:
+def _losses(run: Run) -> Iterable[MetricSample]:
     losses = run.status.loss if isinstance(run.status, PretrainRunStatus) else None
     by_split = {"train": losses.train, "validation": losses.eval, "initial": losses.initial} if losses else {}
     return [({"split": split}, loss) for split, loss in by_split.items() if loss is not None]
 
 
-def _eval_results(run: Run) -> Iterable[Sample]:
+def _eval_results(run: Run) -> Iterable[MetricSample]:
     for result in run.status.results if isinstance(run.status, EvalRunStatus) else ():
         try:
             value = float(result.value)

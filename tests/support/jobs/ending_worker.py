@@ -1,4 +1,4 @@
-"""The worker of the loop, asked to end at a step: 5 when it began at the start, else 5 steps later."""
+"""A worker that stops at step 5 of a new run, and 5 steps after a resume."""
 
 import sys
 from pathlib import Path

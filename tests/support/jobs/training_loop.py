@@ -1,4 +1,4 @@
-"""The training loop run by tests: in this process, or by several workers as torchrun starts them."""
+"""Runs the training loop for tests: in this process, or in several worker processes as torchrun starts them."""
 
 import os
 import socket

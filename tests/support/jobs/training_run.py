@@ -1,4 +1,4 @@
-"""A training run of a few minutes, and what has become of its pods."""
+"""A training run of a few minutes, and the state of its pods."""
 
 from tests.support.kube.kubectl import Kube, Object
 

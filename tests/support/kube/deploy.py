@@ -1,4 +1,4 @@
-"""Puts the product into a cluster, as the demo and the end-to-end tests need it."""
+"""Deploys the product for the demo and the end-to-end tests."""
 
 import subprocess
 from pathlib import Path
@@ -12,17 +12,17 @@ from tests.support.kube.kubectl import Kube, WaitedInVainError
 CHART = REPOSITORY / "charts/hatchery"
 
 OPERATOR_NAMESPACE = "hatchery-system"
-"""Where the chart is installed."""
+"""Namespace of the chart's release."""
 
 
 def start_hub(kube: Kube, jobs_image: str) -> None:
-    """Starts the Hub-compatible server; one that runs with the same sources stays."""
+    """Starts the Hub-compatible server, unless one with the same sources is running."""
     kube.apply(*hub_objects(jobs_image))
     kube.kubectl("rollout", "status", "-n", HUB_NAMESPACE, "deployment/hub", "--timeout=300s")
 
 
 def install_chart(cluster: Cluster, kube: Kube, images: dict[str, str], chart: Path = CHART) -> None:
-    """Installs or upgrades the operator, where only restricted pods are admitted, and waits until it is ready."""
+    """Installs or upgrades the operator in a namespace that admits only restricted pods, and waits until it is ready."""
     metadata = {"name": OPERATOR_NAMESPACE, "labels": RESTRICTED}
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     command = [
@@ -39,12 +39,12 @@ def install_chart(cluster: Cluster, kube: Kube, images: dict[str, str], chart: P
 
 
 def operator_log(kube: Kube, lines: int = -1, *, check: bool = True) -> str:
-    """The last lines of each replica, since any of them may be the one that works; -1: all lines."""
+    """The last lines of every replica, since any may be the leader; -1: all lines."""
     pods = ("-n", OPERATOR_NAMESPACE, "-l", "app.kubernetes.io/part-of=hatchery")
     return kube.kubectl("logs", *pods, f"--tail={lines}", check=check)
 
 
 def uninstall_chart(cluster: Cluster, kube: Kube) -> None:
-    """Removes what the chart installed and waits until its pods are gone."""
+    """Uninstalls the chart and waits until its pods are gone."""
     command = [str(ensure_tools(cluster.layout) / "helm"), "uninstall", "hatchery", f"--namespace={OPERATOR_NAMESPACE}"]
     subprocess.run([*command, f"--kubeconfig={kube.kubeconfig}", "--wait", "--timeout=2m"], check=True)

@@ -1,4 +1,4 @@
-"""A proxy between an operator and the API server that counts requests and makes the faults which networks make.
+"""A proxy between an operator and the API server that counts requests and injects network faults.
 
 It speaks plain HTTP to the operator and TLS to the API server, on a thread and an event loop of its own.
 """
@@ -22,7 +22,7 @@ LINE_BYTES = 1 << 20
 """Longest line of a watch."""
 
 LEAVE_SECONDS = 0.25
-"""Time in which connections with TLS close."""
+"""Time for TLS connections to close."""
 
 _HOP_BY_HOP = frozenset({"host", "connection", "transfer-encoding", "content-length", "keep-alive"})
 
@@ -85,7 +85,7 @@ class FaultProxy:
     def fault(
         self, fault: Fault, when: Callable[[Call], bool], *, skip: int = 0, times: int | None = None
     ) -> Iterator[Rule]:
-        """Makes a fault happen to some calls for as long as the block lasts."""
+        """Injects a fault into some calls for the duration of the block."""
         rule = Rule(fault, when, skip, times)
         self._rules.append(rule)
         try:
@@ -94,7 +94,7 @@ class FaultProxy:
             self._rules.remove(rule)
 
     def freeze_watches(self) -> int:
-        """Drops from now on every byte of the watches that are open, and leaves their connections open."""
+        """Drops every further byte of the open watches but keeps their connections open."""
         watches = [*self._watches]
         for watch in watches:
             watch.is_frozen = True
@@ -108,7 +108,7 @@ class FaultProxy:
         return len(watches)
 
     def since(self, moment: float, when: Callable[[Call], bool] = is_write) -> list[Call]:
-        """Calls that came after a moment of the monotonic clock."""
+        """Calls after a time of the monotonic clock."""
         return [call for call in [*self.calls] if call.at >= moment and when(call)]
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -126,7 +126,7 @@ class FaultProxy:
         return answer
 
     async def _send(self, request: web.Request, call: Call) -> web.StreamResponse:
-        """Forwards; what was sent arrives even when its sender has died meanwhile, watches end with him."""
+        """Forwards a call; a request arrives even if its sender has died meanwhile, a watch ends with its sender."""
         if call.is_watch:
             return await self._forward(request, call)
         sent = asyncio.create_task(self._forward(request, call))
@@ -162,7 +162,7 @@ class FaultProxy:
 
 
 class _Watch:
-    """A watch that is open."""
+    """An open watch."""
 
     def __init__(self, upstream: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
         self.is_frozen = False
@@ -171,7 +171,7 @@ class _Watch:
         self._response = response
 
     async def run(self) -> None:
-        """Passes events on until either side ends it; a frozen one never ends by itself."""
+        """Relays events until either side closes; a frozen watch never ends by itself."""
         try:
             async for line in self._upstream.content:
                 if not self.is_frozen:

@@ -1,4 +1,4 @@
-"""What can happen to a request between an operator and the API server, and which requests it happens to."""
+"""Faults between an operator and the API server, and the requests they hit."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-"""Verbs that change something."""
+"""Verbs of writes."""
 
 
 @dataclass
@@ -18,10 +18,10 @@ class Call:
     path: str
     query: dict[str, str]
     at: float
-    """When it came, in seconds of the monotonic clock."""
+    """Arrival time, in seconds of the monotonic clock."""
     body: bytes = field(default=b"", repr=False)
     status: int = 0
-    """Status code of the answer; 0 while there is none."""
+    """Status code of the response; 0 before one arrives."""
 
     @property
     def is_watch(self) -> bool:
@@ -30,43 +30,43 @@ class Call:
 
     @property
     def is_write(self) -> bool:
-        """Whether it changes something."""
+        """Whether it is a write."""
         return self.verb in WRITES
 
     @property
     def namespace(self) -> str:
-        """The namespace it is about, empty for none."""
+        """Namespace of the request; empty for none."""
         return self.path.partition("/namespaces/")[2].partition("/")[0]
 
 
 @dataclass
 class Exchange:
-    """A call, and the way on to the API server."""
+    """A call, and the way to forward it."""
 
     call: Call
     forward: Callable[[], Awaitable[web.StreamResponse]]
-    """Asks the API server; returns its answer."""
+    """Forwards the call; returns the response."""
 
 
 Fault = Callable[[Exchange], Awaitable[web.StreamResponse]]
-"""What happens to a call instead of being forwarded; a ConnectionError cuts the connection."""
+"""Handles a call in place of forwarding it; a ConnectionError cuts the connection."""
 
 
 @dataclass
 class Rule:
-    """A fault and the calls it happens to."""
+    """A fault and the calls it hits."""
 
     fault: Fault
     when: Callable[[Call], bool]
     skip: int = 0
-    """Calls that are let through first."""
+    """Calls to let through first."""
     times: int | None = None
-    """Calls it happens to; None for all."""
+    """Calls to hit; None for all."""
     hits: int = 0
-    """Calls it has happened to."""
+    """Calls hit so far."""
 
     def takes(self, call: Call) -> bool:
-        """Whether the fault happens to this call."""
+        """Whether the fault hits this call."""
         if self.hits == self.times or not self.when(call):
             return False
         if self.skip:
@@ -77,22 +77,22 @@ class Rule:
 
 
 def is_any(_: Call) -> bool:
-    """All calls."""
+    """Matches all calls."""
     return True
 
 
 def is_write(call: Call) -> bool:
-    """All calls that change something."""
+    """Matches writes."""
     return call.is_write
 
 
 def is_watch(call: Call) -> bool:
-    """All calls that open a watch."""
+    """Matches watches."""
     return call.is_watch
 
 
 def refuse(code: int, reason: str = "", retry_after_seconds: int | None = None) -> Fault:
-    """An answer of the API server that is no success, without asking it."""
+    """Answers with an error without forwarding the call."""
     status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason}
     headers = {} if retry_after_seconds is None else {"Retry-After": str(retry_after_seconds)}
 
@@ -103,7 +103,7 @@ def refuse(code: int, reason: str = "", retry_after_seconds: int | None = None) 
 
 
 def stream_error(code: int) -> Fault:
-    """A watch that is opened and says nothing but an ERROR event, as the API server does for versions that are gone."""
+    """Opens a watch that sends only an ERROR event, as the API server does for expired resourceVersions."""
 
     async def _fail(_: Exchange) -> web.StreamResponse:
         return web.Response(body=error_event(code))
@@ -112,13 +112,13 @@ def stream_error(code: int) -> Fault:
 
 
 def error_event(code: int) -> bytes:
-    """The line of a watch that says an error."""
+    """The line of an ERROR event."""
     status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": f"injected {code}"}
     return json.dumps({"type": "ERROR", "object": status}).encode() + b"\n"
 
 
 def lose_request(then: Callable[[], object] = lambda: None) -> Fault:
-    """The request never arrives; `then` happens at that moment."""
+    """Drops the request and calls `then`."""
 
     async def _lose(_: Exchange) -> web.StreamResponse:
         then()
@@ -128,7 +128,7 @@ def lose_request(then: Callable[[], object] = lambda: None) -> Fault:
 
 
 def lose_answer(then: Callable[[], object] = lambda: None) -> Fault:
-    """The API server does what was asked, and its answer is lost; `then` happens at that moment."""
+    """Forwards the request, drops the response and calls `then`."""
 
     async def _lose(exchange: Exchange) -> web.StreamResponse:
         await exchange.forward()

@@ -1,4 +1,4 @@
-"""What the demo and the end-to-end tests put into a cluster beside the chart: namespaces, volumes, and a Hub."""
+"""Objects the demo and the end-to-end tests need beside the chart: namespaces, volumes and a Hub."""
 
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,19 @@ HUB_NAMESPACE = "hatchery-hub"
 """Namespace of the Hub-compatible server."""
 
 HUB_PORT = 8080
-"""Port of the server's container, and of its Service: NetworkPolicies count with the port of the pod."""
+"""Port of the server's container and Service: NetworkPolicies match the port of the pod."""
 
 HUB_URL = f"http://hub.{HUB_NAMESPACE}.svc.cluster.local:{HUB_PORT}"
-"""The server as pods reach it."""
+"""URL by which pods reach the server."""
 
 HUB_TOKEN = "hf_local"
-"""A token that may write."""
+"""A token with write access."""
 
 CLAIM = "hatchery"
-"""The claim of every namespace, as in the operator's settings."""
+"""Claim in every namespace, as in the operator's settings."""
 
 TOKEN_SECRET = "hub-token"
-"""The Secret with the token, in every namespace."""
+"""Secret with the token, in every namespace."""
 
 USER = 10001
 """User and group of the containers."""
@@ -30,7 +30,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 def namespace_objects(name: str, *, claim: str | None = CLAIM, size: str = "10Gi") -> list[Object]:
-    """A namespace that admits restricted pods only, with a volume for artifacts and the Hub's token."""
+    """A namespace that admits only restricted pods, with a volume for artifacts and the Hub token."""
     objects: list[Object] = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}},
         {

@@ -1,4 +1,4 @@
-"""What the end-to-end tests do with a cluster: apply, wait by watching, forward ports, delete."""
+"""kubectl for the end-to-end tests: apply, watch for a condition, forward ports, delete."""
 
 import json
 import re
@@ -20,11 +20,11 @@ Object = dict[str, Any]
 
 
 class WaitedInVainError(AssertionError):
-    """A condition did not come true in time; the message holds the last state seen."""
+    """A condition did not hold in time; the message contains the last state."""
 
 
 class Kube:
-    """A cluster, by the path of a kubeconfig."""
+    """A cluster, addressed by a kubeconfig."""
 
     def __init__(self, kubeconfig: Path, kubectl: list[str]) -> None:
         self.kubeconfig = kubeconfig
@@ -35,7 +35,7 @@ class Kube:
         self.batch = client.BatchV1Api(api)
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
-        """Runs kubectl; its error text is the failure's."""
+        """Runs kubectl; a failure carries its error output."""
         done = subprocess.run([*self.command, *arguments], input=stdin, capture_output=True, text=True, check=False)
         assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
         return done.stdout if done.returncode == 0 else done.stderr
@@ -57,7 +57,7 @@ class Kube:
         until: Callable[[Object], object],
         timeout_seconds: float,
     ) -> Object:
-        """Watches one of our resources until a condition holds; fails at once when the run ends without it."""
+        """Watches one of our resources until a condition holds; fails as soon as the run ends without it."""
         deadline = time.monotonic() + timeout_seconds
         last: Object = {}
         while (left := deadline - time.monotonic()) > 0:
@@ -88,7 +88,7 @@ class Kube:
     def wait_pod(
         self, namespace: str, labels: str, until: Callable[[Any], object], timeout_seconds: float = 120
     ) -> Any:
-        """Watches pods until one fulfils a condition."""
+        """Watches pods until one meets a condition."""
         stream = watch.Watch().stream(
             self.core.list_namespaced_pod, namespace, label_selector=labels, timeout_seconds=int(timeout_seconds)
         )
@@ -99,7 +99,7 @@ class Kube:
 
     @contextmanager
     def forward(self, namespace: str, target: str, port: int) -> Iterator[str]:
-        """`kubectl port-forward` to a free local port; gives `127.0.0.1:<port>`."""
+        """Forwards a free local port; yields `127.0.0.1:<port>`."""
         command = [*self.command, "port-forward", "-n", namespace, target, f":{port}"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             try:
@@ -115,13 +115,13 @@ class Kube:
 
 
 def condition(resource: Object, kind: str) -> Object:
-    """One condition, or an empty object."""
+    """One condition; empty if absent."""
     found = [c for c in resource.get("status", {}).get("conditions", []) if c["type"] == kind]
     return found[0] if found else {}
 
 
 def is_terminal(resource: Object) -> bool:
-    """Whether nothing will change any more."""
+    """Whether the run has finished."""
     return condition(resource, "Succeeded").get("status") in ("True", "False")
 
 

@@ -1,4 +1,4 @@
-"""The part of a cluster that runs Jobs, played step by step, and an independent record of every Job there ever was."""
+"""A stepwise kubelet and Job controller, and an independent record of every Job ever created."""
 
 import http
 import http.client
@@ -21,7 +21,7 @@ JOBS_PATH = "/apis/batch/v1/jobs"
 
 
 def job_ends(job: Object) -> bool:
-    """Whether a Job is over."""
+    """Whether a Job has finished."""
     return any(c["type"] in ("Complete", "Failed") for c in job.get("status", {}).get("conditions", []))
 
 
@@ -29,12 +29,12 @@ class Kubelet:
     """Runs the Jobs of a namespace: a pod starts in one step and ends in a later one."""
 
     def __init__(self, team: Team, ends: Callable[[str], End] = lambda _: (None, 0)) -> None:
-        """`ends` says how the pod of a Job ends, by the Job's name."""
+        """`ends` maps a Job's name to the end of its pod."""
         self._team = team
         self._ends = ends
 
     def step(self) -> int:
-        """Does the next thing to every Job that can go on; returns how many there were."""
+        """Advances every unfinished Job by one step; returns their number."""
         waiting = [
             job
             for job in self._team.jobs().values()
@@ -104,7 +104,7 @@ class JobRecord:
         self._version = listing["metadata"]["resourceVersion"]
 
     def _take(self, event: Object) -> bool:
-        """Takes an event; returns whether the watch can go on."""
+        """Takes an event; returns whether the watch can continue."""
         if event["type"] == "ERROR":
             assert event["object"]["code"] == http.HTTPStatus.GONE, event["object"]
             return False

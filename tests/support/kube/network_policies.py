@@ -1,4 +1,4 @@
-"""What a set of NetworkPolicies allows, by the rules of their API reference: no cluster, no packet.
+"""Evaluates NetworkPolicies by the rules of their API reference, without a cluster.
 
 The test cluster's network does not enforce policies, so their meaning is checked here and their form by the API server.
 """
@@ -17,14 +17,14 @@ class Endpoint:
 
     ip: str
     namespace: str = ""
-    """Empty for what is no pod."""
+    """Empty for an address outside of the cluster."""
     labels: Mapping[str, str] = field(default_factory=dict)
     ports: Mapping[str, int] = field(default_factory=dict)
     """Named ports of the pod."""
 
 
 def allowed(policies: Iterable[Object], source: Endpoint, target: Endpoint, port: int, protocol: str = "TCP") -> bool:
-    """Whether a connection may be made; no namespace has labels."""
+    """Whether a connection is allowed; no namespace has labels."""
     policies = list(policies)
     return _passes(policies, source, target, "Egress", port, protocol, named=target) and _passes(
         policies, target, source, "Ingress", port, protocol, named=target

@@ -1,4 +1,4 @@
-"""What an account may do, from its roles in the cluster, and what it did, from the API server's audit log."""
+"""Permissions of an account from its roles, and its actions from the API server's audit log."""
 
 import json
 from collections.abc import Callable, Collection, Iterable
@@ -10,7 +10,7 @@ Object = dict[str, Any]
 
 CREATED = 201
 POD_NAME = "authentication.kubernetes.io/pod-name"
-"""Where the API server notes whose token a pod used."""
+"""Annotation that names the pod of a token."""
 
 
 @dataclass(frozen=True, order=True)
@@ -19,7 +19,7 @@ class Action:
 
     group: str
     resource: str
-    """Plural, with its subresource: `jobs/status`."""
+    """Plural with subresource, such as `jobs/status`."""
     verb: str
     namespace: str = ""
     """Empty for the whole cluster."""
@@ -31,16 +31,16 @@ class Action:
 
 @dataclass(frozen=True)
 class Usage:
-    """What an account did."""
+    """Actions of an account."""
 
     used: frozenset[Action]
     refused: frozenset[Action]
-    """What authorization forbade."""
+    """Actions that authorization denied."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of a role, and where it holds."""
+    """One rule of a role and its scope."""
 
     group: str
     resources: tuple[str, ...]
@@ -58,7 +58,7 @@ class Rule:
         )
 
     def unused(self, used: Iterable[Action]) -> list[str]:
-        """Verbs that were used on none of the resources, and resources on which no verb was."""
+        """Verbs used on none of the resources, and resources on which no verb was used."""
         uses = [action for action in used if self.allows(action)]
         idle_verbs = set(self.verbs) - {action.verb for action in uses}
         idle_resources = set(self.resources) - {action.resource for action in uses}
@@ -77,7 +77,7 @@ def account_user(namespace: str, name: str) -> str:
 
 
 def usage(log: Path, user: str, position: int = 0, pods: Collection[str] = ()) -> Usage:
-    """What a user did since the log had a size; from these pods, if any are given."""
+    """Actions of a user after an offset in the log; of some pods only, if any are given."""
     used, refused = set(), set()
     for event in _events(log, position):
         target, pod = event.get("objectRef", {}), event["user"].get("extra", {}).get(POD_NAME, [""])[0]
@@ -105,7 +105,7 @@ def _events(log: Path, position: int) -> Iterable[Object]:
 
 
 def granted(kubectl: Callable[..., str], namespace: str, name: str) -> list[Rule]:
-    """Every rule that is bound to a ServiceAccount, anywhere."""
+    """Every rule bound to a ServiceAccount."""
     found: list[Rule] = []
     for binding in json.loads(kubectl("get", "clusterrolebindings,rolebindings", "-A", "-o", "json"))["items"]:
         subjects = [(one["kind"], one.get("namespace"), one["name"]) for one in binding.get("subjects", [])]
@@ -127,12 +127,12 @@ def granted(kubectl: Callable[..., str], namespace: str, name: str) -> list[Rule
 
 
 def unused(rules: Iterable[Rule], used: Iterable[Action]) -> list[str]:
-    """What rules allow and nobody did."""
+    """Permissions that were not used."""
     used = list(used)
     return [words for rule in rules for words in rule.unused(used)]
 
 
 def beyond(rules: Iterable[Rule], used: Iterable[Action]) -> list[str]:
-    """What was done without any of the rules, through a right that every account has."""
+    """Actions that no rule allows, through permissions that every account has."""
     rules = list(rules)
     return sorted({str(action) for action in used if not any(rule.allows(action) for rule in rules)})

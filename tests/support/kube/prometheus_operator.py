@@ -1,4 +1,4 @@
-"""The definitions of the Prometheus operator, from its Go module: what a cluster with it checks our monitors against."""
+"""The CRDs of the Prometheus operator, from its Go module: a cluster validates our monitors against them."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ KINDS = ("podmonitors", "servicemonitors", "prometheusrules")
 
 
 def definitions(folder: Path) -> list[dict[str, Any]]:
-    """The CustomResourceDefinitions of the kinds that the chart has; `folder` is any that is in no Go module."""
+    """The CustomResourceDefinitions of the kinds in the chart; `folder` must be outside of any Go module."""
     command = ["go", "mod", "download", "-json", MODULE]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Earlier releases as their users have them: the operator's packages and the chart."""
+"""Earlier releases as users have them: the operator's packages and the chart."""
 
 import tarfile
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Release:
 
     @property
     def packages(self) -> Path:
-        """What a PYTHONPATH names to run its operator."""
+        """PYTHONPATH of its operator."""
         return self.folder / "operator"
 
     @property
@@ -26,7 +26,7 @@ class Release:
 
 
 def unpack(version: str, folder: Path) -> Release:
-    """A release, unpacked into a folder."""
+    """Unpacks a release into a folder."""
     with tarfile.open(RELEASES / f"hatchery-{version}.tar.gz") as archive:
         archive.extractall(folder, filter="data")
     return Release(version, folder)

@@ -1,4 +1,4 @@
-"""Resources, Jobs and pods for tests of the operator: each builder takes only what its case is about."""
+"""Builders of resources, Jobs and pods for tests of the operator; each takes only what its case varies."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The two real pages of metrics, played forward: the operator's over a cache of samples, and a training pod's."""
+"""The two real metrics pages, advanced step by step: the operator's over a cache of samples, and a training pod's."""
 
 import asyncio
 import itertools
@@ -25,11 +25,11 @@ from hatchery_operator.settings import LeaderElection, Settings
 from hatchery_operator.telemetry import metrics_app, serve
 
 NAMESPACE, NAME = "team", "PretrainRun-Running"
-"""The PretrainRun that both pages tell about."""
+"""The PretrainRun of both pages."""
 
 
 class OperatorExporter:
-    """The operator's own metrics page over a cache with a resource of every kind in every phase."""
+    """The operator's metrics page over a cache with a resource of every kind in every phase."""
 
     def __init__(self) -> None:
         self.port = Ports.free().api
@@ -54,7 +54,7 @@ class OperatorExporter:
         self._loop.close()
 
     def step(self) -> None:
-        """All resources change, and the passes over them are counted."""
+        """Changes all resources and counts a reconcile of each."""
         metrics, version = self._operator._metrics, next(self._versions)
         for kind, phase in itertools.product(KINDS, REASONS):
             manifest = sample(kind.kind, f"{kind.kind}-{phase}", phase, datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""An API server in memory, with the rules the operator relies on: versions, conflicts, UIDs, ownership, label selectors.
+"""An in-memory API server with the rules the operator relies on: versions, conflicts, UIDs, owners, label selectors.
 
 The test plays kubelet and Job controller through `end_job` and `run_pods`. The same interface as `Cluster`; what a real
 API server adds (schemas, CEL, admission, RBAC) is proven in tests/apiserver.
@@ -34,7 +34,7 @@ def served_schemas() -> dict[str, Any]:
 
 
 class CrashError(BaseException):
-    """The operator dies here; nothing of it may catch this."""
+    """Kills the operator; nothing in it may catch this."""
 
 
 class FakeCluster:
@@ -45,15 +45,15 @@ class FakeCluster:
         self.writes: list[str] = []
         """Every write that took effect, as `verb kind name`."""
         self.refuse: Callable[[str, Manifest], Exception | None] = lambda _verb, _manifest: None
-        """What a write is answered with instead of taking effect."""
+        """The error for a write, which then has no effect; None lets it through."""
         self.crash_after: int | None = None
-        """Number of writes after which the operator dies, before it learns that the last one took effect."""
+        """Number of writes after which the operator dies, before it receives the last response."""
         self._versions = itertools.count(1)
         self._uids = itertools.count(1)
 
     @cached_property
     def schemas(self) -> dict[str, Any]:
-        """What the API server publishes of our group, by name."""
+        """Published schemas of our API group, by name."""
         return served_schemas()
 
     async def read(self, path: str) -> Manifest:
@@ -135,7 +135,7 @@ class FakeCluster:
         return self.put({**stored, "data": {key: value for key, value in data.items() if value is not None}})
 
     def put(self, manifest: Manifest) -> Manifest:
-        """Stores an object under a new version, and under a new generation when its spec is another one."""
+        """Stores an object under a new version, and under a new generation if its spec has changed."""
         before = self.objects.get(_address(manifest))
         if before and before["metadata"]["uid"] == manifest["metadata"]["uid"]:
             least = before["metadata"].get("generation", 1) + (before.get("spec") != manifest.get("spec"))
@@ -146,7 +146,7 @@ class FakeCluster:
         return manifest
 
     def add(self, manifest: Manifest) -> None:
-        """What a user applies."""
+        """Creates an object as a user."""
         manifest = copy.deepcopy(manifest)
         del manifest["metadata"]["uid"]
         self._create(manifest)
@@ -156,11 +156,11 @@ class FakeCluster:
         return {name: found for (of_kind, _, name), found in self.objects.items() if of_kind == kind}
 
     def run_pods(self, name: str) -> None:
-        """The Job's pods run."""
+        """Makes the Job's pods run."""
         self._job_status(name, {"active": 1, "ready": 1})
 
     def end_job(self, name: str, report: Report | None = None, code: int = 0) -> None:
-        """The Job's pod ends with a report and an exit code."""
+        """Ends the Job's pod with a report and an exit code."""
         report = report or Report(reason=Reason.COMPLETED, artifact=artifact(f"d-{name}"))
         found = self.objects["Job", NAMESPACE, name]
         labels = {**found["spec"]["template"]["metadata"]["labels"], "batch.kubernetes.io/job-name": name}

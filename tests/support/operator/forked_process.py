@@ -1,4 +1,4 @@
-"""The operator in a process forked from one that has imported it already: a start costs no second of processor time."""
+"""The operator forked from a process that has already imported it, which saves a second of CPU time per start."""
 
 import contextlib
 import multiprocessing
@@ -18,17 +18,17 @@ _FORKS.set_forkserver_preload([__name__])
 
 
 class ForkedOperator(OperatorProcess):
-    """The same operator, for tests that start it dozens of times."""
+    """An operator for tests that start it dozens of times."""
 
     _fork: Any = None
 
     def launch(self) -> None:
-        """Starts it."""
+        """Starts the operator."""
         self._fork = _FORKS.Process(target=_run, args=(self._environment, self._log, self._settings))
         self._fork.start()
 
     def exit_code(self) -> int | None:
-        """How it ended by itself, None while it runs."""
+        """Exit code; None while it runs."""
         return None if self._fork is None else self._fork.exitcode
 
     def strike(self) -> None:

@@ -1,4 +1,4 @@
-"""A cluster that misbehaves as real ones do: late watches, lost answers, pods that outlive their Job, a busy Job controller.
+"""A cluster that misbehaves as real ones do: late watches, lost responses, pods that outlive their Job, a slow controller.
 
 `ModelCluster` is the API server, `play_*` are the other controllers and the kubelet. It checks at every single write what
 must never happen, so a test that drives it needs no oracle of its own for that.

@@ -1,4 +1,4 @@
-"""Whole pipelines of all four kinds, each with a script of what its pods do and the end it must come to."""
+"""Pipelines of all four kinds, each with a script for its pods and the expected outcome."""
 
 from dataclasses import dataclass, field
 
@@ -10,13 +10,13 @@ from hatchery_api.contract import ExitCode, Report
 from hatchery_api.kinds import BY_KIND
 
 PIPELINE = (("CorpusBuild", "corpus"), ("TokenizerBuild", "tokenizer"), ("PretrainRun", "model"), ("EvalRun", "eval"))
-"""Kinds and names of a pipeline; the names are those that the specs in `operator_builders` refer to."""
+"""Kinds and names of a pipeline; the names are those that the specs in `builders` refer to."""
 
 DISK: End = (Report(reason=Reason.STORAGE_ERROR, message="the disk is full"), int(ExitCode.RETRY))
-"""An end that another attempt may help."""
+"""A failure that another attempt may fix."""
 
 EMPTY: End = (Report(reason=Reason.EMPTY_CORPUS, message="no document is left"), int(ExitCode.DATA_ERROR))
-"""An end that no other attempt can help."""
+"""A failure that no other attempt can fix."""
 
 State = tuple[str, str, int]
 """Status and reason of the Succeeded condition, and the number of attempts."""
@@ -24,7 +24,7 @@ State = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Script:
-    """What happens to a pipeline."""
+    """A scripted course of a pipeline."""
 
     ends: dict[str, End] = field(default_factory=dict)
     """How pods end, by the name of their Job; all others succeed."""
@@ -57,7 +57,7 @@ SCRIPTS = (
         {"tokenizer": ("False", "EmptyCorpus", 1), "model": WAITING, "eval": WAITING},
     ),
 )
-"""Everything goes well; something has to be repeated; attempts are used up; something can never work."""
+"""Success; a retry; exhausted attempts; a permanent failure."""
 
 
 class Pipeline:
@@ -71,7 +71,7 @@ class Pipeline:
             team.apply(kind, name, retry={"maxAttempts": 2, "backoff": "1s"})
 
     def step(self) -> bool:
-        """Lets its pods go one step on; returns whether it has come to its end."""
+        """Advances its pods by one step; returns whether it has finished."""
         return not self._kubelet.step() and self.states() == self.expected
 
     def states(self) -> dict[str, State]:

@@ -1,4 +1,4 @@
-"""The operator as a process of its own against a real API server, and the parts of a cluster the test has to play."""
+"""The operator as a separate process against a real API server, and the cluster components that the test simulates."""
 
 import itertools
 import json
@@ -102,11 +102,11 @@ class OperatorProcess:
         return self._process.pid
 
     def kill(self) -> None:
-        """Ends it as a crash of its node would."""
+        """Kills it, as a crash of its node would."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> int:
-        """Ends it as the kubelet does; returns its exit code."""
+        """Stops it as the kubelet does; returns its exit code."""
         return self._end(signal.SIGTERM)
 
     def _end(self, sign: signal.Signals) -> int:
@@ -118,7 +118,7 @@ class OperatorProcess:
         return code
 
     def exit_code(self) -> int | None:
-        """How it ended by itself, None while it runs."""
+        """Exit code; None while it runs."""
         return self._process.poll() if self._process else None
 
     def _died(self) -> str | None:
@@ -131,7 +131,7 @@ class OperatorProcess:
         return [json.loads(line) for line in self._log.read_text().splitlines()]
 
     def get(self, port: int, path: str) -> tuple[int, str]:
-        """Status and text of a page of the operator; 0 when it does not answer."""
+        """Status and body of one of the operator's HTTP endpoints; status 0 without a response."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
@@ -202,7 +202,7 @@ class Team:
         return next(((c["status"], c["reason"]) for c in conditions if c["type"] == condition), ("", ""))
 
     def wait(self, what: str, probe: Callable[[], object], timeout_seconds: float = WAIT_SECONDS) -> None:
-        """Waits for the cluster to become so."""
+        """Waits until a condition holds."""
         wait_for(what, probe, why="the operator works", timeout_seconds=timeout_seconds)
 
     def wait_reason(self, kind: str, name: str, reason: str, condition: str = "Succeeded") -> None:
@@ -265,7 +265,7 @@ class Team:
         )
 
     def finish_job(self, name: str, *, failed: bool, reason: str) -> None:
-        """What the Job controller writes when a Job is over."""
+        """Writes what the Job controller writes when a Job finishes."""
         now = self._time()
         before, after = ("FailureTarget", "Failed") if failed else ("SuccessCriteriaMet", "Complete")
         reason = reason if failed else "CompletionsReached"
@@ -291,5 +291,5 @@ class Team:
         self.send("PATCH", self.core("pods", name) + "/status", {"status": status})
 
     def _time(self) -> str:
-        """The next second: what happens later has a later time."""
+        """Waits for the next second, so that later events have later timestamps."""
         return rfc3339(next(self._clock))

@@ -1,4 +1,4 @@
-"""An event loop whose time passes only while nothing else is left to do, so that minutes cost milliseconds."""
+"""An event loop whose clock advances only while it is idle, so that minutes cost milliseconds."""
 
 import asyncio
 import selectors
@@ -10,7 +10,7 @@ STEP_SECONDS = 1e-6
 
 
 class _Selector(selectors.SelectSelector):
-    """Waits by moving the clock."""
+    """Waits by advancing the clock."""
 
     now = 0.0
 
@@ -33,12 +33,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run_virtually(scenario: Coroutine[Any, Any, Any]) -> Any:
-    """What `asyncio.run` does, in virtual time."""
+    """`asyncio.run` in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(scenario)
 
 
 async def pass_time(seconds: float) -> None:
-    """Lets virtual time pass; it costs none."""
+    """Advances virtual time."""
     assert isinstance(asyncio.get_running_loop(), VirtualLoop)
     await asyncio.sleep(seconds)

@@ -1,4 +1,4 @@
-"""An operator over a cluster in memory, stepped by the test: what a restart leaves is the cluster and nothing else."""
+"""An operator over an in-memory cluster, stepped by the test; a restart keeps the cluster and nothing else."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ FIRST_JOBS = ("corpus-build-a1", "tokenizer-vocabulary-a1", "model-encode-a1", "
 
 
 class World:
-    """An operator over a cluster in memory; `restart` is what a kill leaves: the cluster and nothing else."""
+    """An operator over an in-memory cluster; `restart` keeps the cluster and nothing else."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class World:
         return self.authorities
 
     def tell(self) -> None:
-        """The watches tell all there is."""
+        """Delivers the current state through the watches."""
         for found in list(self.cluster.objects.values()):
             event = {"type": "MODIFIED", "object": found}
             if found["kind"] == "Job":
@@ -84,7 +84,7 @@ class World:
                 on_run_event(self.cache, event)
 
     def settle(self) -> None:
-        """Passes over all resources until no pass writes anything and none wants to go on."""
+        """Reconciles all resources until no reconcile writes anything or asks to continue."""
         for _ in range(20):
             before = len(self.cluster.writes)
             self.tell()
@@ -116,7 +116,7 @@ def apply_pipeline(world: World, order: tuple[tuple[str, str], ...] = PIPELINE) 
 
 
 def play_kubelet(world: World) -> bool:
-    """Lets the oldest unfinished Job run or end; says whether there was one."""
+    """Lets the oldest unfinished Job start or end; returns whether there was one."""
     for name, job in sorted(world.cluster.of("Job").items()):
         if "conditions" in job.get("status", {}):
             continue

@@ -1,4 +1,4 @@
-"""The operator as a process, before there is an API server."""
+"""The operator from its entry point: start, signal and metrics page."""
 
 import os
 import signal
@@ -6,9 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 from tests.cluster.console import wait_for
 from tests.cluster.control_plane import Ports
+from tests.support.operator.builders import manifest
+
+from hatchery_operator.__main__ import Operator
+from hatchery_operator.settings import LeaderElection, Settings
 
 
 def test_a_signal_ends_an_operator_that_still_waits_for_the_api_server(tmp_path: Path) -> None:
@@ -29,3 +34,17 @@ def test_a_signal_ends_an_operator_that_still_waits_for_the_api_server(tmp_path:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_only_the_leader_tells_of_resources_so_that_a_sum_over_replicas_is_right(
+    leads: bool,
+) -> None:
+    # without election an operator leads; with it one that never got the lease does not
+    operator = Operator(
+        Settings(operator_namespace="hatchery-system", leader_election=LeaderElection(enabled=not leads))
+    )
+    operator._cache.put(manifest("CorpusBuild", "code"))
+    page = operator._metrics.text().decode()
+    assert f"hatchery_leader {float(leads)}" in page
+    assert ('name="code"' in page) is leads

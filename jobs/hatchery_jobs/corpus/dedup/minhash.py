@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from hatchery_jobs.corpus.types import I64, U32, U64
+from hatchery_jobs.hashing import mix64
 
 WINDOW_BYTES: Final = 1 << 18
 """Bytes hashed at a time: small enough for the arrays to stay in a core's cache. A longer text is hashed window by
@@ -36,13 +37,6 @@ _INVERSES: Final = _powers(pow(_BASE, -1, 2**64), WINDOW_BYTES)
 _BYTE_VALUES: Final = np.where(
     _WORD_BYTES, np.random.Generator(np.random.PCG64(1)).integers(1, 2**63, 256, np.uint64), np.uint64(0)
 )
-
-
-def mix64(values: U64) -> U64:
-    """Spreads every bit of the input over every bit of the output (the finalizer of SplitMix64)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def windows(texts: Sequence[bytes]) -> Iterator[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """Filters: rules that keep a document or drop it with a named reason.
 
-`length`, `characters` and `code` register rule models with their functions and reasons; `compile` puts the rules of a
-spec in order. Only `corpus` may import it.
+`text` and `code` register rule models with their functions and reasons; `compile` puts the rules of a spec in order.
+Only `corpus` may import it.
 """
 
 from hatchery_jobs.corpus.filters.compile import PRESETS, Filter, compile_filters, drop_reasons, first_drop

@@ -15,11 +15,11 @@ from hatchery_api.resources.corpus import (
     LineLengthRule,
     SizeRule,
 )
-from hatchery_jobs.corpus.filters import characters, code, length
+from hatchery_jobs.corpus.filters import code, text
 from hatchery_jobs.corpus.filters.base import DocumentView
 from hatchery_jobs.readers import Document, uniform_hash
 
-RULES: Final = {**length.RULES, **characters.RULES, **code.RULES}
+RULES: Final = {**text.RULES, **code.RULES}
 """All filter rules, in the order in which the dataset card lists their reasons."""
 
 PRESETS: Final[dict[str, tuple[FilterRule, ...]]] = {

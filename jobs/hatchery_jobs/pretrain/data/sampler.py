@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from hatchery_jobs.hashing import GOLDEN, mix64
 from hatchery_jobs.pretrain.data.types import Tokens
 
 FEISTEL_ROUNDS: Final = 6
@@ -121,9 +122,6 @@ def quotas(weights: Sequence[float]) -> Tokens:
 
 
 def splitmix64(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One step of SplitMix64: a bijection on 64 bits in which every input bit affects every output bit."""
+    """One step of SplitMix64."""
     with np.errstate(over="ignore"):
-        z = numbers + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
+        return mix64(numbers + np.uint64(GOLDEN))

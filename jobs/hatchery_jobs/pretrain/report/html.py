@@ -16,9 +16,8 @@ from hatchery_api.contract import stage_spec
 from hatchery_jobs.pretrain.model import MODEL_FAMILIES
 from hatchery_jobs.pretrain.objectives import objective_info
 from hatchery_jobs.pretrain.record import Event, Sample, restarts, restarts_by_cause
-from hatchery_jobs.pretrain.report.charts import CHART_STYLE, Chart, Line, Mark, label
 from hatchery_jobs.pretrain.report.data import ReportData, evenly_spaced
-from hatchery_jobs.reporting import html_page, html_table
+from hatchery_jobs.reporting import CHART_STYLE, Chart, Line, Mark, html_page, html_table, label
 
 MAX_SAMPLES: Final = 8
 """Updates whose samples are shown for each prompt."""

@@ -140,7 +140,7 @@ class LeadRecorder(AbstractContextManager["LeadRecorder"]):
     def sampled(self, state: RunState, samples: Sequence[Sample]) -> None:
         """Stores samples, and drops those of later steps, which the run rolled back."""
         store_samples(self._folder / SAMPLES, samples, state.step)
-        self._trackers.write(samples)
+        self._trackers.log_samples(samples)
 
     def curve_bytes(self) -> int:
         """Makes the curve durable and returns its length in bytes.

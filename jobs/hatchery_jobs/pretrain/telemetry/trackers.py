@@ -37,7 +37,7 @@ class Tracker(Protocol):
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Logs the values of a step."""
 
-    def write(self, samples: Sequence[Sample]) -> None:
+    def log_samples(self, samples: Sequence[Sample]) -> None:
         """Logs the samples of a step."""
 
     def rewind(self, step: int) -> None:
@@ -63,9 +63,9 @@ class Trackers:
         """Logs the values of a step."""
         self._each(lambda tracker: tracker.log(step, numbers))
 
-    def write(self, samples: Sequence[Sample]) -> None:
+    def log_samples(self, samples: Sequence[Sample]) -> None:
         """Logs the samples of a step."""
-        self._each(lambda tracker: tracker.write(samples))
+        self._each(lambda tracker: tracker.log_samples(samples))
 
     def rewind(self, step: int) -> None:
         """The run rolled back to a step."""
@@ -152,7 +152,7 @@ class TensorBoard:
         for name, number in numbers.items():
             self._writer.add_scalar(name, number, step)
 
-    def write(self, samples: Sequence[Sample]) -> None:
+    def log_samples(self, samples: Sequence[Sample]) -> None:
         """Logs the samples of a step, with prompts in bold."""
         for number, sample in enumerate(samples):
             self._writer.add_text(f"samples/{number}", f"**{sample.prompt}**{sample.text}", sample.step)
@@ -191,7 +191,7 @@ class WeightsAndBiases:
         """Logs the values of a step, which must not be below the last one."""
         self._run.log(dict(numbers), step=step)
 
-    def write(self, samples: Sequence[Sample]) -> None:
+    def log_samples(self, samples: Sequence[Sample]) -> None:
         """Logs the samples of a step as a table."""
         import wandb
 

@@ -1,4 +1,4 @@
-"""The worker of the loop, but it waits before one update until it is asked to end: the end comes at a known step."""
+"""A worker that waits before one update until the launcher stops it, so that it stops at a known step."""
 
 import os
 import sys

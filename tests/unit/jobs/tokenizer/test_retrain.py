@@ -12,7 +12,7 @@ from hatchery_api.placement import Hub
 from hatchery_api.resources.tokenizer import BaseTokenizer, TokenizerBuildSpec
 from hatchery_jobs.hub.push import push_folder
 from hatchery_jobs.runtime.errors import RetryableError, SpecError
-from hatchery_jobs.tokenizer.retrain import load_base, resolve_base, retrained, special_roles
+from hatchery_jobs.tokenizer.retrain import base_roles, load_base, resolve_base, retrained
 
 NO_HUB = "http://127.0.0.1:1"
 pytestmark = pytest.mark.filterwarnings("ignore:Use .content=:DeprecationWarning")
@@ -64,7 +64,7 @@ def test_special_ids_are_those_of_the_new_vocabulary(tmp_path: Path, programs: l
     assert new.get_vocab_size() == 400 <= old_begin
     assert new.encode("x").ids[0] == new.token_to_id("<begin>") < 400
     assert new.encode("x").tokens == ["<begin>", "x"]
-    assert special_roles(base) == {"bos_token": "<begin>", "eos_token": "<end>"}
+    assert base_roles(base) == {"bos_token": "<begin>", "eos_token": "<end>"}
 
 
 def test_other_models_are_retrained_too(tmp_path: Path, programs: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the operator may do, and above all what it may not."""
+"""The operator's permissions, and above all their limits."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the API server refuses is tried again soon, whatever clocks do."""
+"""A rejected child is created again soon, even if the clock is set back."""
 
 from tests.support.operator.builders import NAMESPACE, NOW, later
 

@@ -1,4 +1,4 @@
-"""What kopf is told: to watch, and neither to compare objects nor to write to them."""
+"""kopf only watches: it neither compares objects nor writes to them."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What is asked of the API server about pods that do not run, and what is not."""
+"""Which requests are made about pods that do not run, and which are not."""
 
 import asyncio
 from typing import Any, cast
@@ -18,7 +18,7 @@ QUOTA = 'Error creating: pods "x" is forbidden: exceeded quota: q, requested: po
 
 
 class Counted(FakeCluster):
-    """Counts the listings."""
+    """Records the listings."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Counted(FakeCluster):
 
 
 class StageContext:
-    """Runs with a Job each, seen some seconds after the Jobs were made."""
+    """Runs with a Job each, observed some seconds after the Jobs were created."""
 
     def __init__(self, *names: str, **changes: Any) -> None:
         self.cluster, self.cache = Counted(), Cache(referenced_keys)
@@ -50,7 +50,7 @@ class StageContext:
         self.cluster.put({**manifest, **values})
 
     def refuse(self, name: str, seconds: float, message: str = QUOTA) -> None:
-        """An event that says that a Job's pod cannot be created."""
+        """A FailedCreate event of a Job."""
         self.put(
             "Event",
             f"{name}-{seconds}",

@@ -29,7 +29,7 @@ def test_a_lost_event_is_no_reason_to_fail() -> None:
 
 
 def test_every_line_of_every_pass_names_resource_attempt_and_pass() -> None:
-    """Lines are read by machines: one that cannot be joined with its resource is lost among a thousand."""
+    """Log lines are read by machines: each must name its resource."""
     world, written = World(), io.StringIO()
     world.cluster.add(manifest("CorpusBuild", "corpus"))
     handler = logging.StreamHandler(written)

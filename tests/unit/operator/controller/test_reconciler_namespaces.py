@@ -20,7 +20,7 @@ def test_the_certificates_are_in_a_namespace_before_its_first_pods_and_written_o
 
 
 def run_in_a_namespace_made_twice(world: World) -> None:
-    """A run in a namespace that is deleted with all in it, and one in the next namespace of that name."""
+    """A run in a namespace, which is deleted, and a run in a new namespace of that name."""
     world.cluster.add(manifest("CorpusBuild", "corpus"))
     world.settle()
     key = Key("CorpusBuild", NAMESPACE, "corpus")

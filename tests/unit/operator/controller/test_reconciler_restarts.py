@@ -1,4 +1,4 @@
-"""Whole pipelines, with the operator dying at every single write."""
+"""Whole pipelines, with the operator killed after every single write."""
 
 import asyncio
 import contextlib

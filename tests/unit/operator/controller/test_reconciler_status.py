@@ -133,7 +133,7 @@ def test_an_outdated_definition_is_said_by_the_resources_and_taken_back_when_it_
 
 
 def image_states() -> Any:
-    """What the kubelet says of an image that does not exist, for ever."""
+    """The kubelet's alternating states for an image that does not exist."""
     answer = 'failed to resolve reference "r/i:1": r/i:1: not found'
     return itertools.cycle(
         [

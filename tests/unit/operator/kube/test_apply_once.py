@@ -13,7 +13,7 @@ from hatchery_operator.kube.client import Cluster
 
 
 class SlowCluster:
-    """Takes its time to write."""
+    """Yields to other tasks during a write."""
 
     def __init__(self) -> None:
         self.begun, self.done = 0, 0
@@ -29,7 +29,7 @@ class SlowCluster:
 
 
 def begin(cluster: SlowCluster, policies: ApplyOnce, runs: int = 8, namespace: str = NAMESPACE) -> list[object]:
-    """Runs that begin at once; gives how many writes each of them saw done, or why it may not begin."""
+    """Concurrent runs; returns the number of finished writes that each observed, or its error."""
 
     async def one() -> int:
         await policies.ensure({"kind": "NetworkPolicy", "metadata": {"name": "runs", "namespace": namespace}})

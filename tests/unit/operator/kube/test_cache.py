@@ -1,4 +1,4 @@
-"""What the operator knows: the newest version wins, dependents are told, and kopf's events only keep it current."""
+"""The cache: the latest version wins, dependents are notified, and kopf's events only keep it current."""
 
 from dataclasses import replace
 from typing import Any

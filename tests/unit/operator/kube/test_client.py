@@ -1,4 +1,4 @@
-"""Requests, retries and errors of the API client, against a server that says what the case is about."""
+"""Requests, retries and errors of the API client against a scripted server."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ MANIFEST = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j", "
 
 
 class Server:
-    """Answers in turn, the last one for ever, and remembers what it was asked."""
+    """Gives its responses in turn, the last one forever, and records the requests."""
 
     def __init__(self, *answers: Answer) -> None:
         self.answers = list(answers)
@@ -49,7 +49,7 @@ class Server:
 
 
 class Case:
-    """A client of a server, with a clock that sleeping moves."""
+    """A client of the server, with a clock that sleeping advances."""
 
     def __init__(self, server: Server, folder: Path) -> None:
         self.server, self.folder = server, folder

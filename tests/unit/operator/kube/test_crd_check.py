@@ -1,4 +1,4 @@
-"""Definitions older than the operator are noticed field by field."""
+"""Outdated definitions are detected field by field."""
 
 import copy
 from typing import Any
@@ -11,7 +11,7 @@ from hatchery_operator.kube.crd_check import missing_fields, outdated
 
 
 def served(kind: Kind, *without: str) -> dict[str, Any]:
-    """What is served, without a field below the root."""
+    """The served schemas without some fields."""
     schemas = copy.deepcopy(served_schemas())
     for path in without:
         node = schemas[f"dev.hatchery.v1alpha1.{kind.kind}"]

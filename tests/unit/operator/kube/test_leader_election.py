@@ -1,4 +1,4 @@
-"""Who leads: two candidates of one lease in virtual time, with clocks that disagree and an API server that fails."""
+"""Two candidates for one lease in virtual time, with clocks that disagree and an API server that fails."""
 
 import asyncio
 import copy
@@ -27,7 +27,7 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 class LeaseServer:
-    """One Lease, with the rules of an API server; `fails` decides for each request who gets no answer, and how."""
+    """One Lease under the rules of an API server; `fails` decides for each request whether and how it fails."""
 
     def __init__(self) -> None:
         self.lease: dict[str, Any] | None = None
@@ -44,7 +44,7 @@ class LeaseServer:
 
 
 class Connection:
-    """One candidate's way to the server."""
+    """One candidate's client."""
 
     def __init__(self, server: LeaseServer) -> None:
         self.server = server
@@ -128,7 +128,7 @@ class Candidate:
 
 
 async def watch(seconds: float, *candidates: Candidate) -> None:
-    """Lets time pass; at no moment may two of them write."""
+    """Advances time; two candidates may never write at the same moment."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     while loop.time() < end:
@@ -302,7 +302,7 @@ def test_a_restarted_process_is_another_candidate_and_waits_for_its_own_old_leas
 
 
 def test_a_frozen_leader_writes_nothing_when_it_wakes_up() -> None:
-    """What SIGSTOP does: its clock goes on, and no line of it runs."""
+    """Stops a candidate like SIGSTOP: its clock continues, and none of its code runs."""
     election = Election("a", TIMES)
     election.won(election.claim("n", "l", START), sent=100.0)
     assert election.write_seconds(100.0) == TIMES.lease_seconds - 1

@@ -1,4 +1,4 @@
-"""Listings keep the cache consistent with the cluster whatever watches miss."""
+"""A resync keeps the cache consistent with the cluster whatever watches miss."""
 
 import asyncio
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def test_a_resync_finds_what_watches_have_missed() -> None:
 
 
 def resync_once(world: World, meanwhile: Callable[[], None] = lambda: None) -> None:
-    """One listing and the merge that follows it; `meanwhile` is what happens in between."""
+    """Lists and merges once; `meanwhile` runs in between."""
     rounds = 0
 
     async def sleep(_: float) -> None:
@@ -107,7 +107,7 @@ class Forbidding(FakeCluster):
 
 
 def namespaced(*namespaces: str) -> tuple[World, Forbidding]:
-    """An operator for some namespaces; in the last there is a run."""
+    """An operator for some namespaces; the last one has a run."""
     cluster = Forbidding()
     cluster.add(manifest("CorpusBuild", "corpus"))
     return World(cluster, namespaces=namespaces), cluster
@@ -129,7 +129,7 @@ def test_resources_of_a_namespace_that_refuses_for_a_while_are_not_taken_for_del
     cluster.forbidden = {NAMESPACE}
 
     async def sleep(_: float) -> None:
-        """The watches are those of the start, so the operator is to start afresh: the listings end by themselves."""
+        """The watches still cover the namespaces of the start, so `run` returns and the operator restarts."""
 
     asyncio.run(asyncio.wait_for(world.resync.run(300, sleep), 5))
     assert [key.name for key in world.cache.all_keys()] == ["corpus"]

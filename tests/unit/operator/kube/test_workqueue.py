@@ -1,4 +1,4 @@
-"""The work queue against a clock that the test holds."""
+"""The work queue under a clock controlled by the test."""
 
 import asyncio
 import itertools

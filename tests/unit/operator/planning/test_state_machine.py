@@ -270,6 +270,15 @@ class Operator(RuleBasedStateMachine):
     def resize(self, nodes: int) -> None:
         self.edit("model", parallelism={"nodes": nodes})
 
+    @precondition(lambda self: "model" in self.unfinished())
+    @rule(nodes=st.sampled_from([1, 3]))
+    def resize_at_work(self, nodes: int) -> None:
+        """A new size for pods that run; the drawn events alone do not reach this in every course of random choices."""
+        for _ in range(3):
+            self.all_works()
+        self.resize(nodes)
+        self.all_works()
+
     def unfinished(self) -> list[str]:
         return [name for name, run in self.cluster.runs().items() if "completionTime" not in run.get("status", {})]
 

@@ -1,4 +1,4 @@
-"""Whose a token is, by the keys an API server publishes; every kind of wrong token is refused."""
+"""Tokens are verified by the keys that the API server publishes; every kind of invalid token is rejected."""
 
 import asyncio
 import time

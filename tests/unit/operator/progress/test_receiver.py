@@ -26,7 +26,7 @@ RECEIVED = Received("PretrainRun", "team", "tiny", "u1", "pod-a", STATUS)
 
 @dataclass
 class Cluster:
-    """The answers of an API server, counted."""
+    """The responses of an API server, counted."""
 
     tokens: dict[str, Identity] = field(default_factory=lambda: {"good": Identity("pod-a", "p1", "team")})
     labels: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=lambda: {("team", "pod-a"): LABELS})

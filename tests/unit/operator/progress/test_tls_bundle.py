@@ -1,4 +1,4 @@
-"""Pods can verify every replica, and what is published does not grow."""
+"""Pods can verify every replica, and the published bundle stays small."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -34,7 +34,7 @@ def replica(cluster: FakeCluster, name: str, pem: str) -> ReplicaCertificates:
 
 
 async def publish(cluster: FakeCluster, name: str, pem: str, seconds: float = 1) -> None:
-    """A replica that publishes for a while, and is gone."""
+    """A replica that publishes for a while and then disappears."""
     task = asyncio.ensure_future(replica(cluster, name, pem).keep_published())
     await pass_time(seconds)
     task.cancel()
@@ -114,7 +114,7 @@ def test_a_certificate_that_somebody_removes_is_published_again_and_an_outage_is
 
 
 def in_use(cluster: FakeCluster, *namespaces: str) -> Cache:
-    """What the leader knows: a run in flight in each namespace."""
+    """The leader's cache, with a run in flight in each namespace."""
     cache = Cache(referenced_keys)
     for version, namespace in enumerate(namespaces, 1):
         found = manifest("CorpusBuild", "corpus", version=version)
@@ -159,7 +159,7 @@ def test_a_namespace_that_refuses_the_file_costs_only_its_live_progress(caplog) 
 
 
 class Slow(FakeCluster):
-    """Takes its time to write."""
+    """Takes a second per write."""
 
     async def apply(self, *args, **kwargs):
         await pass_time(1)

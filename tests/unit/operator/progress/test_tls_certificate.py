@@ -1,3 +1,5 @@
+"""A generated certificate: strict clients accept it under every name, and nobody else can use it."""
+
 import socket
 import ssl
 import threading

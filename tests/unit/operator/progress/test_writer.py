@@ -1,4 +1,4 @@
-"""What of the pods' reports reaches the status, and how seldom: replicas in virtual time over one cluster in memory."""
+"""Which reports reach the status, and how rarely: replicas in virtual time over one in-memory cluster."""
 
 import asyncio
 import itertools
@@ -23,7 +23,7 @@ from hatchery_operator.progress.writer import WRITE_SECONDS, ProgressWriter
 
 
 class Watched(FakeCluster):
-    """Tells every replica of every write, a moment later, and remembers when progress was written."""
+    """Delivers every write to every replica a moment later, and records when progress was written."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Watched(FakeCluster):
 
 
 class Replica:
-    """Its wall clock may be off; its other clock never matters to others."""
+    """A replica whose wall clock may be off; its monotonic clock is its own."""
 
     def __init__(self, cluster: Watched, skew: float = 0.0) -> None:
         self.cluster, self.skew = cluster, skew

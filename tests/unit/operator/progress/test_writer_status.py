@@ -1,4 +1,4 @@
-"""From a pod's report to the progress people read."""
+"""`status.progress` for a pod's report."""
 
 import pytest
 from tests.support.operator.builders import NOW

@@ -1,4 +1,4 @@
-"""When the operator counts as alive and as ready."""
+"""Liveness and readiness."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""One JSON object a line."""
+"""Log lines are JSON objects with the context of their reconcile."""
 
 import asyncio
 import json

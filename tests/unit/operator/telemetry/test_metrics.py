@@ -1,4 +1,4 @@
-"""Numbers about resources come from their status and go when they go."""
+"""Metrics about resources come from their status and disappear with them."""
 
 from collections.abc import Iterable
 
@@ -157,7 +157,7 @@ def test_a_watch_ages_until_it_is_heard_of() -> None:
 
 
 LABELS = {"kind", "namespace", "name", "phase", "type", "status", "reason", "stage", "split", "task", "metric"}
-"""Labels a series about a resource may have; each is a name or of a small closed set."""
+"""Labels allowed on series about a resource; each is a name or a member of a small closed set."""
 
 
 def test_no_step_commit_path_or_error_text_is_ever_a_label() -> None:
@@ -181,7 +181,7 @@ def test_series_grow_with_the_number_of_resources_and_nothing_else() -> None:
 
 
 def test_only_a_resource_that_has_changed_is_written_anew() -> None:
-    """With a thousand resources the whole page costs a tenth of a second, in which nothing else happens."""
+    """Rendering a thousand resources would block the event loop for a tenth of a second."""
     runs = fleet(32)
     metrics = Metrics()
     metrics.watch_runs(lambda: runs)

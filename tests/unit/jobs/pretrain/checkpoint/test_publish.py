@@ -1,4 +1,4 @@
-"""Checkpoints reach the Hub, also after an outage, and nothing the Hub does reaches training."""
+"""Checkpoints reach the Hub, even after an outage, and no failure of the Hub reaches training."""
 
 import json
 import shutil

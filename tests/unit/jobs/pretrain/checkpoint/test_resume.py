@@ -1,4 +1,4 @@
-"""A run goes on from a pushed checkpoint exactly, and says what to do where it cannot."""
+"""A run resumes exactly from a pushed checkpoint, or fails with a remedy."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""One format for every family, for DDP and FSDP, that transformers loads as a model."""
+"""One snapshot format for every family, for DDP and FSDP, that transformers loads as a model."""
 
 import copy
 import os

@@ -1,4 +1,4 @@
-"""Checkpoints survive every way of dying."""
+"""Checkpoints survive crashes at any point, full disks and corrupted files."""
 
 import json
 import math

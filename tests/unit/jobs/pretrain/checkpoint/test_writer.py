@@ -1,4 +1,4 @@
-"""Training waits for a copy in memory, never for a disk, and a store that fails ends it only when it must."""
+"""Training waits only for a copy in memory, and a failing store stops it only at the end."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""The watchdog by a clock of the test's own, and a process that really hangs."""
+"""The watchdog with a fake clock, and with a process that really hangs."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The loss curve on a disk that fills up, is cut off, and is resumed."""
+"""The loss curve on a full disk, after truncation and after a resume."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""What happened when, across restarts."""
+"""The timeline across restarts."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Peaks of devices, and the share of them that is used."""
+"""Peaks of devices, and the share of them that a run uses."""
 
 import pytest
 import torch

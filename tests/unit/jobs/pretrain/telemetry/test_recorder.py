@@ -1,4 +1,4 @@
-"""What the lead tells of a run: curve, timeline, metrics, samples, log."""
+"""The lead's record of a run: curve, timeline, metrics, samples, log."""
 
 import json
 from types import SimpleNamespace

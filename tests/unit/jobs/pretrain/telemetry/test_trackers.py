@@ -1,4 +1,4 @@
-"""What trackers are told, read back from their files."""
+"""What trackers log, read back from their files."""
 
 import json
 import math
@@ -225,7 +225,7 @@ def test_without_a_key_weights_and_biases_is_logged_to_files_and_calls_nobody(tm
     for step in (1, 2):
         trackers.log(step, {"loss/train": 1.0 / step, "steps": float(step)})
     trackers.log(2, validation_values(800.0, None))
-    trackers.write([Sample(step=3, prompt="def", text=" f()", tokens=2, ended=False)])
+    trackers.log_samples([Sample(step=3, prompt="def", text=" f()", tokens=2, ended=False)])
     trackers.close()
     (path,) = folder.glob("wandb/offline-run-*-0a-1b/run-0a-1b.wandb")
     rows, run = history(path)

@@ -1,4 +1,4 @@
-"""Texts written while training: the library's own generation is the oracle."""
+"""Samples generated during training, compared with the library's own generation."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The guard, without training: what it says of an update, and what is remembered."""
+"""The guard alone: verdicts, and what the state remembers."""
 
 import math
 

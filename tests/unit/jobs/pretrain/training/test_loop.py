@@ -1,4 +1,4 @@
-"""The training loop in this process: exactness, interruption, and an independent loop beside it."""
+"""The training loop in this process: bit-exactness, interruption, and an independent loop to compare with."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Bad batches in the real loop: left out or gone back from, remembered after a resume, and every good row learnt once."""
+"""Bad batches in the real loop: skips, rollbacks and resumes, after which every good row was learnt from once."""
 
 import math
 

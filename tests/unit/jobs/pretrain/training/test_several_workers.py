@@ -1,4 +1,4 @@
-"""Several workers in processes of their own: the same curve for any number of them, whole or in parts."""
+"""Several workers in their own processes: the same curve for any number of them, with DDP and FSDP."""
 
 import pytest
 import torch

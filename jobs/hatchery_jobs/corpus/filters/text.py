@@ -1,8 +1,8 @@
-"""Filters by the size of a document and the length of its lines."""
+"""Filters for any text: by size, line length and characters."""
 
 from typing import Final
 
-from hatchery_api.resources.corpus import LineLengthRule, SizeRule
+from hatchery_api.resources.corpus import AlphanumericRule, LineLengthRule, SizeRule
 from hatchery_jobs.corpus.filters.base import DocumentView, RuleTable
 
 RULES: Final = RuleTable()
@@ -24,3 +24,9 @@ def line_length(rule: LineLengthRule, view: DocumentView) -> str | None:
     if not lengths:
         return None
     return "line_max" if max(lengths) > rule.max else "line_mean" if sum(lengths) / len(lengths) > rule.mean else None
+
+
+@RULES.add(AlphanumericRule, alpha_frac="too few letters and digits")
+def alphanumeric(rule: AlphanumericRule, view: DocumentView) -> str | None:
+    """Drops documents whose share of letters and digits is below the minimum."""
+    return "alpha_frac" if view.alphanumeric_share < rule.min else None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hatchery_jobs.pretrain.report.charts import (
+from hatchery_jobs.reporting.svg import (
     BUCKETS,
     LEFT,
     RIGHT,
