@@ -2,10 +2,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# without a cluster's nodes; these tests mostly wait, so several processes of them share two cores with the others
+# no nodes needed; these tests mostly wait, so three processes share two cores with the other tests
 APISERVER = $(BIN)/python -m pytest -n 3 --dist loadfile tests/apiserver
 NODELESS = $(BIN)/python -m pytest -n 2 --dist loadfile
-# the programs of a cluster, once for a machine: a test that waited for their minutes would run into its timeout
+# builds the cluster's programs once per machine, before any test's timeout counts
 PROGRAMS = $(BIN)/python -m tests.cluster build > /dev/null
 .DEFAULT_GOAL := help
 
@@ -31,8 +31,7 @@ pins: ## resolve the pinned requirements again
 	requirements/compile
 
 .PHONY: generate
-generate: setup ## write CRDs, RBAC, the chart's schema, the reference pages and the dashboards from code
-	$(BIN)/python -m hatchery_api.schema.generate
+generate: setup ## write CRDs, RBAC, chart values, reference pages and dashboards from code
 	$(BIN)/python -m hatchery_operator.codegen.generate
 	$(BIN)/python -m manifests.monitoring.generate
 
@@ -42,7 +41,6 @@ check: setup ## lint, format, types, import rules, and that generated files are 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m hatchery_api.schema.generate --check
 	$(BIN)/python -m hatchery_operator.codegen.generate --check
 	$(BIN)/python -m manifests.monitoring.generate --check
 
@@ -73,7 +71,7 @@ test-e2e: setup ## the pipeline and its faults on a real cluster
 	$(BIN)/python -m pytest tests/e2e
 
 .PHONY: demo
-demo: setup ## raw text to an evaluated model on a real cluster, live (first run about 18 min, later ones about 3)
+demo: setup ## raw text to an evaluated model on a real cluster, live (first run about 18 min, later ones 3 to 5)
 	$(BIN)/python -m tests.demo
 
 .PHONY: cluster-up

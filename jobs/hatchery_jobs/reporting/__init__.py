@@ -5,7 +5,7 @@ Every stage may import it. It imports no stage, and neither torch nor transforme
 
 from hatchery_jobs.reporting.html import html_page, html_table
 from hatchery_jobs.reporting.markdown import fenced, markdown_page, markdown_table, split_languages
-from hatchery_jobs.reporting.svg import CHART_STYLE, Chart, Line, Mark, label
+from hatchery_jobs.reporting.svg import CHART_STYLE, Chart, Line, Mark
 
 __all__ = [
     "CHART_STYLE",
@@ -15,7 +15,6 @@ __all__ = [
     "fenced",
     "html_page",
     "html_table",
-    "label",
     "markdown_page",
     "markdown_table",
     "split_languages",

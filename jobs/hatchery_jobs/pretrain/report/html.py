@@ -13,11 +13,12 @@ from typing import Final
 import yaml
 
 from hatchery_api.contract import stage_spec
+from hatchery_api.format import significant
 from hatchery_jobs.pretrain.model import MODEL_FAMILIES
 from hatchery_jobs.pretrain.objectives import objective_info
 from hatchery_jobs.pretrain.record import Event, Sample, restarts, restarts_by_cause
 from hatchery_jobs.pretrain.report.data import ReportData, evenly_spaced
-from hatchery_jobs.reporting import CHART_STYLE, Chart, Line, Mark, html_page, html_table, label
+from hatchery_jobs.reporting import CHART_STYLE, Chart, Line, Mark, html_page, html_table
 
 MAX_SAMPLES: Final = 8
 """Updates whose samples are shown for each prompt."""
@@ -76,7 +77,7 @@ def loss_chart(report: ReportData) -> Chart:
 def _tiles(report: ReportData) -> str:
     result, facts = report.result, report.numbers()
     timed = {
-        "Tokens per second": None if result.tokens_per_second is None else label(result.tokens_per_second),
+        "Tokens per second": None if result.tokens_per_second is None else significant(result.tokens_per_second),
         "Model FLOPs utilization": None if result.mfu is None else f"{result.mfu:.1%}",
         "Goodput": None if result.goodput is None else f"{result.goodput:.1%}",
         "Restarts": str(len(restarts(report.lines))) if report.lines else None,
