@@ -34,9 +34,6 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 """The Prometheus data source selected at the top of each dashboard."""
 
-COLUMNS: Final = 24
-"""Width of Grafana's grid."""
-
 NOTHING: Final = "none"
 """Text of a panel without data; only panels that are normally empty have it, and tests recognise them by it."""
 

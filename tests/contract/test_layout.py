@@ -7,6 +7,8 @@ from pathlib import Path
 import grimp
 import pytest
 
+from hatchery_api.kinds import KINDS
+
 ROOT = Path(__file__).resolve().parents[2]
 
 PACKAGES = ("hatchery_api", "hatchery_operator", "hatchery_cli", "hatchery_jobs")
@@ -55,6 +57,21 @@ def test_every_package_says_what_it_is_for_and_who_may_import_it() -> None:
         if "import" not in init.read_text().partition('"""')[2].partition('"""')[0].lower()
     ]
     assert silent == []
+
+
+KIND_PACKAGES = frozenset(f"hatchery_jobs.{kind.package}" for kind in KINDS)
+
+
+@pytest.mark.parametrize("imported", sorted(KIND_PACKAGES))
+def test_nothing_in_the_jobs_imports_the_package_of_another_kind(graph: grimp.ImportGraph, imported: str) -> None:
+    """Directly or through others: kinds know nothing of each other, and what they share knows no kind."""
+    others = graph.find_children("hatchery_jobs") - {imported}
+    chains = [
+        " -> ".join(chain)
+        for other in sorted(others)
+        for chain in sorted(graph.find_shortest_chains(other, imported, as_packages=True))
+    ]
+    assert chains == []
 
 
 def longest_chain(graph: grimp.ImportGraph, package: str) -> list[str]:

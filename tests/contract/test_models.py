@@ -30,7 +30,7 @@ from hatchery_operator.codegen.reference import walk
 from hatchery_operator.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
-CRD_LIMIT_BYTES = {"CorpusBuild": 30_000, "TokenizerBuild": 30_000, "PretrainRun": 45_000, "EvalRun": 30_000}
+CRD_LIMIT_BYTES = {kind.kind: 45_000 if kind.kind == "PretrainRun" else 30_000 for kind in KINDS}
 """Client-side apply keeps a copy of an object in an annotation, which may have 262,144 bytes: a CRD stays below an eighth
 of it, that of a PretrainRun, which has by far the most fields, at about a sixth (decision 15)."""
 

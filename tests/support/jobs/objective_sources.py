@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from hatchery_api.resources.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain import FAMILIES, PretrainRunSpec
 from hatchery_jobs.pretrain.data.types import Rows, Tokens
 from hatchery_jobs.pretrain.data.vocabulary import SpecialIds, Vocabulary
 
@@ -16,7 +16,7 @@ SENTINELS = [f"<extra_id_{n}>" for n in range(16)]
 SPECIAL = SpecialIds(
     eos=0, bos=0, pad=1, mask=2, cls=3, sep=4, sentinels=tuple(range(5, 21)), every=frozenset(range(21))
 )
-FAMILY = {"causal": "gpt2", "masked": "bert", "seq2seq": "t5"}
+FAMILY = {objective: families[0] for objective, families in FAMILIES.items()}
 
 
 @cache

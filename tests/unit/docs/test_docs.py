@@ -22,8 +22,6 @@ PAGES = sorted(
     ]
 )
 LINE_LIMIT = 120
-UNWRAPPED = {"CONTRIBUTING.md", "docs/architecture.md"}
-"""Pages whose lines may be longer."""
 
 EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 LINK = re.compile(r"\[(?:[^\]`]|`[^`]*`)*\]\(([^)\s]+)\)")
@@ -68,9 +66,8 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
 
 @EACH_PAGE
 def test_lines_are_short_outside_tables_and_code(page: Path) -> None:
-    name = page.relative_to(ROOT).as_posix()
-    if name.startswith("docs/reference/") or name in UNWRAPPED:
-        return
+    if page.parent == ROOT / "docs/reference":
+        return  # generated
     lines = [line for line in prose(page).splitlines() if not line.lstrip().startswith("|") and line[:4] != "    "]
     assert [line for line in lines if len(line) > LINE_LIMIT] == []
 
@@ -78,7 +75,7 @@ def test_lines_are_short_outside_tables_and_code(page: Path) -> None:
 def test_the_pipeline_of_the_readme_is_four_valid_resources() -> None:
     [block] = re.findall(r"^```yaml\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
     resources = list(yaml.safe_load_all(block))
-    assert [resource["kind"] for resource in resources] == list(BY_KIND)
+    assert [resource["kind"] for resource in resources] == ["CorpusBuild", "TokenizerBuild", "PretrainRun", "EvalRun"]
     for resource in resources:
         BY_KIND[resource["kind"]].spec.model_validate(resource["spec"])
 

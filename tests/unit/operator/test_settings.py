@@ -109,7 +109,8 @@ def test_every_stage_has_resources_of_its_own() -> None:
         }
     )
     found = [marked.of(stage).requests for kind in KINDS for stage in kind.stages]
-    assert found == [{name: 1} for name in ("corpus", "tokenizer", "encode", "pretrain", "evaluate")]
+    assert found == [{job.setting: 1} for kind in KINDS for job in kind.jobs]
+    assert len({job.setting for kind in KINDS for job in kind.jobs}) == len(found)
 
 
 def test_settings_cannot_be_changed_while_the_operator_runs() -> None:

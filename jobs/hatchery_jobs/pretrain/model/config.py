@@ -65,10 +65,11 @@ def _head_width(sizes: Sizes, heads: int, width: int) -> int:
 def _key_value_heads(spec: PretrainRunSpec, family: Family, sizes: Sizes, heads: int) -> int:
     requested = spec.model.overrides.key_value_heads
     if requested and not family.shares_key_value_heads:
+        sharing = " or ".join(name for name, other in MODEL_FAMILIES.items() if other.shares_key_value_heads)
         raise SpecError(
             Reason.INVALID_SPEC,
             f"spec.model.overrides.keyValueHeads: {spec.model.architecture} has as many as heads; leave it out, or "
-            "use architecture llama",
+            f"use architecture {sharing}",
         )
     preset = sizes.key_value_heads if heads == sizes.heads else None
     key_value_heads = requested or preset or heads

@@ -5,13 +5,12 @@ Every side imports the models from here.
 """
 
 from hatchery_api.resources.pretrain.model import (
-    Architecture,
     HubRevisionSource,
     ModelOverrides,
     PretrainModel,
     WeightsSpec,
 )
-from hatchery_api.resources.pretrain.objective import FAMILIES, MaskedSpec, ObjectiveSpec, Seq2seqSpec
+from hatchery_api.resources.pretrain.objective import FAMILIES, Architecture, MaskedSpec, ObjectiveSpec, Seq2seqSpec
 from hatchery_api.resources.pretrain.result import LastCheckpoint, Loss, PretrainResult, PretrainRunStatus
 from hatchery_api.resources.pretrain.spec import (
     BatchSpec,

@@ -6,9 +6,7 @@ from pydantic import ConfigDict, Field
 
 from hatchery_api.base import Model, Ref, Seed, Url, cel, one_field, spelled_out
 from hatchery_api.placement import HubRepo, SecretKey
-
-Architecture = Literal["gpt2", "llama", "bert", "roberta", "t5"]
-"""Model families of the transformers library."""
+from hatchery_api.resources.pretrain.objective import FAMILY_CHOICES, Architecture
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 """A dropout probability."""
@@ -71,12 +69,10 @@ class PretrainModel(Model):
         json_schema_extra=cel((_DIVISIBLE, "overrides.heads must divide overrides.hiddenSize")),
     )
 
-    architecture: Architecture = "gpt2"
-    """Model family: gpt2 and llama for causal, bert and roberta for masked, t5 for seq2seq."""
+    architecture: Annotated[Architecture, Field(description=f"Model family: {FAMILY_CHOICES}.")] = "gpt2"
 
     size: Literal["tiny", "small", "medium", "large", "xl"] = "small"
-    """Preset of the family: tiny for tests on CPUs; small to xl for gpt2 124M to 1.6B, for llama 135M to 3.2B
-    (SmolLM, Llama 3.2), for bert and roberta 110M to 1.3B, for t5 60M to 2.8B (version 1.1) parameters."""
+    """Preset of the family: tiny is for tests on CPUs; docs/training.md lists the parameters of each."""
 
     overrides: ModelOverrides = ModelOverrides()
     """Sizes that override the preset."""

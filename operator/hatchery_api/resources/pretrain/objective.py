@@ -6,14 +6,25 @@ from pydantic import ConfigDict, Field
 
 from hatchery_api.base import Model, cel
 
-FAMILIES: Final = {"causal": ("gpt2", "llama"), "masked": ("bert", "roberta"), "seq2seq": ("t5",)}
-"""Model families of each objective."""
+ObjectiveType = Annotated[
+    Literal["causal", "masked", "seq2seq"],
+    Field(description="What to predict: `causal`: the next token; `masked`: masked tokens; `seq2seq`: another text."),
+]
+Architecture = Literal["gpt2", "llama", "bert", "roberta", "t5"]
+FAMILIES: Final[dict[ObjectiveType, tuple[Architecture, ...]]] = {
+    "causal": ("gpt2", "llama"),
+    "masked": ("bert", "roberta"),
+    "seq2seq": ("t5",),
+}
+"""Every objective with the model families that can learn it."""
+
+FAMILY_CHOICES: Final = ", ".join(f"{' or '.join(families)} for {name}" for name, families in FAMILIES.items())
+"""The families of each objective in words."""
 
 FAMILY_RULE: Final = (
     f"{ {objective: list(families) for objective, families in FAMILIES.items()} }[self.objective.type]"
     ".exists(a, a == self.model.architecture)",
-    "model.architecture must be "
-    + ", ".join(f"{' or '.join(families)} for {objective}" for objective, families in FAMILIES.items()),
+    f"model.architecture must be {FAMILY_CHOICES}",
 )
 """The CEL rule over a PretrainRunSpec that the model's family belongs to the objective."""
 
@@ -55,8 +66,7 @@ class ObjectiveSpec(Model):
         )
     )
 
-    type: Literal["causal", "masked", "seq2seq"] = "causal"
-    """What to predict: `causal`: the next token; `masked`: masked tokens; `seq2seq`: another text."""
+    type: ObjectiveType = "causal"
 
     masked: MaskedSpec | None = None
     """Settings of `masked`; default: 15 % of single tokens."""

@@ -1,4 +1,4 @@
-"""Sizes of the five families against the models the library builds, and against published numbers."""
+"""Sizes of every family against the models the library builds, and against published numbers."""
 
 import json
 from dataclasses import replace
@@ -7,14 +7,14 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models
 
-from hatchery_api.resources.pretrain import PretrainRunSpec
+from hatchery_api.resources.pretrain import FAMILIES, PretrainRunSpec
 from hatchery_jobs.pretrain.data.vocabulary import SpecialIds, Vocabulary
 from hatchery_jobs.pretrain.model import MODEL_FAMILIES, ModelConfig, resolve_config
 from hatchery_jobs.pretrain.model.config import config_of_weights
 from hatchery_jobs.pretrain.training.model_factory import build_model
 from hatchery_jobs.runtime.errors import DataError, SpecError
 
-OBJECTIVES = {"gpt2": "causal", "llama": "causal", "bert": "masked", "roberta": "masked", "t5": "seq2seq"}
+OBJECTIVES = {family: objective for objective, families in FAMILIES.items() for family in families}
 SPECIAL = SpecialIds(eos=0, pad=1, mask=2, cls=3, sep=4)
 EACH_FAMILY = pytest.mark.parametrize("family", MODEL_FAMILIES)
 

@@ -11,7 +11,7 @@ from transformers.activations import ACT2FN
 
 from hatchery_api.resources.pretrain import Optimizer
 from hatchery_jobs.pretrain.data.vocabulary import SpecialIds
-from hatchery_jobs.pretrain.model.config import ModelConfig
+from hatchery_jobs.pretrain.model import MODEL_FAMILIES, ModelConfig
 from hatchery_jobs.pretrain.training.model_factory import build_model, sinusoids
 from hatchery_jobs.pretrain.training.optimizer import build_optimizer, parameter_groups
 from hatchery_jobs.runtime.errors import DataError, SpecError
@@ -30,12 +30,11 @@ SHAPE = ModelConfig(
 )
 SPECIAL = SpecialIds(eos=0, pad=1, mask=2, cls=3, sep=4)
 FAMILIES = {
-    "gpt2": {},
+    **{family: {} for family in MODEL_FAMILIES},
     "llama": {"key_value_heads": 2},
-    "bert": {},
     "roberta": {"skipped_positions": 2},
-    "t5": {},
 }
+"""Every family, with what its sizes need."""
 EACH_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
 
