@@ -9,6 +9,7 @@ def test_the_demo_applies_the_sample_and_adds_nothing_but_the_hub(tmp_path):
     written = list(yaml.safe_load_all(pipeline_with_hub(tmp_path, "demo-1").read_text()))
     pushes = [resource["spec"].pop("hub") for resource in written]
     assert written == list(yaml.safe_load_all(SAMPLE.read_text()))
+    assert [resource["kind"] for resource in written] == ["CorpusBuild", "TokenizerBuild", "PretrainRun", "EvalRun"]
     assert len({push["repo"] for push in pushes}) == len(pushes)
     for push in pushes:
         assert push["repo"].startswith("demo-1/")

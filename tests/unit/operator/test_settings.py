@@ -108,9 +108,15 @@ def test_every_stage_has_resources_of_its_own() -> None:
             name: resources.corpus.model_copy(update={"requests": {name: 1}}) for name in type(resources).model_fields
         }
     )
-    found = [marked.of(stage).requests for kind in KINDS for stage in kind.stages]
-    assert found == [{job.setting: 1} for kind in KINDS for job in kind.jobs]
-    assert len({job.setting for kind in KINDS for job in kind.jobs}) == len(found)
+    found = {stage: "".join(marked.of(stage).requests) for kind in KINDS for stage in kind.stages}
+    assert len(set(found.values())) == len(found)
+    assert found.items() >= {
+        ("build", "corpus"),
+        ("vocabulary", "tokenizer"),
+        ("encode", "encode"),
+        ("train", "pretrain"),
+        ("evaluate", "evaluate"),
+    }
 
 
 def test_settings_cannot_be_changed_while_the_operator_runs() -> None:
