@@ -45,11 +45,11 @@ def run(context: Context[EvalRunSpec]) -> Outcome:
 
 
 def _run_task(context: Context[EvalRunSpec], task: EvalTask, index: int, loaded: LoadedModel) -> TaskResult:
-    def open_corpus(split: str) -> CorpusSplit:
+    def _open_corpus(split: str) -> CorpusSplit:
         return open_split(context.input(f"corpus-{task.name}"), split)
 
     field = f"spec.tasks[{index}].{task_type(task)}"
-    return run_task(task, TaskContext(field, loaded, open_corpus, partial(_report_progress, context, task.name)))
+    return run_task(task, TaskContext(field, loaded, _open_corpus, partial(_report_progress, context, task.name)))
 
 
 def _report_progress(context: Context[EvalRunSpec], task: str, done: int, total: int, unit: str) -> None:

@@ -76,10 +76,10 @@ class RuleTable(dict[type[Model], RegisteredRule]):
     ) -> Callable[[Callable[[RuleT, DocumentView], str | None]], Callable[[RuleT, DocumentView], str | None]]:
         """Decorates the function of a rule model; `reasons` are those it may return, with their meanings."""
 
-        def register(
+        def _register(
             check: Callable[[RuleT, DocumentView], str | None],
         ) -> Callable[[RuleT, DocumentView], str | None]:
             self[model] = RegisteredRule(check, reasons)
             return check
 
-        return register
+        return _register

@@ -1,7 +1,7 @@
 """The launcher: starts one torchrun per pod, restarts its workers and exchanges files with them.
 
-Never imports torch, so that stages fail fast and cheaply. `pretrain.train` runs it; the worker side (`distributed`,
-`training`, `telemetry`) and `data` import the protocol.
+Never imports torch, so that stages fail fast and cheaply. `pretrain.train` runs it; `preflight` and the worker side
+(`distributed`, `training`, `telemetry`) import the protocol.
 """
 
 from hatchery_jobs.pretrain.launcher.cgroup import memory_limit
