@@ -23,6 +23,8 @@ def previous_images(cluster, images, previous_release):
     buildah = Buildah(cluster.layout.images / "buildah")
     container = buildah.run("from", "--quiet", "--tls-verify=false", images["operator"])
     for package in ("hatchery_api", "hatchery_operator"):
+        # a package of this release would hide the previous release's module of the same name
+        buildah.run("run", "--isolation=chroot", "--user=0", container, "--", "rm", "-rf", f"/opt/hatchery/{package}")
         buildah.run("copy", "--quiet", container, previous_release.packages / package, f"/opt/hatchery/{package}")
     name = f"localhost/hatchery-operator-previous:{PREVIOUS}"
     buildah.run("commit", "--quiet", "--rm", container, name)
