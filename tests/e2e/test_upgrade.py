@@ -26,7 +26,8 @@ def previous_images(cluster, images, previous_release):
         # a package of this release would hide the previous release's module of the same name
         buildah.run("run", "--isolation=chroot", "--user=0", container, "--", "rm", "-rf", f"/opt/hatchery/{package}")
         buildah.run("copy", "--quiet", container, previous_release.packages / package, f"/opt/hatchery/{package}")
-    name = f"localhost/hatchery-operator-previous:{PREVIOUS}"
+    # a node keeps the images it has pulled: a tag that means something else later would bring back an older one
+    name = f"localhost/hatchery-operator-previous:{PREVIOUS}-{images['operator'].rpartition(':')[2]}"
     buildah.run("commit", "--quiet", "--rm", container, name)
     return {**images, "operator": load(cluster.layout, name)}
 
