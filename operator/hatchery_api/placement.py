@@ -91,7 +91,7 @@ class Storage(Model):
     )
 
     root: Url | None = None
-    """fsspec URL of a folder that every pod can reach, for example `s3://bucket/hatchery`."""
+    """fsspec URL of a folder that every pod can reach; object stores need a `spec.image` with their client."""
 
     claim_name: ResourceName | None = None
     """PersistentVolumeClaim in the same namespace; default: the operator's settings."""

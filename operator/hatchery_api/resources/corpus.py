@@ -19,8 +19,8 @@ class Files(Model):
     """Files as a source of documents."""
 
     urls: Annotated[list[Url], Field(min_length=1, max_length=256)]
-    """Paths or globs: a path in the image, `claim://name/path`, `s3://`, `gs://`, `hf://`, `http(s)://`;
-    `**` is recursive."""
+    """Paths or globs: a path in the image, `claim://name/path` or `hf://`; `s3://`, `gs://` and `http(s)://` need
+    a `spec.image` with their fsspec client. `**` is recursive."""
 
     format: Literal["auto", "code", "text", "jsonl", "csv", "parquet"] = "auto"
     """`code` and `text`: a document per file; the others: one per row. `auto` goes by the extension."""
