@@ -16,7 +16,7 @@ from rich.text import Text
 from hatchery_api import __version__
 from hatchery_api.base import parse_duration
 from hatchery_api.resources.pretrain import PretrainRunStatus
-from hatchery_cli.client import Cluster, KubeCluster
+from hatchery_cli.client import ClusterClient, KubeCluster
 from hatchery_cli.curve import hub_settings, read_from_hub
 from hatchery_cli.errors import CommandError, Exit
 from hatchery_cli.render import reasons_table, runs_table
@@ -50,7 +50,7 @@ Output = Annotated[Format, typer.Option("-o", "--output", help="Output format.")
 Names = Annotated[list[str] | None, typer.Argument(help="NAME or KIND/NAME, for example pretrainrun/stdlib.")]
 
 
-def connect(context: str | None, kubeconfig: str | None) -> Cluster:
+def connect(context: str | None, kubeconfig: str | None) -> ClusterClient:
     """Connects to the cluster of a kubeconfig context."""
     return KubeCluster(context, kubeconfig)
 

@@ -28,7 +28,7 @@ CONFLICT: Final = 409
 Resource = dict[str, Any]
 
 
-class Cluster(Protocol):
+class ClusterClient(Protocol):
     """What the commands need from a cluster."""
 
     namespace: str

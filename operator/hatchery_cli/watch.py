@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from hatchery_api.format import duration_text
-from hatchery_cli.client import Cluster
+from hatchery_cli.client import ClusterClient
 from hatchery_cli.curve import Points, plot
 from hatchery_cli.errors import CommandError, Exit
 from hatchery_cli.render import clean, failure_card, run_line, runs_table
@@ -34,7 +34,7 @@ Losses = Mapping[str, Points]
 class Watch:
     """One invocation of `hatchery watch`."""
 
-    cluster: Cluster
+    cluster: ClusterClient
     console: Console
     namespace: str
     names: Sequence[str] = ()

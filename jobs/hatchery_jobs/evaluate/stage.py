@@ -6,8 +6,8 @@ from functools import partial
 from typing import Final
 
 from hatchery_api.resources.evaluate import EvalResult, EvalRunSpec, EvalTask
-from hatchery_jobs.evaluate.artifact import evaluation_card, results_json, samples_jsonl, short_result
 from hatchery_jobs.evaluate.model import LoadedModel, load_model, resolve_model
+from hatchery_jobs.evaluate.output import evaluation_card, results_json, samples_jsonl, short_result
 from hatchery_jobs.evaluate.tasks import TaskContext, TaskResult, run_task, task_type
 from hatchery_jobs.readers import CorpusSplit, open_split
 from hatchery_jobs.runtime import Context, Interrupted, Outcome, write_atomically

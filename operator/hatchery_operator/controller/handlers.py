@@ -8,7 +8,7 @@ import kopf
 
 from hatchery_api.base import GROUP, VERSION
 from hatchery_api.kinds import KINDS
-from hatchery_operator.domain.jobs import summarize_job
+from hatchery_operator.domain.job_summary import summarize_job
 from hatchery_operator.domain.labels import UID_LABEL
 from hatchery_operator.domain.objects import Key, key_of, resource_version
 from hatchery_operator.kube import Cache, Credentials

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from hatchery_operator.diagnosis import needs_events, why_rejected
 from hatchery_operator.domain import backoff
-from hatchery_operator.domain.jobs import summarize_job
+from hatchery_operator.domain.job_summary import summarize_job
 from hatchery_operator.domain.labels import JOB_NAME_LABEL, UID_LABEL
 from hatchery_operator.domain.objects import (
     Diagnosis,

@@ -15,7 +15,7 @@ from hatchery_operator.controller.child_backoff import ChildBackoff
 from hatchery_operator.controller.observe import observe
 from hatchery_operator.diagnosis import why_rejected
 from hatchery_operator.domain.attempt import Attempt
-from hatchery_operator.domain.jobs import summarize_job
+from hatchery_operator.domain.job_summary import summarize_job
 from hatchery_operator.domain.labels import MANAGER
 from hatchery_operator.domain.objects import (
     Diagnosis,

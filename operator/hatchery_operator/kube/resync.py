@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hatchery_api.kinds import KINDS
-from hatchery_operator.domain.jobs import summarize_job
+from hatchery_operator.domain.job_summary import summarize_job
 from hatchery_operator.domain.labels import UID_LABEL
 from hatchery_operator.domain.objects import JobSummary, Key, Manifest, key_of, resource_version
 from hatchery_operator.errors import ApiError, RefusedError

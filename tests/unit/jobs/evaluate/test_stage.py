@@ -13,7 +13,7 @@ from tests.support.hub_server import HubServer
 from hatchery_api.conditions import Reason
 from hatchery_api.placement import Hub
 from hatchery_api.resources.evaluate import EvalResult
-from hatchery_jobs.evaluate.artifact import short_result
+from hatchery_jobs.evaluate.output import short_result
 from hatchery_jobs.evaluate.stage import run
 from hatchery_jobs.evaluate.tasks.base import Measure, TaskResult
 from hatchery_jobs.hub.push import push_folder

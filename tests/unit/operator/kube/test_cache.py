@@ -8,7 +8,7 @@ from tests.support.operator.builders import NAMESPACE, artifact, condition, job,
 
 from hatchery_operator.controller.handlers import on_job_event, on_run_event
 from hatchery_operator.controller.observe import referenced_keys
-from hatchery_operator.domain.jobs import summarize_job
+from hatchery_operator.domain.job_summary import summarize_job
 from hatchery_operator.domain.objects import Key, Manifest, key_of
 from hatchery_operator.kube.cache import Cache
 
