@@ -24,3 +24,18 @@ def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]
         template = running.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         yield running
+
+
+@contextmanager
+def datasets_served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A running Hub for `datasets`, with caches of the test's own and the token `reader` in the environment."""
+    import datasets
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub-cache"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "datasets-cache")
+    monkeypatch.setenv("HF_TOKEN", "reader")
+    options = {"tokens": ("writer",), "read_tokens": ("reader",), "sleep": lambda _seconds: None}
+    with HubServer(folder / "hub", **options) as running:
+        yield running

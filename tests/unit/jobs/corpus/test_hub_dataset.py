@@ -10,22 +10,14 @@ from hatchery_jobs.runtime.errors import DataError, RetryableError, SpecError
 pytest.importorskip("huggingface_hub")
 
 from huggingface_hub import HfApi, constants
-from tests.support.hub_server import HubServer
+from tests.support.jobs.hub_client import datasets_served
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use .content=:DeprecationWarning", "ignore:unclosed:ResourceWarning")
 
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")
-    monkeypatch.setenv("HF_TOKEN", "reader")
-    options = {"tokens": ("writer",), "read_tokens": ("reader",), "sleep": lambda _seconds: None}
-    with HubServer(tmp_path / "hub", **options) as running:
+    with datasets_served(tmp_path, monkeypatch) as running:
         yield running
 
 

@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+from tests.support.jobs.hub_client import datasets_served
 from tests.support.jobs.texts import documents
 
 from hatchery_api.conditions import Reason
@@ -306,17 +307,7 @@ class TestDatasets:
 
     @pytest.fixture
     def server(self, tmp_path, monkeypatch):
-        import datasets
-        from huggingface_hub import constants
-        from tests.support.hub_server import HubServer
-
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")
-        monkeypatch.setenv("HF_TOKEN", "reader")
-        options = {"tokens": ("writer",), "read_tokens": ("reader",), "sleep": lambda _seconds: None}
-        with HubServer(tmp_path / "hub", **options) as running:
+        with datasets_served(tmp_path, monkeypatch) as running:
             yield running
 
     def push(self, server, texts):
