@@ -24,6 +24,7 @@ from tests.support.kube.deploy import install_chart, start_hub
 from tests.support.kube.installation import HUB_NAMESPACE, HUB_PORT, HUB_TOKEN, HUB_URL, TOKEN_SECRET, namespace_objects
 from tests.support.kube.kubectl import Kube
 
+from hatchery_api.format import significant
 from hatchery_cli import CommandError, Exit, KubeCluster, RunView, Watch, chosen, console, read_from_hub, show_summary
 
 NAMESPACE = "demo"
@@ -84,7 +85,8 @@ def loss_in_prometheus(prometheus: Prometheus, run: RunView, seconds: float) -> 
         found = prometheus.query(expression)
         if not found:
             raise DemoError(f"Prometheus at {prometheus.address} has nothing for {expression}")
-        print(f"  {about:32} {float(found[0]['value'][1]):9.3f}   {expression}")
+        value = float(found[0]["value"][1])
+        print(f"  {about:32} {significant(int(value) if value.is_integer() else value):>9}   {expression}")
 
 
 def summarize(kube: Kube, runs: list[RunView]) -> None:
